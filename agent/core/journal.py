@@ -1,0 +1,78 @@
+"""The journal: everything that happened in an investigation, in order, written before anyone acts on it. It is the truth;
+pages, costs, files and resumption are views of it. `MemoryJournal` is the one for tests and for the loop outside a service.
+
+Kinds of entries and their data, written by:
+    head      {epoch, system, tools}                 loop, at each epoch
+    message   {message, by, keys}                    loop: hook texts, engineers' messages, the first user message
+    reply     {message, usage, stop, model, cost}    loop
+    result    {result, blob}                         loop: one finished tool call, as the model sees it
+    finding   {...}                                  the finding tool: one line of the ledger
+    query     {connector, text, start, end, blob}    the query tool: host-held rows, which evidence is checked against
+    proposal  {repo, title, body, patch}             the propose tool: `patch` is a blob
+    brief     {text, ...}                            worker, before any model thinks
+    draft     {report}                               loop: a report that hooks sent back
+    report    {report}                               worker: the last word
+    intent    {key, what}  and  done {key, what}     worker: around everything outside that must not happen twice
+    status    {status, why}                          worker
+    error     {problem, hint}                        worker
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from agent.core.data import Data
+from agent.core.errors import NotFound
+
+
+class Entry(Data):
+    """One entry. `seq` counts from 1 without gaps within an investigation."""
+
+    seq: int
+    kind: str
+    at: datetime
+    data: dict[str, Any]
+
+
+class Journal(Protocol):
+    """The journal of one investigation, held under one lease."""
+
+    async def append(self, kind: str, data: dict[str, Any]) -> Entry:
+        """Writes an entry durably and returns it. Raises LeaseLost if another worker owns the investigation now."""
+
+    async def entries(self, after: int = 0) -> list[Entry]:
+        """All entries with a `seq` greater than `after`, in order."""
+
+    async def put(self, content: bytes) -> str:
+        """Keeps a blob on the host and returns its sha256 in hexadecimal; the same bytes are kept once."""
+
+    async def get(self, sha256: str) -> bytes:
+        """A blob. Raises NotFound."""
+
+
+class MemoryJournal:
+    """A journal that lives as long as the process."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._blobs: dict[str, bytes] = {}
+
+    async def append(self, kind: str, data: dict[str, Any]) -> Entry:
+        entry = Entry(seq=len(self._entries) + 1, kind=kind, at=datetime.now(UTC), data=data)
+        self._entries.append(entry)
+        return entry
+
+    async def entries(self, after: int = 0) -> list[Entry]:
+        return self._entries[after:]
+
+    async def put(self, content: bytes) -> str:
+        name = hashlib.sha256(content).hexdigest()
+        self._blobs[name] = content
+        return name
+
+    async def get(self, sha256: str) -> bytes:
+        if sha256 not in self._blobs:
+            raise NotFound(f"no blob {sha256}")
+        return self._blobs[sha256]

@@ -1,0 +1,63 @@
+"""The contract of a language model: open a conversation, append to it, ask for the reply. Nothing in it can edit the past.
+
+A conversation is append-only by construction: whatever was appended is serialized once and stays, so that each request begins
+with the bytes of the one before it. A shorter history is a new conversation (an epoch), never an edited one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from agent.core.data import Data
+from agent.core.message import Message, Reply, Usage
+
+
+class ToolSpec(Data):
+    """How a tool is described to a model. `parameters` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class Head(Data):
+    """What stands before the first message and never changes within a conversation."""
+
+    system: str
+    tools: tuple[ToolSpec, ...] = ()
+
+
+Listener = Callable[[str], None]
+"""Called with each piece of text as it streams in. It must not block."""
+
+
+def ignore(piece: str) -> None:
+    """The listener that does nothing."""
+
+
+class Conversation(Protocol):
+    """One growing conversation with one model."""
+
+    def append(self, message: Message) -> None:
+        """Adds a message at the end: a user's, tool results, or an assistant's reply as it was received."""
+
+    async def reply(self, listen: Listener = ignore) -> Reply:
+        """Asks for the next assistant message. It is *not* appended: the caller journals it first, then appends it.
+
+        Raises ModelUnavailable (may work later), ModelRefused, PromptTooLong or ModelError (final).
+        """
+
+
+class Model(Protocol):
+    """A model of one provider. `window` is its context in tokens."""
+
+    name: str
+    provider: str
+    window: int
+
+    def open(self, head: Head) -> Conversation:
+        """Begins a conversation."""
+
+    def cost(self, usage: Usage) -> float | None:
+        """US dollars for this usage; None where no price is known."""

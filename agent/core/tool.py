@@ -1,0 +1,56 @@
+"""The contract of a tool, and how an async function becomes one. The tools themselves are in `agent/tools/`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from pydantic import ConfigDict, ValidationError, create_model
+
+from agent.core.data import Data
+from agent.core.errors import ToolError
+from agent.core.model import ToolSpec
+
+
+class Tool(Data):
+    """Something the model may call.
+
+    run: takes the arguments as the model gave them and answers in text. It raises ToolError with a text for the model, or
+    Finish to end the run (agent/core/loop.py).
+    in_sandbox: its effects stay in the sandbox, so redacted values may be restored in its arguments.
+    """
+
+    spec: ToolSpec
+    run: Callable[[Mapping[str, Any]], Awaitable[str]]
+    in_sandbox: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+def tool(function: Callable[..., Awaitable[str]], *, in_sandbox: bool = False) -> Tool:
+    """Makes a tool of an async function: its name, its docstring as the description, its annotated parameters as the schema.
+
+    Arguments are validated against the annotations; what does not fit raises ToolError naming each wrong field.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in signature.parameters.items()
+    }
+    arguments_model = create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+    schema = arguments_model.model_json_schema()
+    schema.pop("title", None)
+
+    async def run(arguments: Mapping[str, Any]) -> str:
+        try:
+            values = arguments_model.model_validate(dict(arguments))
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
+            raise ToolError(f"{function.__name__}: {wrong}", f"Its parameters are: {', '.join(fields)}.") from error
+        return await function(**{name: getattr(values, name) for name in fields})
+
+    spec = ToolSpec(name=function.__name__, description=inspect.getdoc(function) or "", parameters=schema)
+    return Tool(spec=spec, run=run, in_sandbox=in_sandbox)
