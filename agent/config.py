@@ -1,0 +1,230 @@
+"""All settings with their defaults, read from a home's sre-agent.yaml. This is the only reader of the environment.
+
+`${NAME}` in a value is replaced from the environment, so that no secret has to stand in the file. A setting that does not
+exist is an error that names its line and the nearest one that does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from agent.core.context import Budget
+from agent.core.data import Data
+from agent.core.errors import ConfigError
+from agent.core.sandbox import Limits
+
+FILE = "sre-agent.yaml"
+DEFAULT_MODELS = {"ANTHROPIC_API_KEY": "anthropic", "OPENAI_API_KEY": "openai"}
+
+
+class RepositorySettings(Data):
+    """Where a service's code is. `path` is its folder within the repository; `tests` is the command that runs its tests."""
+
+    url: str
+    name: str = ""
+    path: str = ""
+    tests: str = ""
+
+
+class ServiceSettings(Data):
+    """One service: its code, its owner, how it is called in telemetry and alerts, where its deployments are read from."""
+
+    repository: RepositorySettings | None = None
+    owner: str = ""
+    aliases: tuple[str, ...] = ()
+    telemetry: dict[str, str] = {}
+    depends_on: tuple[str, ...] = ()
+    deployments: Path | None = None
+    runbook: str = ""
+
+
+class ServerSettings(Data):
+    """The HTTP door. Without tokens only loopback may be bound. `hmac` holds a secret for each alert source that signs."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8484, ge=0, le=65535)
+    public_url: str = ""
+    tokens: tuple[str, ...] = ()
+    hmac: dict[str, str] = {}
+    body_limit: int = 1 << 20
+
+
+class ModelSettings(Data):
+    """Which model thinks: `statistical`, `anthropic[:NAME]`, `openai[:NAME]`, or `auto` (by the key that is there)."""
+
+    name: str = "auto"
+    base_url: str | None = None
+    window: int | None = None
+    max_output: int | None = None
+    retry_seconds: float = 600.0
+
+
+class SandboxSettings(Data):
+    """Where commands run. `auto` takes the best kind that works here and never one without protection."""
+
+    kind: typing.Literal["auto", "bubblewrap"] = "auto"
+    limits: Limits = Limits()
+
+
+class ForgeSettings(Data):
+    """Where proposals go."""
+
+    kind: typing.Literal["local"] = "local"
+    path: Path | None = None
+
+
+class PolicySettings(Data):
+    """What may happen without a person, and what must not leave. `redact` maps a name to a regular expression."""
+
+    redact: dict[str, str] = {}
+    concurrency: int = Field(default=4, ge=1)
+    group_minutes: float = 60.0
+    keep_days: float = 30.0
+
+
+class Settings(Data):
+    """Everything. Paths are absolute; `home` is the folder of the file, `keys` what the environment holds."""
+
+    home: Path
+    data: Path
+    database: str = ""
+    server: ServerSettings = ServerSettings()
+    model: ModelSettings = ModelSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    budget: Budget = Budget()
+    services: dict[str, ServiceSettings] = {}
+    connectors: dict[str, dict[str, Any]] = {}
+    forges: dict[str, ForgeSettings] = {}
+    policy: PolicySettings = PolicySettings()
+    keys: dict[str, str] = Field(default={}, repr=False)
+    secrets: tuple[str, ...] = Field(default=(), repr=False)
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data / 'sre-agent.db'}"
+
+    @property
+    def model_name(self) -> str:
+        """The model's name with `auto` resolved by the key that is there; no key means the embedded one."""
+        if self.model.name != "auto":
+            return self.model.name
+        return next((provider for key, provider in DEFAULT_MODELS.items() if self.keys.get(key)), "statistical")
+
+
+def load(home: Path | None = None, *, environment: Mapping[str, str] = os.environ, data: Path | None = None) -> Settings:
+    """Reads the settings of a home (default: $SRE_AGENT_HOME, else the current folder; a file is optional).
+
+    Raises ConfigError, naming file and line.
+    """
+    home = (home or Path(environment.get("SRE_AGENT_HOME", "."))).absolute()
+    file = home if home.is_file() else home / FILE
+    values, lines = _read(file, environment) if file.exists() else ({}, {})
+    for name in ("home", "keys", "secrets"):
+        if name in values:
+            raise ConfigError(f"{file}:{lines[(name,)]}: {name!r} is not a setting", "Remove it.")
+    values["home"] = file.parent
+    values["keys"] = {key: environment[key] for key in DEFAULT_MODELS if environment.get(key)}
+    values["secrets"] = _secrets(environment)
+    values["data"] = data or environment.get("SRE_AGENT_DATA") or values.get("data") or ".sre-agent"
+    values["data"] = file.parent / Path(values["data"]).expanduser()
+    if url := environment.get("SRE_AGENT_DATABASE"):
+        values["database"] = url
+    if token := environment.get("SRE_AGENT_TOKEN"):
+        values["server"] = {**(values.get("server") or {}), "tokens": [token, *(values.get("server") or {}).get("tokens", [])]}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, file, lines) from None
+
+
+def _secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of the environment that must never reach a model: those whose names say that they are secret."""
+    secret = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+    return tuple(sorted({value for name, value in environment.items() if secret.search(name) and len(value) >= 8}))
+
+
+def _read(file: Path, environment: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """The file's values and the line of each, by its path of keys."""
+    try:
+        node = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{file}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    lines: dict[tuple[str, ...], int] = {}
+    if node is None:
+        return {}, lines
+    values = _value(node, (), lines, file, environment)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}:1: expected settings (name: value), found {type(values).__name__}")
+    return values, lines
+
+
+def _value(node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int], file: Path, env: Mapping[str, str]) -> Any:
+    lines.setdefault(at, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            path = (*at, key)
+            if key in result:
+                raise ConfigError(f"{file}:{key_node.start_mark.line + 1}: {'.'.join(path)} is set twice")
+            lines[path] = key_node.start_mark.line + 1
+            result[key] = _value(value_node, path, lines, file, env)
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(child, (*at, str(index)), lines, file, env) for index, child in enumerate(node.value)]
+    value = yaml.SafeLoader("").construct_object(node)
+    return _expand(value, f"{file}:{node.start_mark.line + 1}", env) if isinstance(value, str) else value
+
+
+def _expand(value: str, place: str, environment: Mapping[str, str]) -> str:
+    def one(match: re.Match[str]) -> str:
+        if match[1] not in environment:
+            raise ConfigError(f"{place}: the environment has no {match[1]}", "Set it, or write the value without ${}.")
+        return environment[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", one, value)
+
+
+def _explain(error: ValidationError, file: Path, lines: Mapping[tuple[str, ...], int]) -> ConfigError:
+    problems = []
+    for wrong in error.errors():
+        at = tuple(str(part) for part in wrong["loc"])
+        line = next((lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in lines), 1)
+        message = f"{file}:{line}: {'.'.join(at)}: {wrong['msg']}"
+        if wrong["type"] == "extra_forbidden":
+            known = _names(Settings, at[:-1])
+            near = difflib.get_close_matches(at[-1], known, n=1, cutoff=0.5)
+            message = f"{file}:{line}: there is no setting {'.'.join(at)!r}"
+            message += f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(sorted(known))}"
+        problems.append(message)
+    return ConfigError("\n".join(problems))
+
+
+def _names(model: type[BaseModel], at: tuple[str, ...]) -> list[str]:
+    """The names of the settings at a path of keys."""
+    kind: Any = model
+    for part in at:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[part].annotation
+        else:  # a dict of something: its values
+            kind = typing.get_args(kind)[-1]
+        options = [option for option in typing.get_args(kind) if isinstance(option, type) and issubclass(option, BaseModel)]
+        if options and typing.get_origin(kind) is not dict:
+            kind = options[0]
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return []
+    hidden = {"home", "keys", "secrets"} if kind is Settings else set()
+    return [name for name in kind.model_fields if name not in hidden]
