@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agent.core.context import Context
-from agent.core.errors import ToolError
+from agent.core.errors import SandboxError, ToolError
 from agent.core.finish import Finish
 from agent.core.hook import Hook, Note
 from agent.core.message import Message, Reply, Text, ToolCall, ToolResult, user
@@ -53,7 +53,7 @@ async def _call(context: Context, hooks: Sequence[Hook], call: ToolCall) -> tupl
     finish: Finish | None = None
     try:
         content, is_error = await _execute(context, hooks, call), False
-    except ToolError as error:
+    except (ToolError, SandboxError) as error:
         content, is_error = str(error), True
     except Finish as reached:
         content, is_error, finish = "Received.", False, reached

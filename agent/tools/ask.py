@@ -14,7 +14,7 @@ def ask(journal: Journal) -> Tool:
     """The tool."""
 
     async def ask(question: Annotated[str, Field(min_length=1, max_length=2000)]) -> str:
-        """Ask the on-call engineer something that no file and no query can tell. The answer may come late or never: go on meanwhile."""
+        """Ask the on-call engineer what no file and no query can tell. The answer may come late or never: go on meanwhile."""
         await journal.append("question", {"question": question})
         return "Asked. Go on with what you can find out yourself; an answer will join as a message."
 

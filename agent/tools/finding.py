@@ -30,7 +30,7 @@ def finding(sandbox: Sandbox, journal: Journal) -> Tool:
         quote: Annotated[str, Field(description="The exact text there that carries it.", max_length=4000)] = "",
         hypothesis: Annotated[str, Field(description="Which hypothesis it speaks to, and whether for or against.")] = "",
     ) -> str:
-        """Write a finding to the ledger. It survives everything; do this as soon as you know something, also what is ruled out."""
+        """Write a finding to the ledger. It survives everything; do this as soon as you know something or rule it out."""
         line = {"claim": claim, "source": source, "quote": quote, "hypothesis": hypothesis}
         async with lock:
             await journal.append("finding", line)
