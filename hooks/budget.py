@@ -1,4 +1,4 @@
-"""Watches the limits of a run. Reaching one asks for the report; only if none comes within the turns of grace does the run end."""
+"""Watches the limits of a run. Reaching one asks for the report; if none comes within the turns of grace, the run ends."""
 
 from __future__ import annotations
 

@@ -8,7 +8,9 @@ from agent.core.sandbox import Sandbox
 
 LENGTH = 4_000
 INDEX = r"""cd /workspace && find memory investigations -name '*.md' -type f -printf '%TY-%Tm-%Td %p\n' | sort -k2 | head -200 |
-while read -r day path; do printf '%s (%s): %s\n' "$path" "$day" "$(grep -m1 -v '^ *$' "$path" | tr -d '#\n' | cut -c1-100)"; done"""
+while read -r day path; do
+printf '%s (%s): %s\n' "$path" "$day" "$(grep -m1 -v '^ *$' "$path" | tr -d '#\n' | cut -c1-100)"
+done"""
 
 
 class KnowledgeMap(Hook):

@@ -1,4 +1,4 @@
-"""Keeps large tool results out of the model's context: the whole goes to a file in results/, the model gets both ends and the path."""
+"""Keeps large tool results out of the context: the whole goes to a file in results/, the model gets both ends and the path."""
 
 from __future__ import annotations
 

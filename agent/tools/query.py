@@ -1,4 +1,4 @@
-"""Asking telemetry sources. The rows go to a file in the workspace; the same bytes stay on the host, to check evidence against."""
+"""Asks telemetry sources. The rows go to a file in the workspace; the same bytes stay on the host, where evidence is checked."""
 
 from __future__ import annotations
 
