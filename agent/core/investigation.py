@@ -11,7 +11,10 @@ from agent.core.data import Data
 
 
 class Alert(Data):
-    """One alert as its source sent it, in common terms. Times are aware (UTC where the source gave no zone)."""
+    """One alert as its source sent it, in common terms. Times are aware (UTC where the source gave no zone).
+
+    group: the source's own grouping key, "" where it has none or it groups nothing. notes: what was wrong or missing in it.
+    """
 
     source: str
     fingerprint: str
@@ -25,6 +28,8 @@ class Alert(Data):
     starts_at: datetime
     ends_at: datetime | None = None
     links: tuple[str, ...] = ()
+    group: str = ""
+    notes: tuple[str, ...] = ()
     raw: dict[str, Any] = {}
 
 
