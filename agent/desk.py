@@ -1,0 +1,132 @@
+"""Sets up the desk of an investigation: which commit of each repository, and a sandbox with everything on it.
+
+What was decided is a Plan, journaled once, so that a resumed investigation and every pristine copy stand on the same ground.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from agent.core.connector import Connector
+from agent.core.data import Data
+from agent.core.errors import AgentError, NotFound, RepositoryError
+from agent.core.investigation import Case, RepositoryRef
+from agent.core.sandbox import WORKSPACE, Layer, Limits, Sandbox, Sandboxes, SandboxSpec
+from agent.core.workspace import furnish
+from agent.hooks.repositories import DeskRepository
+from agent.memory import Memory
+from agent.repos import Repositories
+
+RECENT = 10
+
+
+class Plan(Data):
+    """What stands on a desk: each repository's commit and why, the memory's commit, and what could not be had."""
+
+    repositories: tuple[DeskRepository, ...]
+    memory: str
+    notes: tuple[str, ...]
+
+
+class Desk:
+    """Makes desks. `scratch` is a folder for workspaces while they are copied in; `template` what each begins with."""
+
+    def __init__(
+        self, *, repositories: Repositories, sandboxes: Sandboxes, memory: Memory, template: Path, scratch: Path, limits: Limits
+    ) -> None:
+        self.repositories = repositories
+        self.sandboxes = sandboxes
+        self.memory = memory
+        self.template = template
+        self.scratch = scratch
+        self.limits = limits
+
+    async def plan(self, case: Case) -> Plan:
+        """Decides what stands on the desk. A repository that cannot be had becomes a note."""
+        found = await asyncio.gather(*(self._repository(ref, case) for ref in case.repositories))
+        repositories = tuple(repository for repository, _ in found if repository)
+        notes = tuple(note for _, lines in found for note in lines)
+        with tempfile.TemporaryDirectory(dir=self._scratch()) as folder:
+            memory = await self.memory.copy(Path(folder))
+        return Plan(repositories=repositories, memory=memory, notes=notes)
+
+    async def sandbox(
+        self, id: str, case: Case, plan: Plan, *, connectors: Mapping[str, Connector], investigations: Mapping[str, str]
+    ) -> Sandbox:
+        """The investigation's own sandbox: as it was left, or else a new one."""
+        try:
+            return await self.sandboxes.open(id)
+        except NotFound:
+            pass
+        described = await asyncio.gather(*(connector.describe() for connector in connectors.values()))
+        catalogues = dict(zip(connectors, described, strict=True))
+        with tempfile.TemporaryDirectory(dir=self._scratch()) as folder:
+            memory = Path(folder) / "memory"
+            await self.memory.copy(memory)
+            seed = Path(folder) / "seed"
+            furnish(seed, template=self.template, case=case, memory=memory, investigations=investigations, catalogues=catalogues)
+            return await self.sandboxes.create(id, await self._spec(seed, case, plan, {}))
+
+    @asynccontextmanager
+    async def pristine(self, id: str, case: Case, plan: Plan, refs: Mapping[str, str]) -> AsyncIterator[Sandbox]:
+        """A desk that nobody worked at, with some repositories at other commits (by name); it is gone at the end."""
+        with tempfile.TemporaryDirectory(dir=self._scratch()) as folder:
+            seed = Path(folder)
+            furnish(seed, template=self.template, case=case)
+            sandbox = await self.sandboxes.create(id, await self._spec(seed, case, plan, refs))
+        try:
+            yield sandbox
+        finally:
+            await sandbox.delete()
+
+    async def clear(self, prefix: str) -> None:
+        """Removes sandboxes that a killed process left behind, by the beginning of their ids."""
+        for id in await self.sandboxes.ids():
+            if id.startswith(prefix):
+                await (await self.sandboxes.open(id)).delete()
+
+    async def _repository(self, ref: RepositoryRef, case: Case) -> tuple[DeskRepository | None, list[str]]:
+        try:
+            mirror = await self.repositories.mirror(ref)
+            deployed = await self.repositories.deployed(mirror, case)
+            recent = await self.repositories.commits(ref.name, deployed.commit, limit=RECENT)
+        except AgentError as error:
+            return None, [f"repository {ref.name}: {error.problem}"]
+        why = f"{deployed.source}: {deployed.why}" if deployed.why else deployed.source
+        desk = DeskRepository(name=ref.name, commit=deployed.commit, why=why, recent=tuple(recent))
+        return desk, [f"repository {ref.name}: {note}" for note in deployed.notes]
+
+    async def _spec(self, seed: Path, case: Case, plan: Plan, refs: Mapping[str, str]) -> SandboxSpec:
+        known = {repository.name: repository.commit for repository in plan.repositories}
+        if unknown := set(refs) - set(known):
+            raise RepositoryError(
+                f"there is no repository {sorted(unknown)[0]!r} on this desk", f"There are: {', '.join(known)}."
+            )
+        sources = {ref.name: ref for ref in case.repositories}
+        layers = await asyncio.gather(
+            *(self._layer(sources[name], refs.get(name, commit), case) for name, commit in known.items())
+        )
+        telemetry = [_telemetry(case.telemetry)] if case.telemetry else []
+        return SandboxSpec(seed=seed, layers=(*layers, *telemetry), limits=self.limits)
+
+    async def _layer(self, ref: RepositoryRef, commit: str, case: Case) -> Layer:
+        mirror = await self.repositories.mirror(ref)
+        folder = await self.repositories.checkout(mirror, commit, live=case.live, at=case.trigger.at)
+        return Layer(source=folder, target=f"{WORKSPACE}/repos/{ref.name}", key=f"{ref.name}-{commit}")
+
+    def _scratch(self) -> Path:
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        return self.scratch
+
+    def tidy(self) -> None:
+        """Removes what killed processes left in the scratch folder. Only for a process that is alone."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _telemetry(folder: Path) -> Layer:
+    return Layer(source=folder, target=f"{WORKSPACE}/telemetry", key=f"telemetry-{folder}")

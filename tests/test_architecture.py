@@ -1,0 +1,125 @@
+"""The rules that keep the code what it is: imports run downward, one SDK in one file, files stay readable."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+FLOORS = (
+    ("core",),
+    (
+        "models", "sandboxes", "connectors", "forges", "triggers", "hooks", "store", "repos", "memory", "evidence", "redaction",
+        "config", "telemetry", "incident", "markdown", "version",
+    ),
+    ("tools", "proposals", "desk"),
+    ("engine", "worker", "server"),
+    ("assembly",),
+    ("cli", "evals"),
+)  # fmt: skip
+
+SDK = {
+    "anthropic": ("agent/models/anthropic.py",),
+    "openai": ("agent/models/openai.py",),
+    "dbos": ("agent/engine.py",),
+    "azure": ("agent/connectors/kusto.py",),
+    "grafana_client": ("agent/connectors/grafana.py",),
+    "git": ("agent/repos.py", "agent/repos/mirrors.py"),
+    "detect_secrets": ("agent/redaction.py",),
+    "tiktoken": ("agent/models/tokens.py",),
+}
+SAME_FLOOR = {
+    ("desk", "tools"), ("desk", "proposals"), ("proposals", "tools"), ("tools", "proposals"), ("worker", "engine"),
+    ("hooks", "evidence"), ("hooks", "redaction"), ("evidence", "redaction"), ("evidence", "repos"),
+}  # fmt: skip
+
+
+def _files() -> list[Path]:
+    folders = [ROOT / "agent", ROOT / "hooks", ROOT / "evals"]
+    return sorted(
+        p for folder in folders for p in folder.rglob("*.py") if "agent/hooks" not in str(p) and "agent/evals" not in str(p)
+    )
+
+
+def _code() -> list[Path]:
+    return [path for path in _files() if (ROOT / "agent/workspace_template") not in path.parents]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _part(path: Path) -> str:
+    """The part of the program a file belongs to: agent/core/loop.py is `core`, hooks/budget.py is `hooks`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "agent" and len(parts) > 1 else parts[0]
+
+
+def _floor(part: str) -> int | None:
+    return next((number for number, floor in enumerate(FLOORS) if part in floor), None)
+
+
+@pytest.mark.parametrize("path", _code(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downward(path: Path) -> None:
+    here = _part(path)
+    if here in ("__init__", "__main__"):
+        return
+    floor = _floor(here)
+    assert floor is not None, f"{here} has no floor: say in FLOORS where it belongs"
+    for name in _imports(path):
+        if not name.startswith("agent.") or name.split(".")[1] == here:
+            continue
+        there = name.split(".")[1]
+        other = _floor(there)
+        if other is None:
+            continue
+        allowed = other < floor or (here, there) in SAME_FLOOR
+        assert allowed, f"{path.relative_to(ROOT)} imports {name}: {here} may not see {there}"
+
+
+def test_one_sdk_is_imported_by_one_file() -> None:
+    for path in _code():
+        for name in _imports(path):
+            homes = SDK.get(name.split(".")[0])
+            if homes and not name.startswith("agent."):
+                assert str(path.relative_to(ROOT)) in homes, f"{path.relative_to(ROOT)} imports {name}; only {homes} may"
+
+
+def test_only_the_configuration_reads_the_environment() -> None:
+    for path in _code():
+        text = path.read_text()
+        if path.name != "config.py":
+            assert "os.environ" not in text and "os.getenv" not in text, f"{path.relative_to(ROOT)} reads the environment"
+
+
+def test_every_file_says_what_it_is() -> None:
+    for path in _code():
+        source = path.read_text()
+        assert not source.strip() or ast.get_docstring(ast.parse(source)), f"{path.relative_to(ROOT)} opens without a sentence"
+
+
+def test_no_file_is_one_that_a_newcomer_dreads() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in _code()}
+    assert {name: length for name, length in lengths.items() if length > 450} == {}
+
+
+def test_core_holds_no_sdk_and_nothing_else_of_ours() -> None:
+    for path in (ROOT / "agent/core").glob("*.py"):
+        for name in _imports(path):
+            allowed = name.startswith(("agent.core", "pydantic")) or name.split(".")[0] in _standard_library()
+            assert allowed, f"{path.name} imports {name}"
+
+
+def _standard_library() -> frozenset[str]:
+    import sys
+
+    return frozenset(sys.stdlib_module_names)
