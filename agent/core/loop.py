@@ -81,6 +81,8 @@ async def _execute(context: Context, hooks: Sequence[Hook], call: ToolCall) -> s
 
 async def _take(context: Context, conversation: Conversation, reply: Reply) -> None:
     cost = context.model.cost(reply.usage)
+    if cost is not None:
+        cost += context.model.cost(reply.discarded) or 0.0
     await context.journal.append("reply", {**reply.model_dump(), "cost": cost, "seconds": round(context.seconds, 3)})
     count(context, reply, cost)
     append(context, conversation, reply.message)

@@ -72,12 +72,16 @@ def user(text: str) -> Message:
 
 
 class Usage(Data):
-    """Tokens of one request or the sum of many, as the provider counted them. The four kinds do not overlap."""
+    """Tokens of one request or the sum of many, as the provider counted them. The four kinds do not overlap.
+
+    cache_write_long_tokens: how many of cache_write_tokens were written to be kept for longer than usual, which costs more.
+    """
 
     input_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
+    cache_write_long_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -85,6 +89,7 @@ class Usage(Data):
             cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
             cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
+            cache_write_long_tokens=self.cache_write_long_tokens + other.cache_write_long_tokens,
         )
 
     @property
@@ -94,9 +99,13 @@ class Usage(Data):
 
 
 class Reply(Data):
-    """What a model answered."""
+    """What a model answered.
+
+    discarded: usage of attempts that came to nothing (a cut stream, an empty answer): paid for, but not in the conversation.
+    """
 
     message: Message
     usage: Usage = Usage()
+    discarded: Usage = Usage()
     stop: Literal["end", "tools", "length", "refusal"] = "end"
     model: str

@@ -23,7 +23,7 @@ def append(context: Context, conversation: Conversation, message: Message) -> No
 def count(context: Context, reply: Reply, cost: float | None) -> None:
     """Adds a reply to what was used."""
     context.turn += 1
-    context.usage += reply.usage
+    context.usage += reply.usage + reply.discarded
     context.last_usage = reply.usage
     context.spent += cost or 0.0
 
@@ -74,7 +74,7 @@ def _message(context: Context, conversation: Conversation, entry: Entry) -> None
 
 
 def _reply(context: Context, conversation: Conversation, entry: Entry) -> Sequence[ToolCall]:
-    reply = Reply.model_validate({name: entry.data[name] for name in Reply.model_fields})
+    reply = Reply.model_validate({name: entry.data[name] for name in Reply.model_fields if name in entry.data})
     count(context, reply, entry.data["cost"])
     context.earlier = entry.data["seconds"]
     append(context, conversation, reply.message)
