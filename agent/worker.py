@@ -1,0 +1,297 @@
+"""One investigation, from queued to done. Every step is journaled when it is finished, so that running it again goes on where it
+was: nothing outside happens twice, and the report says the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from agent import telemetry
+from agent.core import loop
+from agent.core.connector import Connector
+from agent.core.context import Budget, Context
+from agent.core.errors import AgentError, BudgetReached, Interrupted, LeaseLost, ModelError
+from agent.core.hook import Hook
+from agent.core.investigation import Case, Investigation, Status
+from agent.core.journal import Journal
+from agent.core.model import Listener, Model, ignore
+from agent.core.report import Conclusion, ProposalRecord, Report, ReportUsage
+from agent.core.sandbox import Sandbox
+from agent.core.tool import Tool
+from agent.desk import Desk, Plan
+from agent.hooks.handover import Handover
+from agent.markdown import render
+from agent.memory import Memory
+
+log = logging.getLogger(__name__)
+
+BRIEF = "brief"
+EARLIER = 10
+
+
+class Records(Protocol):
+    """What a worker needs of the store."""
+
+    async def take(self, id: str, worker: str) -> Journal: ...
+    async def investigation(self, id: str) -> Investigation: ...
+    async def set_status(self, id: str, status: Status, why: str = "", *, lease: int) -> None: ...
+    async def save_report(self, id: str, report: Report, *, lease: int) -> None: ...
+    async def earlier(self, *, service: str, limit: int = 20) -> list[Report]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One investigation under way: what its steps share."""
+
+    investigation: Investigation
+    journal: Journal
+    plan: Plan
+    sandbox: Sandbox
+    brief: str
+    started: float
+
+    @property
+    def case(self) -> Case:
+        return self.investigation.case
+
+
+class Judge(Protocol):
+    """Checks a conclusion: what is verified, what verdict it can carry."""
+
+    async def judge(self, bench: Bench, conclusion: Conclusion) -> tuple[Conclusion, str]:
+        """The conclusion as far as it holds, and why its verdict is weaker than the model's own, or ""."""
+
+
+Publish = Callable[[Bench, Conclusion], Awaitable[Sequence[ProposalRecord]]]
+Equip = Callable[[Bench], Mapping[str, Tool]]
+Hooks = Callable[[Bench], Sequence[Hook]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """Runs investigations. Everything it works with is given: agent/assembly.py builds it.
+
+    embedded: the model that needs no provider; it takes over where `model` fails for good.
+    announce: told of each step in a few words, for whoever watches.
+    """
+
+    name: str
+    records: Records
+    desk: Desk
+    memory: Memory
+    model: Model
+    embedded: Model
+    system: str
+    connectors: Mapping[str, Connector]
+    equip: Equip
+    hooks: Hooks
+    judge: Judge
+    publish: Publish
+    redact: Callable[[str], str]
+    budget: Budget
+    listen: Listener = ignore
+    announce: Listener = ignore
+
+    async def run(self, id: str) -> None:
+        """Takes the investigation and brings it to its end. Returns quietly if another worker took it over.
+
+        Raises AgentError where not even a report could be written.
+        """
+        journal = await self.records.take(id, self.name)
+        investigation = await self.records.investigation(id)
+        try:
+            with telemetry.RUNNING.track_inprogress():
+                report = await self._investigate(investigation, journal)
+            await self.records.set_status(id, Status.DONE, lease=investigation.lease)
+            telemetry.INVESTIGATIONS.labels(report.verdict).inc()
+        except LeaseLost:
+            log.warning("investigation %s: another worker took it over; this one stops", id)
+        except Interrupted as error:
+            log.info("investigation %s: %s", id, error.problem)
+            await self.records.set_status(id, Status.WAITING, error.problem, lease=investigation.lease)
+        except AgentError as error:
+            log.exception("investigation %s failed", id)
+            telemetry.FAILURES.labels(type(error).__name__).inc()
+            await self._fail(investigation, journal, error)
+
+    async def _investigate(self, investigation: Investigation, journal: Journal) -> Report:
+        entries = {entry.kind: entry.data for entry in await journal.entries()}
+        if "report" in entries:
+            report = Report.model_validate(entries["report"]["report"])
+        else:
+            bench = await self._set_up(investigation, journal)
+            conclusion, notes = await self._conclude(bench)
+            report = await self._finish(bench, conclusion, notes)
+            await journal.append("report", {"report": report.model_dump(mode="json", by_alias=True)})
+            await bench.sandbox.suspend()
+        await self.records.save_report(investigation.id, report, lease=investigation.lease)
+        return report
+
+    async def _set_up(self, investigation: Investigation, journal: Journal) -> Bench:
+        started = time.monotonic()
+        case = investigation.case
+        await self.desk.clear(f"{investigation.id}-check")
+
+        async def plan() -> dict[str, Any]:
+            self.announce("checking out the repositories as they were deployed")
+            return (await self.desk.plan(case)).model_dump(mode="json")
+
+        planned = Plan.model_validate(await once(journal, "desk", plan))
+        for repository in planned.repositories:
+            self.announce(f"{repository.name} at {repository.commit[:12]} ({repository.why})")
+        for note in (*case.notes, *planned.notes):
+            self.announce(f"note: {note}")
+        earlier = await self.records.earlier(service=case.trigger.service, limit=EARLIER)
+        reports = {report.investigation: render(report) for report in earlier}
+        sandbox = await self.desk.sandbox(investigation.id, case, planned, connectors=self.connectors, investigations=reports)
+
+        async def brief() -> dict[str, Any]:
+            text = self.redact(await _brief(sandbox))
+            telemetry.BRIEF_SECONDS.observe(max(0.0, (datetime.now(UTC) - investigation.created_at).total_seconds()))
+            return {"text": text, "seconds": (datetime.now(UTC) - investigation.created_at).total_seconds()}
+
+        text = str((await once(journal, "brief", brief))["text"])
+        self.announce(f"brief:\n{text}")
+        return Bench(investigation=investigation, journal=journal, plan=planned, sandbox=sandbox, brief=text, started=started)
+
+    async def _conclude(self, bench: Bench) -> tuple[Conclusion, list[str]]:
+        """Runs the loop. Where the model fails for good, the embedded one takes over; where a budget ends, what is known stands."""
+        taken_over = [e.data for e in await bench.journal.entries() if e.kind == "handover"]
+        try:
+            if not taken_over:
+                return await self._loop(bench, self.model, []), []
+        except ModelError as error:
+            if self.model is self.embedded:
+                raise
+            self.announce(f"{self.model.name} failed: {error.problem}; the embedded investigator takes over")
+            taken_over = [{"why": f"{self.model.name}: {error.problem}"}]
+            await bench.journal.append("handover", taken_over[0])
+        except BudgetReached as error:
+            return await _known(bench, error.problem), [error.problem]
+        note = f"The embedded investigator wrote this report, because the model failed: {taken_over[0]['why']}"
+        began = any(e.kind == "head" for e in await _after(bench.journal, "handover"))
+        try:
+            return await self._loop(bench, self.embedded, [] if began else [Handover()]), [note]
+        except BudgetReached as error:
+            return await _known(bench, error.problem), [note, error.problem]
+
+    async def _loop(self, bench: Bench, model: Model, first: Sequence[Hook]) -> Conclusion:
+        context = Context(
+            journal=bench.journal,
+            model=model,
+            system=self.system,
+            tools=dict(self.equip(bench)),
+            budget=self.budget,
+            listen=self.listen,
+        )
+        result = await loop.run(context, [*first, *self.hooks(bench)])
+        return Conclusion.model_validate(result)
+
+    async def _finish(self, bench: Bench, conclusion: Conclusion, notes: Sequence[str]) -> Report:
+        """The host's part: verify, propose, remember, and put it all into the report."""
+
+        async def judge() -> dict[str, Any]:
+            self.announce("checking the evidence")
+            judged, downgraded = await self.judge.judge(bench, conclusion)
+            return {"conclusion": judged.model_dump(mode="json", by_alias=True), "downgraded": downgraded}
+
+        async def publish() -> dict[str, Any]:
+            return {"proposals": [record.model_dump(mode="json") for record in await self.publish(bench, final)]}
+
+        async def remember() -> dict[str, Any]:
+            changed = await self.memory.collect(bench.sandbox, bench.plan.memory)
+            clean = {path: self.redact(content.decode()).encode() for path, content in changed.items()}
+            paths = await self.memory.commit(clean, base=bench.plan.memory, investigation=bench.investigation.id)
+            return {"paths": paths}
+
+        judged = await once(bench.journal, "judged", judge)
+        final = Conclusion.model_validate(judged["conclusion"])
+        proposals = (await once(bench.journal, "proposals", publish))["proposals"]
+        memory = (await once(bench.journal, "memory", remember))["paths"]
+        return Report(
+            **dict(final),
+            investigation=bench.investigation.id,
+            title=bench.case.trigger.title,
+            at=bench.case.trigger.at,
+            written_at=datetime.now(UTC),
+            downgraded=judged["downgraded"],
+            proposals=tuple(ProposalRecord.model_validate(record) for record in proposals),
+            brief=bench.brief,
+            memory_changes=tuple(memory),
+            notes=(*bench.case.notes, *bench.plan.notes, *notes),
+            usage=await usage(bench.journal, time.monotonic() - bench.started),
+        )
+
+    async def _fail(self, investigation: Investigation, journal: Journal, error: AgentError) -> None:
+        """Not even a report could be made the usual way: keep what is known, and say what to do."""
+        await journal.append("error", {"problem": error.problem, "hint": error.hint})
+        brief = next((str(e.data["text"]) for e in await journal.entries() if e.kind == "brief"), "")
+        report = Report(
+            verdict="inconclusive",
+            summary=f"The investigation could not be finished: {error.problem}",
+            investigation=investigation.id,
+            title=investigation.case.trigger.title,
+            at=investigation.case.trigger.at,
+            written_at=datetime.now(UTC),
+            brief=brief,
+            notes=(*investigation.case.notes, str(error), *await _findings(journal)),
+            usage=await usage(journal, 0.0),
+        )
+        await self.records.save_report(investigation.id, report, lease=investigation.lease)
+        await self.records.set_status(investigation.id, Status.FAILED, error.problem, lease=investigation.lease)
+
+
+async def once(journal: Journal, kind: str, make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    """The data of the entry of this kind; made and journaled if there is none."""
+    for entry in await journal.entries():
+        if entry.kind == kind:
+            return entry.data
+    return (await journal.append(kind, await make())).data
+
+
+async def usage(journal: Journal, seconds: float) -> ReportUsage:
+    """What the replies in a journal cost. `seconds` is counted where no reply says how long it took."""
+    replies = [entry.data for entry in await journal.entries() if entry.kind == "reply"]
+    costs = [reply["cost"] for reply in replies]
+    kinds = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+    return ReportUsage(
+        model=", ".join(dict.fromkeys(reply["model"] for reply in replies)),
+        turns=len(replies),
+        usd=None if None in costs else round(sum(costs), 6),
+        seconds=round(max([seconds, *(reply["seconds"] for reply in replies)]), 1),
+        **{kind: sum(reply["usage"][kind] for reply in replies) for kind in kinds},
+    )
+
+
+async def _brief(sandbox: Sandbox) -> str:
+    """The embedded investigator's first sight; whatever goes wrong with it, the investigation goes on."""
+    result = await sandbox.run(BRIEF, timeout=timedelta(seconds=20).total_seconds())
+    text = result.stdout.decode("utf-8", "replace").strip()
+    if result.exit_code or not text:
+        reason = result.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
+        return f"No brief: {reason[0]}"
+    return text
+
+
+async def _known(bench: Bench, why: str) -> Conclusion:
+    """A conclusion from the ledger alone."""
+    findings = await _findings(bench.journal)
+    summary = f"No cause was established: {why}." + (f" {len(findings)} findings are in the notes." if findings else "")
+    return Conclusion(verdict="inconclusive", summary=summary + ("\n" + "\n".join(findings) if findings else ""))
+
+
+async def _findings(journal: Journal) -> list[str]:
+    findings = [entry.data for entry in await journal.entries() if entry.kind == "finding"]
+    return [f"finding: {data['claim']} ({data['source']})" for data in findings]
+
+
+async def _after(journal: Journal, kind: str) -> list[Any]:
+    """The entries after the last one of a kind."""
+    entries = await journal.entries()
+    last = max((entry.seq for entry in entries if entry.kind == kind), default=0)
+    return [entry for entry in entries if entry.seq > last]
