@@ -160,7 +160,7 @@ class Worker:
         return Bench(investigation=investigation, journal=journal, plan=planned, sandbox=sandbox, brief=text, started=started)
 
     async def _conclude(self, bench: Bench) -> tuple[Conclusion, list[str]]:
-        """Runs the loop. Where the model fails for good, the embedded one takes over; where a budget ends, what is known stands."""
+        """Runs the loop. Where the model fails for good, the embedded one takes over; at a budget's end, what is known stands."""
         taken_over = [e.data for e in await bench.journal.entries() if e.kind == "handover"]
         try:
             if not taken_over:

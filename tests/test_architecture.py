@@ -14,12 +14,12 @@ FLOORS = (
     ("core",),
     (
         "models", "sandboxes", "connectors", "forges", "triggers", "hooks", "store", "repos", "memory", "evidence", "redaction",
-        "config", "telemetry", "incident", "markdown", "version",
+        "config", "telemetry", "incident", "markdown", "paths",
     ),
     ("tools", "proposals", "desk"),
     ("engine", "worker", "server"),
     ("assembly",),
-    ("cli", "evals"),
+    ("cli", "commands", "evals"),
 )  # fmt: skip
 
 SDK = {
