@@ -1,0 +1,96 @@
+"""What the server needs of the rest: a store and an engine, as narrow as it uses them. It holds no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from agent.core.investigation import Case, Deployment, Investigation, Status, Trigger
+from agent.core.journal import Entry
+from agent.core.report import Report
+
+CaseFor = Callable[[Trigger], Case | Awaitable[Case]]
+"""Adds what the configuration knows (repositories, deployments) to a trigger."""
+
+Enqueue = Any
+"""What the engine gives to the store, so that both write in one transaction. The server only passes it on."""
+
+
+class Delivery(Protocol):
+    """A row of the inbox. state: received, accepted or rejected; a rejected one says why in `problem`."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def headers(self) -> dict[str, str]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def received_at(self) -> datetime: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def problem(self) -> str: ...
+    @property
+    def investigation(self) -> str | None: ...
+
+
+class Post(Protocol):
+    """A message to an investigation."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def author(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def data(self) -> dict[str, Any]: ...
+
+
+class Journal(Protocol):
+    """A journal to read."""
+
+    async def entries(self, after: int = 0, *, limit: int | None = None) -> list[Entry]: ...
+    async def get(self, sha256: str) -> bytes: ...
+
+
+class Store(Protocol):
+    """What has to survive the process; `agent.store.Store` is one."""
+
+    async def receive(self, *, source: str, headers: Mapping[str, str], body: bytes) -> str: ...
+    async def body(self, inbox_id: str) -> bytes: ...
+    async def accept(
+        self, inbox_id: str | None, case: Case, *, enqueue: Enqueue, more: bool = False
+    ) -> tuple[Investigation | None, bool]: ...
+    async def reject(self, inbox_id: str, problem: str) -> None: ...
+    async def inbox(self, limit: int = 100) -> Sequence[Delivery]: ...
+    async def unprocessed(self) -> Sequence[Delivery]: ...
+    async def investigation(self, id: str) -> Investigation: ...
+    async def investigations(
+        self, *, status: Status | None = None, limit: int = 100, before: str | None = None
+    ) -> list[Investigation]: ...
+    async def journal(self, id: str) -> Journal: ...
+    async def report(self, id: str) -> Report | None: ...
+    async def send(
+        self, id: str, text: str, *, author: str, key: str, kind: str = "message", data: Mapping[str, Any] = {}
+    ) -> bool: ...
+    async def messages(self, id: str, after: int = 0) -> Sequence[Post]: ...
+    async def record_deployments(self, records: Sequence[Deployment]) -> int: ...
+
+
+class Engine(Protocol):
+    """What runs investigations; `agent.engine.Engine` is one."""
+
+    def enqueue(self) -> Enqueue:
+        """For `Store.accept`: puts the investigation on the queue within its transaction."""
+
+    async def wake(self, id: str) -> None:
+        """Has an investigation read what was sent to it, whatever its status."""
