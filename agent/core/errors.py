@@ -11,6 +11,8 @@ AgentError                  says what was asked, what is wrong, and what to do
 ├── RepositoryError         a repository cannot be mirrored, checked out or read
 ├── ConnectorError          a telemetry source refused or did not answer
 ├── ForgeError              a change could not be published
+├── StoreError              something could not be kept or given back (disk full, damaged blob)
+│   └── StoreUnavailable    the database does not answer; it may again later
 ├── ModelError              a model's provider failed for good
 │   ├── ModelUnavailable    it may work again later (rate limit, overload, time-out, cut stream)
 │   ├── ModelRefused        it declined to answer this conversation
@@ -70,6 +72,14 @@ class ConnectorError(AgentError):
 
 class ForgeError(AgentError):
     """A change could not be published."""
+
+
+class StoreError(AgentError):
+    """Something could not be kept, or what was kept cannot be given back as it was."""
+
+
+class StoreUnavailable(StoreError):
+    """The database does not answer; it may later. Nothing is known about the statement that was under way."""
 
 
 class ModelError(AgentError):

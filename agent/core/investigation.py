@@ -129,7 +129,10 @@ class Status(StrEnum):
 
 
 class Investigation(Data):
-    """One investigation as the store knows it. `lease` numbers its owners: only the newest may write."""
+    """One investigation as the store knows it. `lease` numbers its owners: only the newest may write.
+
+    why: the reason of its status (what it waits for, why it failed), or "".
+    """
 
     id: str
     status: Status
@@ -137,6 +140,7 @@ class Investigation(Data):
     created_at: datetime
     updated_at: datetime
     lease: int = 0
+    why: str = ""
 
 
 Deployment.model_rebuild()

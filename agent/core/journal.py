@@ -20,8 +20,11 @@ Kinds of entries and their data, written by:
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Any, Protocol
+
+from pydantic_core import to_jsonable_python
 
 from agent.core.data import Data
 from agent.core.errors import NotFound
@@ -34,6 +37,14 @@ class Entry(Data):
     kind: str
     at: datetime
     data: dict[str, Any]
+
+
+def packed(data: dict[str, Any]) -> str:
+    """An entry's data as JSON, the form that every journal gives back: tuples become lists, times RFC 3339 strings.
+
+    Raises TypeError or ValueError (PydanticSerializationError) for what has no such form.
+    """
+    return json.dumps(data, default=to_jsonable_python, separators=(",", ":"))
 
 
 class Journal(Protocol):
@@ -60,7 +71,7 @@ class MemoryJournal:
         self._blobs: dict[str, bytes] = {}
 
     async def append(self, kind: str, data: dict[str, Any]) -> Entry:
-        entry = Entry(seq=len(self._entries) + 1, kind=kind, at=datetime.now(UTC), data=data)
+        entry = Entry(seq=len(self._entries) + 1, kind=kind, at=datetime.now(UTC), data=json.loads(packed(data)))
         self._entries.append(entry)
         return entry
 
