@@ -1,0 +1,317 @@
+"""Claude, through the official SDK's client: its authentication and error types, but our bytes, our retries and our parser.
+
+A conversation is bytes that only grow. Cache marks are put into the copy that is sent, never into what is kept, and thinking
+goes back exactly as it came. Format: https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import httpx2
+from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, AsyncStream, DefaultAsyncHttpxClient
+
+from agent.core.errors import ModelError, ModelRefused, PromptTooLong
+from agent.core.message import Block, Message, Opaque, Reply, Text, ToolCall, ToolResult, Usage
+from agent.core.model import Head, Listener
+from agent.models import prices
+from agent.models.conversation import GrowingConversation, as_count, as_object
+from agent.models.failures import Transient
+from agent.models.patience import Patience
+from agent.models.transcript import Transcript, checked, finished
+from agent.models.wire import Http, arguments, clean_key, connection_error, encode, plain, read, status_error, stream_error
+
+PROVIDER = "anthropic"
+DEFAULT = "claude-opus-5-5"
+BASE_URL = "https://api.anthropic.com"
+OUTPUT = 32_000
+"""Tokens asked for at most, where the model could give more."""
+THINKING = frozenset({"thinking", "redacted_thinking"})
+SHORT = b',"cache_control":{"type":"ephemeral"}'
+LONG = b',"cache_control":{"type":"ephemeral","ttl":"1h"}'
+TAIL = b"}]}"
+"""How each entry ends: the last block, the list of blocks, the message. A mark goes in front of it."""
+GAP = 280.0
+"""Seconds between requests after which the usual five minutes of a cache entry are taken to be too short."""
+
+LEAST_OUTPUT = 1_024
+BUDGET = 8_192
+"""Tokens of thinking on models that want a number."""
+
+Cache = Literal["auto", "short", "none"]
+
+
+class AnthropicModel:
+    """A model of the Messages API.
+
+    window, max_output: tokens; taken from the table of models where not given. effort: low to max, where the model has it.
+    cache: `auto` keeps the head for an hour and the rest for five minutes, or an hour once a longer pause was seen; `short` never
+    asks for an hour; `none` sets no marks (for servers that refuse them).
+    """
+
+    provider = PROVIDER
+
+    def __init__(
+        self,
+        name: str = DEFAULT,
+        *,
+        key: str = "",
+        base_url: str | None = None,
+        window: int | None = None,
+        max_output: int | None = None,
+        thinking: prices.Thinking | None = None,
+        effort: str | None = None,
+        cache: Cache = "auto",
+        http: Http = Http(),
+        patience: Patience = Patience(),
+    ) -> None:
+        known = prices.limits(PROVIDER, name)
+        self.name = name
+        self.window = window or known.window
+        self.max_output = max_output or min(known.max_output, OUTPUT)
+        self.thinking = thinking or known.thinking
+        self.effort = effort
+        self.cache = cache
+        self.http = http
+        self.patience = patience
+        self._key = clean_key(key, base_url, PROVIDER)
+        self._client = AsyncAnthropic(
+            api_key=self._key,
+            base_url=base_url or BASE_URL,
+            max_retries=0,
+            timeout=http.timeout,
+            default_headers=http.headers,
+            http_client=DefaultAsyncHttpxClient(limits=http.limits, timeout=http.timeout),
+            open_telemetry=False,
+        )
+
+    @property
+    def budget(self) -> int | None:
+        """Tokens of thinking, for models that want a number and have room for it."""
+        return min(BUDGET, self.max_output // 2) if self.thinking == "budget" and self.max_output >= 4_096 else None
+
+    @property
+    def who(self) -> str:
+        return f"{PROVIDER}:{self.name}"
+
+    def open(self, head: Head) -> AnthropicConversation:
+        return AnthropicConversation(self, head)
+
+    def cost(self, usage: Usage) -> float | None:
+        return prices.cost(PROVIDER, self.name, usage)
+
+    async def close(self) -> None:
+        """Gives back the connections."""
+        await self._client.close()
+
+    async def send(self, body: bytes, reader: AnthropicReader) -> None:
+        """One attempt. Raises Transient or a ModelError."""
+
+        async def post() -> httpx2.Response:
+            failure: ModelError | Transient
+            try:
+                stream = await self._client.post(
+                    "/v1/messages", content=body, cast_to=httpx2.Response, stream=True, stream_cls=AsyncStream[Any]
+                )
+                return cast(httpx2.Response, stream)
+            except APIStatusError as error:
+                failure = status_error(self.who, self._key, error.response, error.body)
+            except APIConnectionError as error:
+                failure = connection_error(self.who, self._key, error)
+            raise failure
+
+        await read(self.who, self._key, post, self.http, reader)
+
+    def stream_error(self, error: Mapping[str, Any]) -> ModelError | Transient:
+        return stream_error(self.who, self._key, error)
+
+
+class AnthropicConversation(GrowingConversation):
+    """One conversation. Marks are kept as places in its bytes."""
+
+    def __init__(self, model: AnthropicModel, head: Head) -> None:
+        wire, self._head_mark = _head(model, head)
+        super().__init__(wire, Transcript(PROVIDER, dangling=THINKING, id_length=128), model.patience)
+        self._model = model
+        self._first_end = 0
+        self._sent_end = 0
+        self._sent_at: float | None = None
+        self._long = False
+
+    def entry(self, message: Message) -> bytes:
+        return encode({"role": message.role, "content": [_block(block) for block in message.blocks]})
+
+    async def attempt(self, body: bytes, listen: Listener) -> AnthropicReader:
+        reader = AnthropicReader(self._model, listen)
+        await self._model.send(body, reader)
+        return reader
+
+    def answered(self) -> None:
+        self._first_end = self._first_end or self.ends[-1]
+        self._sent_end = self.ends[-1]
+        self._sent_at = self._model.patience.clock()
+
+    def request(self) -> bytes:
+        """Everything so far, with cache marks put in."""
+        now = self._model.patience.clock()
+        self._long = self._long or (self._sent_at is not None and now - self._sent_at > GAP)
+        pieces: list[bytes | memoryview] = []
+        at = 0
+        with memoryview(self.wire) as view:
+            for place, mark in self._marks():
+                pieces += [view[at:place], mark]
+                at = place
+            least = LEAST_OUTPUT + (self._model.budget or 0)
+            room = self.room(self._model.window, self._model.max_output, least)
+            body = b"".join([*pieces, view[at:], b'],"max_tokens":%d}' % room])
+            pieces.clear()
+        return body
+
+    def _marks(self) -> list[tuple[int, bytes]]:
+        """Where marks go, in order: the head's end, the first request's tail, the last request's tail, and the new tail.
+
+        Four is the most that is allowed. An entry of the cache is written at a mark only and found at most 20 blocks before one,
+        so the last request's tail is marked again: a turn of many calls is wider than that.
+        """
+        if self._model.cache == "none":
+            return []
+        long = LONG if self._model.cache == "auto" else SHORT
+        rest = long if self._long else SHORT
+        ends = sorted({end for end in (self._first_end, self._sent_end, self.ends[-1]) if end})
+        marks = [(end - len(TAIL), rest) for end in ends]
+        return [(self._head_mark, long), *marks] if self._head_mark else marks
+
+
+class AnthropicReader:
+    """Builds a reply from a stream's events."""
+
+    skip = frozenset({b"ping", b"content_block_stop"})
+
+    def __init__(self, model: AnthropicModel, listen: Listener) -> None:
+        self.finished = False
+        self.usage = Usage()
+        self._model = model
+        self._listen = listen
+        self._name = model.name
+        self._stop = ""
+        self._counts: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._pieces: dict[int, list[str]] = {}
+
+    def take(self, event: dict[str, Any]) -> None:
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            self._delta(as_count(event, "index"), as_object(event.get("delta")))
+        elif kind == "content_block_start":
+            index = as_count(event, "index")
+            self._blocks[index], self._pieces[index] = as_object(event.get("content_block")), []
+        elif kind == "message_start":
+            message = as_object(event.get("message"))
+            self._name = str(message.get("model") or self._name)
+            self._count(message.get("usage"))
+        elif kind == "message_delta":
+            self._stop = str(as_object(event.get("delta")).get("stop_reason") or self._stop)
+            self._count(event.get("usage"))
+        elif kind == "message_stop":
+            self.finished = True
+        elif kind == "error":
+            raise self._failure(as_object(event.get("error")))
+
+    def _failure(self, error: dict[str, Any]) -> Exception:
+        failure = self._model.stream_error(error)
+        if isinstance(failure, Transient):
+            failure.usage = self.usage
+        return failure
+
+    def _delta(self, index: int, delta: dict[str, Any]) -> None:
+        block = self._blocks.get(index)
+        if block is None:
+            raise ValueError(f"a piece of block {index}, which never began")
+        kind = delta.get("type")
+        if kind == "text_delta":
+            text = str(delta.get("text") or "")
+            self._pieces[index].append(text)
+            self._listen(text)
+        elif kind == "input_json_delta":
+            self._pieces[index].append(str(delta.get("partial_json") or ""))
+        elif kind == "thinking_delta":
+            self._pieces[index].append(str(delta.get("thinking") or ""))
+        elif kind == "signature_delta":
+            block["signature"] = str(block.get("signature") or "") + str(delta.get("signature") or "")
+
+    def _count(self, counts: object) -> None:
+        """Counts of a stream are cumulative: each replaces the one before it."""
+        self._counts.update({name: value for name, value in as_object(counts or {}).items() if value is not None})
+        written = as_object(self._counts.get("cache_creation") or {})
+        self.usage = Usage(
+            input_tokens=as_count(self._counts, "input_tokens"),
+            cache_read_tokens=as_count(self._counts, "cache_read_input_tokens"),
+            cache_write_tokens=as_count(self._counts, "cache_creation_input_tokens"),
+            cache_write_long_tokens=as_count(written, "ephemeral_1h_input_tokens"),
+            output_tokens=as_count(self._counts, "output_tokens"),
+        )
+
+    def reply(self, discarded: Usage) -> Reply:
+        """The reply. Raises ModelRefused, and PromptTooLong where the window was full before anything was said."""
+        cut = self._stop in ("max_tokens", "model_context_window_exceeded")
+        blocks = [self._block(index) for index in sorted(self._blocks)]
+        message = finished([block for block in blocks if block], cut=cut, dangling=THINKING)
+        if self._stop == "refusal":
+            raise ModelRefused(f"{self._model.who}: declined to answer: {message.text[:500]}", "Another model may answer it.")
+        if self._stop == "model_context_window_exceeded" and not message.blocks:
+            raise PromptTooLong(f"{self._model.who}: the window is full", "The conversation must be shortened.")
+        return Reply(
+            message=message,
+            usage=self.usage,
+            discarded=discarded,
+            stop="length" if cut else "tools" if message.calls else "end",
+            model=self._name,
+        )
+
+    def _block(self, index: int) -> Block | None:
+        block, text = self._blocks[index], "".join(self._pieces[index])
+        kind = block.get("type")
+        if kind == "text":
+            text = str(block.get("text") or "") + text
+            return Text(text=text) if text.strip() else None
+        if kind == "tool_use":
+            values, malformed = arguments(text) if text else (as_object(block.get("input") or {}), None)
+            return ToolCall(id=str(block.get("id")), name=str(block.get("name")), arguments=values, malformed=malformed)
+        if kind == "thinking":
+            block = {**block, "thinking": str(block.get("thinking") or "") + text}
+        return Opaque(provider=PROVIDER, data=block)
+
+
+def _head(model: AnthropicModel, head: Head) -> tuple[bytearray, int]:
+    """The bytes before the first message, and where a mark goes that covers them (0: nowhere)."""
+    wire = bytearray(b'{"model":' + encode(model.name) + b',"stream":true')
+    if model.budget:
+        wire += b',"thinking":{"type":"enabled","budget_tokens":%d}' % model.budget
+    elif model.thinking == "adaptive":
+        wire += b',"thinking":{"type":"adaptive"}'
+    if model.effort:
+        wire += b',"output_config":' + encode({"effort": model.effort})
+    mark = 0
+    if tools := checked(head.tools, length=128):
+        listed = [{"name": tool.name, "description": tool.description, "input_schema": tool.parameters} for tool in tools]
+        wire += b',"tools":' + encode(listed)
+        mark = len(wire) - len(b"}]")
+    if head.system.strip():
+        wire += b',"system":' + encode([{"type": "text", "text": plain(head.system)}])
+        mark = len(wire) - len(b"}]")
+    return wire + b',"messages":[', mark
+
+
+def _block(block: Block) -> dict[str, Any]:
+    match block:
+        case Text():
+            return {"type": "text", "text": plain(block.text)}
+        case Opaque():
+            return block.data
+        case ToolCall():
+            values = block.arguments if block.malformed is None else {"malformed_arguments": plain(block.malformed)}
+            return {"type": "tool_use", "id": block.id, "name": block.name, "input": values}
+        case ToolResult():
+            result = {"type": "tool_result", "tool_use_id": block.call_id, "content": plain(block.content)}
+            return {**result, "is_error": True} if block.is_error else result

@@ -1,0 +1,99 @@
+"""A conversation kept as bytes that only grow: each message is serialized once, when it is appended, and never touched again.
+
+What a provider's dialect is, and what is put around the bytes to make a request, is the adapter's: it derives from this.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from agent.core.message import Message, Reply, Usage
+from agent.core.model import Listener, ignore
+from agent.models.patience import Patience, persist
+from agent.models.transcript import Transcript
+from agent.models.wire import Reader
+
+BYTES_A_TOKEN = 2
+"""For what was appended since the last usage. On the low side, so that a reply has room."""
+
+
+class Replying(Reader, Protocol):
+    """A reader that can say what it read."""
+
+    def reply(self, discarded: Usage) -> Reply:
+        """The reply, once finished. `discarded` is what failed attempts used. Raises ModelRefused or PromptTooLong."""
+
+
+class GrowingConversation(ABC):
+    """`wire` is the head and every entry so far; `ends` is where each entry ends in it."""
+
+    def __init__(self, head: bytes | bytearray, transcript: Transcript, patience: Patience) -> None:
+        self.wire = bytearray(head)
+        self.ends: list[int] = []
+        self._transcript = transcript
+        self._patience = patience
+        self._measured = 0
+        self._used = 0
+
+    @abstractmethod
+    def entry(self, message: Message) -> bytes:
+        """A message as items of a JSON list, without a comma at either end."""
+
+    @abstractmethod
+    def request(self) -> bytes:
+        """The body that asks for the next reply."""
+
+    @abstractmethod
+    async def attempt(self, body: bytes, listen: Listener) -> Replying:
+        """Sends it once and reads the answer. Raises Transient or a ModelError."""
+
+    def answered(self) -> None:  # noqa: B027 - not every provider has something to remember
+        """Called when a request was answered, before anything else is appended."""
+
+    def append(self, message: Message) -> None:
+        for sent in self._transcript.take(message):
+            self._put(sent)
+
+    async def reply(self, listen: Listener = ignore) -> Reply:
+        for sent in self._transcript.settle():
+            self._put(sent)
+        reply = await self._ask(listen)
+        if reply.message.blocks or reply.stop != "end":
+            return reply
+        again = await self._ask(listen)
+        return again.model_copy(update={"discarded": reply.usage + reply.discarded + again.discarded})
+
+    def room(self, window: int, most: int, least: int) -> int:
+        """Tokens a reply may have: the most that is wanted, or what is left of the window if that is less."""
+        appended = (len(self.wire) - self._measured) // BYTES_A_TOKEN
+        return min(most, max(window - self._used - appended, least))
+
+    async def _ask(self, listen: Listener) -> Reply:
+        body = self.request()
+        reader, wasted = await persist(lambda: self.attempt(body, listen), self._patience)
+        self._measured, self._used = len(self.wire), reader.usage.prompt_tokens
+        self.answered()
+        return reader.reply(wasted)
+
+    def _put(self, message: Message) -> None:
+        if self.ends:
+            self.wire += b","
+        self.wire += self.entry(message)
+        self.ends.append(len(self.wire))
+
+
+def as_object(value: object) -> dict[str, Any]:
+    """A value that has to be a JSON object. Raises ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got {type(value).__name__}")
+    return value
+
+
+def as_count(counts: Mapping[str, Any], name: str) -> int:
+    """A count of tokens, 0 where there is none. Raises ValueError."""
+    value = counts.get(name)
+    if value is not None and not isinstance(value, int):
+        raise ValueError(f"expected a number for {name}, got {type(value).__name__}")
+    return value or 0

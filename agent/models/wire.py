@@ -1,0 +1,209 @@
+"""What both providers' wires have in common: JSON bytes that are made once, server-sent events, limits of an HTTP connection.
+
+It knows no provider's dialect and no SDK; the SDKs' own HTTP library is used for its types only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import httpx2
+
+from agent.core.data import Data
+from agent.core.errors import ModelError
+from agent.core.message import Usage
+from agent.models.failures import Answer, Transient, judge, scrub
+
+AFTER_END = 1.0
+"""Seconds to wait for the end of a body whose last event has come, so that the connection can be used again."""
+
+
+class Http(Data):
+    """An HTTP connection's settings, times in seconds.
+
+    idle: how long nothing at all may arrive. total: how long one reply may take. headers: sent with each request (gateways).
+    """
+
+    connect: float = 15.0
+    idle: float = 300.0
+    total: float = 3600.0
+    connections: int = 1000
+    headers: dict[str, str] = {}
+
+    @property
+    def timeout(self) -> httpx2.Timeout:
+        return httpx2.Timeout(connect=self.connect, read=self.idle, write=self.idle, pool=self.idle)
+
+    @property
+    def limits(self) -> httpx2.Limits:
+        return httpx2.Limits(max_connections=self.connections, max_keepalive_connections=100)
+
+
+def clean_key(key: str, base_url: str | None, provider: str) -> str:
+    """The key without what a file or a shell adds around it. Raises ModelError if there is none, or if it cannot be one."""
+    key = key.strip()
+    if not key and base_url:
+        return "none"
+    if not key:
+        raise ModelError(f"{provider}: there is no key", f"Set {provider.upper()}_API_KEY, or a base URL that needs none.")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ModelError(f"{provider}: the key holds characters that no key has", "Copy it again; it is one line of ASCII.")
+    return key
+
+
+def encode(value: Any) -> bytes:
+    """Compact JSON in UTF-8. Halves of surrogate pairs, which no provider accepts, become U+FFFD."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def plain(text: str) -> str:
+    """The text without NUL, which databases behind a provider may refuse."""
+    return text.replace("\x00", "\ufffd") if "\x00" in text else text
+
+
+def arguments(raw: str) -> tuple[dict[str, Any], str | None]:
+    """A call's arguments, or none and the raw text where that is not a JSON object. Nothing at all means no arguments."""
+    if not raw.strip():
+        return {}, None
+    try:
+        value = json.loads(raw, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return {}, raw
+    return (value, None) if isinstance(value, dict) else ({}, raw)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{digits} is too large")
+    return number
+
+
+class Events:
+    """Makes JSON objects of a server-sent event stream (WHATWG HTML, section 9.2), chunk by chunk.
+
+    Events named in `skip` are not parsed. Data that is no JSON object raises ValueError.
+    """
+
+    def __init__(self, skip: frozenset[bytes] = frozenset()) -> None:
+        self._skip = skip
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
+        text = self._rest + chunk
+        if b"\r" in text:
+            text = text.replace(b"\r\n", b"\n")
+        *blocks, self._rest = text.split(b"\n\n")
+        for block in blocks:
+            data = self._data(block)
+            if data and data != b"[DONE]":
+                event = json.loads(data)
+                if not isinstance(event, dict):
+                    raise ValueError("an event is not a JSON object")
+                yield event
+
+    def _data(self, block: bytes) -> bytes:
+        lines = []
+        for line in block.split(b"\n"):
+            if line.startswith(b"data:"):
+                lines.append(line[5:])
+            elif line.startswith(b"event:") and line[6:].strip() in self._skip:
+                return b""
+        return b"\n".join(lines).strip()
+
+
+class Reader(Protocol):
+    """Builds a reply from events. `usage` is what is known so far of its cost."""
+
+    skip: frozenset[bytes]
+    finished: bool
+    usage: Usage
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Raises ValueError for an event that makes no sense, and what the provider's error events mean."""
+
+
+async def read(who: str, key: str, post: Callable[[], Awaitable[httpx2.Response]], http: Http, reader: Reader) -> None:
+    """Posts and feeds the streamed answer to the reader until it ends. Every way in which transport can fail is a Transient."""
+    failure = ""
+    response: httpx2.Response | None = None
+    try:
+        async with asyncio.timeout(http.total) as limit:
+            response = await post()
+            _expect_stream(who, key, response)
+            events = Events(reader.skip)
+            async for chunk in response.aiter_bytes():
+                for event in events.feed(chunk):
+                    reader.take(event)
+                if reader.finished:
+                    limit.reschedule(asyncio.get_running_loop().time() + AFTER_END)
+    except (httpx2.HTTPError, httpx2.StreamError, TimeoutError, ValueError) as error:
+        failure = f"was cut off or unreadable ({type(error).__name__}: {error})"
+    finally:
+        if response is not None:
+            await response.aclose()
+    if not reader.finished:
+        raise Transient(scrub(f"{who}: the answer {failure or 'ended before it was complete'}", key), usage=reader.usage)
+
+
+def _expect_stream(who: str, key: str, response: httpx2.Response) -> None:
+    kind = response.headers.get("content-type", "text/event-stream")
+    if "event-stream" not in kind:
+        raise ModelError(
+            scrub(f"{who}: answered with {kind} where an event stream was asked for", key),
+            "Check the base URL: it has to be the root of this provider's API, or of a gateway that speaks it.",
+        )
+
+
+def connection_error(who: str, key: str, error: BaseException) -> ModelError | Transient:
+    """For a request that got no answer: the whole chain of causes is looked at, and none of it is kept."""
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    detail = scrub(f"{type(causes[-1]).__name__}: {causes[-1]}", key)
+    if any(isinstance(one, ssl.SSLCertVerificationError) for one in causes):
+        return ModelError(
+            f"{who}: {detail}", "The server's certificate is not trusted here. Check the base URL and the CA bundle."
+        )
+    return Transient(f"{who}: no connection ({detail})")
+
+
+def status_error(who: str, key: str, response: httpx2.Response, body: object) -> ModelError | Transient:
+    """For an answer with an error status, in either provider's shape."""
+    error = body.get("error", body) if isinstance(body, Mapping) else {}
+    error = error if isinstance(error, Mapping) else {"message": str(error)}
+    return judge(
+        Answer(
+            who=who,
+            status=response.status_code,
+            code=scrub(error_code(error), key),
+            message=scrub(str(error.get("message") or (body if isinstance(body, str) else "")), key),
+            headers=dict(response.headers),
+        )
+    )
+
+
+def stream_error(who: str, key: str, error: Mapping[str, Any]) -> ModelError | Transient:
+    """For an error event under a 200."""
+    return judge(Answer(who=who, code=scrub(error_code(error), key), message=scrub(str(error.get("message") or ""), key)))
+
+
+def error_code(error: Mapping[str, Any]) -> str:
+    """The most exact name of the cause: details.error_code (Anthropic), code (OpenAI), or else the type."""
+    details = error.get("details")
+    exact = details.get("error_code") if isinstance(details, Mapping) else None
+    return str(exact or error.get("code") or error.get("type") or "")
