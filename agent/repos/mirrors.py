@@ -1,0 +1,292 @@
+"""Mirrors: bare repositories on the host that follow their sources. They are fetched under a lock that all processes share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent.core.data import Data
+from agent.core.errors import RepositoryError
+from agent.core.investigation import RepositoryRef
+from agent.git import COMMIT_ID, git, redacted
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SCHEMES = ("https", "http", "ssh", "git", "file")
+MAIN_NAMES = ("main", "master", "trunk", "develop", "default")
+HEAD = "refs/agent/head"
+"""What the source's HEAD is, where it is on no branch."""
+BITMAP_SIZE = 32 << 20
+PACKS = 12
+
+Refs = Mapping[str, str]
+
+
+class Mirror(Data):
+    """A mirror as of `fetched_at`. `main` is the full name of the main branch's ref, "" where there is no commit at all.
+
+    notes: what a reader of the report must know (not reachable just now, shallow).
+    """
+
+    ref: RepositoryRef
+    folder: Path
+    main: str
+    fetched_at: datetime
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.ref.name
+
+    @property
+    def key(self) -> str:
+        return self.folder.stem
+
+
+class Mirrors:
+    """The mirrors below one folder.
+
+    paths: folders below which a local source may lie; None means anywhere.
+    env: what git needs from the environment to reach remote sources (proxies, an ssh agent).
+    """
+
+    def __init__(
+        self, root: Path, *, paths: tuple[Path, ...] | None = None, env: Mapping[str, str] = {}, timeout: float = 900.0
+    ) -> None:
+        self.root = root.absolute()
+        self.paths = paths
+        self.env = env
+        self.timeout = timeout
+
+    async def mirror(self, ref: RepositoryRef) -> Mirror:
+        """The mirror of a repository, fetched now. Callers that wait for a fetch that began after they asked share it.
+
+        Where the source cannot be reached but was mirrored before, the older state comes with a note. Raises RepositoryError.
+        """
+        asked = time.time_ns()
+        if not NAME.fullmatch(ref.name):
+            raise RepositoryError(
+                f"repository {ref.name[:100]!r}: not usable as the name of a folder",
+                "Use letters, digits, dot, dash, underscore.",
+            )
+        url, local = self._source(ref)
+        folder = self.root / f"{ref.name}-{hashlib.sha256(redacted(url).encode()).hexdigest()[:12]}.git"
+        notes: tuple[str, ...] = ()
+        async with locked(folder.with_suffix(".lock")) as lock:
+            if _fetched(folder) < asked:
+                try:
+                    await self._follow(folder, url, local=local, lock=lock)
+                except RepositoryError as error:
+                    if not _fetched(folder):
+                        raise RepositoryError(f"repository {ref.name!r}: {error.problem}", error.hint) from error
+                    moment = datetime.fromtimestamp(_fetched(folder) / 1e9, UTC).isoformat(timespec="seconds")
+                    notes = (
+                        f"repository {ref.name!r}: could not be fetched now, this is its state of {moment}: {error.problem}",
+                    )
+            main = await _main(folder)
+        if (folder / "shallow").exists():
+            notes += (f"repository {ref.name!r}: its source is shallow, so that older history is missing",)
+        fetched_at = datetime.fromtimestamp(_fetched(folder) / 1e9, UTC)
+        return Mirror(ref=ref, folder=folder, main=main, fetched_at=fetched_at, notes=notes)
+
+    async def fetch_commit(self, mirror: Mirror, commit: str) -> bool:
+        """Tries to get a commit that no branch or tag of the source leads to any more. Whether it is there afterwards."""
+        url, local = self._source(mirror.ref)
+        async with locked(mirror.folder.with_suffix(".lock")) as lock:
+            done = await git(
+                mirror.folder, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "origin",
+                f"{commit}:refs/agent/{commit}",
+                settings=_remote(url, local=local), env=self.env, local=local, timeout=60, pass_fds=(lock,), ok=(0, 1, 128),
+            )  # fmt: skip
+        return done.code == 0
+
+    def _source(self, ref: RepositoryRef) -> tuple[str, bool]:
+        """The address as git takes it, and whether it is a path on this host."""
+        url = ref.url
+        scheme = url.partition("://")[0] if "://" in url else ""
+        path = Path(url.removeprefix("file://"))
+        remote_shell = re.match(r"[\w.-]+@?[\w.-]*:", url) and not scheme and not path.exists()
+        odd = not url or not url.isprintable() or url.startswith("-") or re.match(r"\w+::", url)
+        if odd or (scheme and scheme not in SCHEMES):
+            raise RepositoryError(
+                f"repository {ref.name!r}: {redacted(url)[:200]!r} is not an address that is fetched from",
+                f"Use a path, a bundle file, or {', '.join(SCHEMES[:3])}.",
+            )
+        if remote_shell or scheme not in ("", "file"):
+            return url, False
+        path = path.absolute()
+        if not path.exists():
+            raise RepositoryError(f"repository {ref.name!r}: there is nothing at {path}", "Name a repository, or clone it there.")
+        if self.paths is not None and not any(path.resolve().is_relative_to(allowed.resolve()) for allowed in self.paths):
+            raise RepositoryError(f"repository {ref.name!r}: {path} is outside the folders that local repositories may lie in")
+        return str(path), True
+
+    async def _follow(self, folder: Path, url: str, *, local: bool, lock: int) -> None:
+        """Makes the mirror equal to its source."""
+        started = time.time_ns()
+        busy = folder.with_suffix(".busy")
+        if busy.exists():
+            _sweep(folder)
+        busy.touch()
+        await _begin(folder, "sha1")
+        theirs, head = await self._listed(folder, url, local=local, lock=lock)
+        if len(next(iter(theirs.values()), "")) == 64:
+            await _begin(folder, "sha256")
+        wanted = {name: commit for name, commit in theirs.items() if name.startswith(("refs/heads/", "refs/tags/"))}
+        specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+        if not any(name.startswith("refs/heads/") for name in theirs):  # a checkout of a continuous integration, for one
+            specs = ["+refs/remotes/origin/*:refs/heads/*", "^refs/remotes/origin/HEAD", specs[1]]
+        if head and not head.startswith("refs/heads/"):
+            specs.append(f"+HEAD:{HEAD}")
+            wanted[HEAD] = theirs["HEAD"]
+        if await _refs(folder) != wanted:
+            await git(
+                folder, "fetch", "--quiet", "--force", "--prune", "--no-tags", "--no-write-fetch-head", "--update-shallow",
+                "--no-auto-maintenance", "origin", *specs,
+                settings=_remote(url, local=local), env=self.env, local=local, timeout=self.timeout, pass_fds=(lock,),
+            )  # fmt: skip
+            await _tidy(folder, lock)
+        await _point(folder, head)
+        busy.unlink(missing_ok=True)
+        os.utime(_stamp(folder), ns=(started, started))
+
+    async def _listed(self, folder: Path, url: str, *, local: bool, lock: int) -> tuple[dict[str, str], str]:
+        """The source's refs, and the name of its main branch: "HEAD" where HEAD is on no branch, "" where there is nothing."""
+        listing = await git(
+            folder, "ls-remote", "--symref", "origin", "HEAD", "refs/heads/*", "refs/tags/*", "refs/remotes/origin/*",
+            settings=_remote(url, local=local), env=self.env, local=local, timeout=self.timeout, pass_fds=(lock,),
+        )  # fmt: skip
+        refs: dict[str, str] = {}
+        head = ""
+        for line in listing.out.decode("utf-8", "surrogateescape").splitlines():
+            value, _, name = line.partition("\t")
+            if value.startswith("ref: ") and name == "HEAD":
+                head = value.removeprefix("ref: ")
+            elif COMMIT_ID.fullmatch(value) and not name.endswith("^{}"):
+                refs[name] = value
+        if head not in refs:
+            head = _likely_main(refs)
+        return refs, head
+
+
+def _likely_main(refs: Refs) -> str:
+    """The main branch where the source does not say: the well-known name at HEAD's commit, else any branch there, else HEAD."""
+    names = [f"refs/heads/{name}" for name in MAIN_NAMES if f"refs/heads/{name}" in refs]
+    names += sorted(name for name in refs if name.startswith("refs/heads/"))
+    if "HEAD" in refs:
+        return next((name for name in names if refs[name] == refs["HEAD"]), names[0] if names else "HEAD")
+    return names[0] if names else ""
+
+
+def _remote(url: str, *, local: bool) -> dict[str, str]:
+    """The source as settings of one command: an address with a token stands in no file and in no list of processes."""
+    settings = {"remote.origin.url": url, "fetch.unpackLimit": "1", "fetch.writeCommitGraph": "true"}
+    if local:  # somebody else's repository on this host: git serves it without running anything in it, if it is told to
+        settings["remote.origin.uploadpack"] = "git -c safe.directory='*' -c core.hooksPath=/dev/null upload-pack"
+    return settings
+
+
+async def _begin(folder: Path, object_format: str) -> None:
+    """An empty mirror, if there is none of that object format."""
+    if (folder / "HEAD").exists() and (object_format == "sha1" or object_format in (folder / "config").read_text("utf-8")):
+        return
+    if folder.exists():
+        await asyncio.to_thread(shutil.rmtree, folder)
+    folder.mkdir(parents=True)
+    await git(folder, "init", "--quiet", "--bare", "--template=", f"--object-format={object_format}", "--initial-branch=main")
+
+
+async def _refs(folder: Path) -> dict[str, str]:
+    listing = await git(folder, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/tags", HEAD)
+    rows = (row.partition(" ") for row in listing.out.decode("utf-8", "surrogateescape").splitlines())
+    return {name: commit for commit, _, name in rows}
+
+
+async def _point(folder: Path, head: str) -> None:
+    """Makes the mirror's HEAD the main branch."""
+    target = head if head.startswith("refs/heads/") else HEAD if head == "HEAD" else ""
+    if not target:  # a source without branches of its own: those of its origin
+        target = _likely_main(await _refs(folder)) or "refs/heads/main"
+    if target != HEAD:
+        await git(folder, "update-ref", "-d", HEAD)
+    await git(folder, "symbolic-ref", "HEAD", target)
+
+
+async def _main(folder: Path) -> str:
+    name = (await git(folder, "symbolic-ref", "HEAD")).text
+    found = await git(folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", ok=(0, 1, 128))
+    return name if found.code == 0 else ""
+
+
+async def _tidy(folder: Path, lock: int) -> None:
+    """Keeps reading fast: refs in one file, few packs, and bitmaps where enumerating objects would take long."""
+    await git(folder, "pack-refs", "--all", pass_fds=(lock,))
+    packs = list((folder / "objects/pack").glob("pack-*.pack"))
+    if (folder / "shallow").exists():
+        return
+    if len(packs) > PACKS:
+        await git(folder, "repack", "-q", "-d", "--geometric=2", pass_fds=(lock,))
+    if sum(pack.stat().st_size for pack in packs) > BITMAP_SIZE:
+        await git(folder, "multi-pack-index", "write", "--no-progress", "--bitmap", pass_fds=(lock,))
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a killed git left in a mirror; the lock says that none runs there now."""
+    if folder.is_dir():
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/**/*.lock", "objects/**/tmp_*", "objects/pack/.tmp-*"):
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+
+
+def _stamp(folder: Path) -> Path:
+    stamp = folder.with_suffix(".fetched")
+    stamp.touch()
+    return stamp
+
+
+def _fetched(folder: Path) -> int:
+    """When the last fetch that succeeded began, in nanoseconds since 1970; 0 if there was none."""
+    try:
+        return folder.with_suffix(".fetched").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+@asynccontextmanager
+async def locked(path: Path, *, shared: bool = False) -> AsyncIterator[int]:
+    """Holds a lock file against every other task and process. Gives its descriptor: a child that inherits it, and outlives a
+    killed parent, holds the lock on.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _opened(path) as descriptor:
+        wait = 0.002
+        while not _try_lock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, 0.05)
+        yield descriptor
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
