@@ -29,7 +29,7 @@ SDK = {
     "azure": ("agent/connectors/kusto.py",),
     "grafana_client": ("agent/connectors/grafana.py",),
     "git": ("agent/repos.py", "agent/repos/mirrors.py"),
-    "detect_secrets": ("agent/redaction.py",),
+    "detect_secrets": ("agent/redaction/detectors.py",),
     "tiktoken": ("agent/models/tokens.py",),
 }
 SAME_FLOOR = {

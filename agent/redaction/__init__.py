@@ -1,8 +1,8 @@
 """Takes secrets and personal data out of text before it reaches a model's provider, and puts them back inside the sandbox.
 
-`redact` replaces what it finds by stable placeholders like [secret:aws-key:3fa2c1] or [email:91bd02]; `restore` is exact: it gives
-back the very characters that stood there. What it cannot do: a value split over two tool results, a value that a command transformed
-in a way nobody undoes (reversed, encrypted, compressed), names of people, and secrets without a format, a name or an entry in `known`.
+`redact` replaces what it finds by stable placeholders like [secret:aws-key:3fa2c1] or [email:91bd02]; `restore` is exact: it
+gives back the very characters that stood there. What it cannot find: a value split over two tool results, one that a command
+reversed, encrypted or compressed, names of people, and secrets that have no format, no telling name and no entry in `known`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Secrets that only their name gives away: `password=...`, `"apiKey": "..."`, an Authorization header. It judges names and values.
+"""Secrets that only their name gives away: `password=...`, `"apiKey": "..."`, a header. It judges names and values.
 
 The name must end where the secret's word ends (`token_count`, `secretName` are none), and a value that looks like code, a message
 or a reference (`os.environ["X"]`, `${X}`, `must not be empty`) stays, because logs and code are evidence.
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 KEY_NAMES = tuple(
     f"{first}{joint}key"
     for first in (
-        "api access secret private auth account encryption signing master storage service license client app admin root hmac aes"
-        " session subscription deploy webhook ingest"
-    ).split()
+        "api", "access", "secret", "private", "auth", "account", "encryption", "signing", "master", "storage", "service",
+        "license", "client", "app", "admin", "root", "hmac", "aes", "session", "subscription", "deploy", "webhook", "ingest",
+    )
     for joint in ("", "_", "-", " ")
-)
+)  # fmt: skip
 NOT_SECRET_NAMES = ("public", "cache", "partition", "primary", "foreign", "page", "sync", "cancellation", "sort", "csrf_field")
 STRONG = ("pass", "pwd", "credential")
 """Names whose values are secrets even if they are plain words."""
@@ -62,7 +62,7 @@ def assigned(text: str, low: str, start: int, end: int) -> Iterator[tuple[int, i
 
 
 def _may_follow(match: re.Match[str], low: str, start: int) -> bool:
-    """Only a space between name and value: for command lines (`--password x`) and SQL (`PASSWORD 'x'`). No comparison of names."""
+    """A space between name and value is for command lines (`--password x`) and SQL (`PASSWORD 'x'`); names are not compared."""
     name = re.search(r"[\w.-]*\Z", low[max(0, start - 40) : start])
     before = name[0] if name else ""
     if before.rstrip("_-.").endswith(NOT_SECRET_NAMES):

@@ -171,11 +171,11 @@ def _private_key(text: str, low: str, start: int, end: int) -> Iterator[Span]:
 LOCAL = re.compile(r"[A-Za-z0-9._%+-]{1,64}")
 USERINFO = re.compile(r"://[^\s/?#]*\Z")
 DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,62})\.){1,8}([A-Za-z]{2,24})(?![A-Za-z0-9])")
-NO_TOP_LEVEL = frozenset(
-    # units of systemd, files and code: `getty@tty1.service`, `logo@2x.png`
-    "service socket timer mount target slice device scope swap path png jpg jpeg gif svg webp css js ts py go rs java kt rb json"
-    " yaml yml md txt log lock html xml so".split()
-)
+NO_TOP_LEVEL = frozenset({  # units of systemd, files and code: `getty@tty1.service`, `logo@2x.png`
+    "service", "socket", "timer", "mount", "target", "slice", "device", "scope", "swap", "path", "png", "jpg", "jpeg", "gif",
+    "svg", "webp", "css", "js", "ts", "py", "go", "rs", "java", "kt", "rb", "json", "yaml", "yml", "md", "txt", "log", "lock",
+    "html", "xml", "so",
+})  # fmt: skip
 
 
 def _email(text: str, low: str, start: int, end: int) -> Iterator[Span]:
@@ -259,7 +259,7 @@ def luhn(digits: str) -> bool:
 
 
 def iban_length(text: str) -> int | None:
-    """How many characters of `text` are an IBAN with right check digits (ISO 13616), spaces included; None if it begins with none."""
+    """How many characters at the beginning of `text` are an IBAN with right check digits (ISO 13616); None if none are."""
     length = IBAN_LENGTHS.get(text[:2])
     taken = [index for index, c in enumerate(text) if c != " "][: length or 0]
     if not length or len(taken) < length:

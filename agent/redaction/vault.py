@@ -1,7 +1,7 @@
 """What each placeholder stands for: a file on this host that nobody else may read. It finds nothing and replaces nothing.
 
-A placeholder is `[kind:digest]`, the digest an HMAC of the value under this installation's own key, so that the same value has the
-same placeholder for good and nobody can guess a value from it. The file is append-only, one JSON array a line, shared by processes.
+A placeholder is `[kind:digest]`, the digest an HMAC of the value under this installation's own key: the same value has the same
+placeholder for good, and nobody can guess a value from it. The file is append-only, a JSON array a line, shared by processes.
 """
 
 from __future__ import annotations
