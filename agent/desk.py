@@ -20,7 +20,7 @@ from agent.core.sandbox import WORKSPACE, Layer, Limits, Sandbox, Sandboxes, San
 from agent.core.workspace import furnish
 from agent.hooks.repositories import DeskRepository
 from agent.memory import Memory
-from agent.repos import Repositories
+from agent.repos import Checkout, History, Mirror, Repositories
 
 RECENT = 10
 
@@ -94,12 +94,13 @@ class Desk:
         try:
             mirror = await self.repositories.mirror(ref)
             deployed = await self.repositories.deployed(mirror, case)
-            recent = await self.repositories.commits(ref.name, deployed.commit, limit=RECENT)
+            checkout = await self.repositories.checkout(mirror, deployed.commit, live=case.live, at=case.trigger.at)
+            commits = await self.repositories.history([mirror], [checkout]).commits(ref.name, deployed.commit, limit=RECENT)
         except AgentError as error:
             return None, [f"repository {ref.name}: {error.problem}"]
-        why = f"{deployed.source}: {deployed.why}" if deployed.why else deployed.source
-        desk = DeskRepository(name=ref.name, commit=deployed.commit, why=why, recent=tuple(recent))
-        return desk, [f"repository {ref.name}: {note}" for note in deployed.notes]
+        recent = tuple(f"{commit.id[:12]} {commit.at.isoformat()} {commit.author}: {commit.subject}" for commit in commits)
+        desk = DeskRepository(name=ref.name, commit=deployed.commit, why=deployed.why, recent=recent)
+        return desk, [*deployed.notes, *checkout.notes]
 
     async def _spec(self, seed: Path, case: Case, plan: Plan, refs: Mapping[str, str]) -> SandboxSpec:
         known = {repository.name: repository.commit for repository in plan.repositories}
@@ -107,17 +108,24 @@ class Desk:
             raise RepositoryError(
                 f"there is no repository {sorted(unknown)[0]!r} on this desk", f"There are: {', '.join(known)}."
             )
-        sources = {ref.name: ref for ref in case.repositories}
-        layers = await asyncio.gather(
-            *(self._layer(sources[name], refs.get(name, commit), case) for name, commit in known.items())
+        checkouts = await asyncio.gather(
+            *(self._checkout(ref, refs.get(ref.name, known[ref.name]), case) for ref in case.repositories if ref.name in known)
         )
+        layers = [checkout.layer for _, checkout in checkouts]
         telemetry = [_telemetry(case.telemetry)] if case.telemetry else []
         return SandboxSpec(seed=seed, layers=(*layers, *telemetry), limits=self.limits)
 
-    async def _layer(self, ref: RepositoryRef, commit: str, case: Case) -> Layer:
+    async def history(self, case: Case, plan: Plan) -> History:
+        """What may be read of the repositories on a desk: what its checkouts show."""
+        known = {repository.name: repository.commit for repository in plan.repositories}
+        pairs = await asyncio.gather(
+            *(self._checkout(ref, known[ref.name], case) for ref in case.repositories if ref.name in known)
+        )
+        return self.repositories.history([mirror for mirror, _ in pairs], [checkout for _, checkout in pairs])
+
+    async def _checkout(self, ref: RepositoryRef, commit: str, case: Case) -> tuple[Mirror, Checkout]:
         mirror = await self.repositories.mirror(ref)
-        folder = await self.repositories.checkout(mirror, commit, live=case.live, at=case.trigger.at)
-        return Layer(source=folder, target=f"{WORKSPACE}/repos/{ref.name}", key=f"{ref.name}-{commit}")
+        return mirror, await self.repositories.checkout(mirror, commit, live=case.live, at=case.trigger.at)
 
     def _scratch(self) -> Path:
         self.scratch.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from agent.core.context import Context
 from agent.core.hook import Hook
@@ -17,11 +18,15 @@ END = 1_500
 class Offload(Hook):
     """Results above `threshold` characters go to a file, once; the sum of one turn's results stays below `turn` characters.
 
-    What is read from an offloaded file is not offloaded again: read_file bounds itself.
+    What is read from an offloaded file is not offloaded again: read_file bounds itself. `restore` puts back what was redacted,
+    because the file stays in the sandbox.
     """
 
-    def __init__(self, sandbox: Sandbox, *, threshold: int = 8_000, turn: int = 32_000) -> None:
+    def __init__(
+        self, sandbox: Sandbox, *, restore: Callable[[str], str] = str, threshold: int = 8_000, turn: int = 32_000
+    ) -> None:
         self.sandbox = sandbox
+        self.restore = restore
         self.threshold = threshold
         self.turn_limit = turn
         self._turn = 0
@@ -38,7 +43,7 @@ class Offload(Hook):
         return result
 
     async def _offloaded(self, context: Context, call: ToolCall, result: ToolResult) -> ToolResult:
-        content = result.content.encode("utf-8", "replace")
+        content = self.restore(result.content).encode("utf-8", "replace")
         digest = hashlib.sha256(content).hexdigest()
         path = f"results/{context.turn:03}-{call.name}-{digest[:8]}.txt"
         await self.sandbox.write(path, content)
