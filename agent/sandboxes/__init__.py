@@ -1,0 +1,31 @@
+"""The kinds of sandboxes: the menu. `best` takes the first that works on this host; one without protection is not on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.core.errors import BadInput, SandboxUnavailable
+from agent.core.sandbox import Probe, Sandboxes
+from agent.sandboxes.bubblewrap import Bubblewrap
+
+KINDS: dict[str, type[Bubblewrap]] = {"bubblewrap": Bubblewrap}
+"""By preference, best first. `local` (agent/sandboxes/local.py) protects nothing and is deliberately missing."""
+
+
+def make(kind: str, root: Path) -> Sandboxes:
+    """The sandboxes of that kind below the folder `root`/KIND. Raises BadInput for a kind that is not on the menu."""
+    if kind not in KINDS:
+        raise BadInput(f"there is no kind of sandbox {kind!r}", f"There are: {', '.join(KINDS)}.")
+    return KINDS[kind](root / kind)
+
+
+async def best(root: Path) -> tuple[Sandboxes, Probe]:
+    """The best kind that works here, and what its probe said. Raises SandboxUnavailable with the mend of each that does not."""
+    refused: list[str] = []
+    for kind in KINDS:
+        sandboxes = make(kind, root)
+        probe = await sandboxes.probe()
+        if probe.ok:
+            return sandboxes, probe
+        refused.append(f"{kind}: {probe.detail}. {probe.mend}".rstrip())
+    raise SandboxUnavailable("no kind of sandbox works on this host", "\n".join(refused))

@@ -1,0 +1,557 @@
+"""Sandboxes made with bubblewrap: one `bwrap` per command, around a disk image that lasts. A boundary, but on a shared kernel.
+
+What a command gets: its own process, network (loopback only), IPC, host name and mount namespaces; a user id of its own that owns
+nothing on the host, no capabilities, no way to new privileges; /usr of the host, read-only, a few files of /etc, a fresh /proc
+and /dev, and its workspace and /tmp on an image of bounded size; a system-call filter; a control group (or rlimits where there is
+none); nothing in its environment. What it started is dead before `run` returns, also if this process is killed.
+
+What it does not cover: a hole in the host's kernel, and side channels (page cache, timing, load). Whoever needs more uses a
+virtual machine. Nothing here ever falls back to something weaker: what cannot be had makes `probe` and `create` fail with a mend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
+from agent.core.sandbox import WORKSPACE, FileInfo, Layer, Limits, Probe, Result, Sandbox, SandboxSpec
+from agent.sandboxes import cgroups, seccomp
+from agent.sandboxes.command import (
+    TIMED_OUT,
+    check_id,
+    collect,
+    environment,
+    exit_code,
+    feed,
+    folder,
+    readable,
+    seconds_allowed,
+    to_the_end,
+    words,
+)
+from agent.sandboxes.disk import LoopDisk, check_layers
+from agent.sandboxes.files import Files
+from agent.sandboxes.system import options
+
+_FIRST_UID = 0x70000000
+"""Host user ids from here on belong to nobody (systemd's UIDS-GIDS lists 1879048192 and above as unused)."""
+
+_UIDS = 1 << 27
+
+_PROGRAMS = {
+    "bwrap": "bubblewrap",
+    "setpriv": "util-linux",
+    "prlimit": "util-linux",
+    "unshare": "util-linux",
+    "mount": "mount",
+    "mke2fs": "e2fsprogs",
+    "bash": "bash",
+}
+"""What is run on the host, and the package it is in."""
+
+_SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+_SHARED_MEMORY = 64 << 20
+"""Bytes of /dev/shm, which is memory, and counts as the sandbox's where a control group counts."""
+
+_JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"'
+"""Enters the control groups, then becomes bubblewrap. Arguments: files to write to, --, the command."""
+
+_GATE = 'read -r go || exit 125; [ "$1" = piped ] || exec </dev/null; cd -- "$2" || exit 1; shift 2; exec /usr/bin/env -i -- "$@"'
+"""Waits for the word of a host that is alive, then becomes the command with its environment. It runs as the sandbox's user."""
+
+
+class Bubblewrap:
+    """The sandboxes below the folder `root`. Any number of processes may use the same root."""
+
+    name = "bubblewrap"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    async def probe(self) -> Probe:
+        """Makes a sandbox with a layer, runs a command that looks around, and deletes it."""
+        try:
+            return await to_the_end(self._probe())
+        except SandboxError as error:
+            return Probe(ok=False, detail=error.problem, mend=error.hint)
+
+    async def _probe(self) -> Probe:
+        source = self.root / f".probe-{secrets.token_hex(4)}"
+        await asyncio.to_thread(_make_root, self.root)
+        source.mkdir(mode=0o755)
+        try:
+            limits = Limits(memory=256 << 20, processes=32, disk=32 << 20, seconds=5.0, cores=1.0)
+            layer = Layer(source=source, target=f"{WORKSPACE}/layer", key="probe")
+            sandbox = await self._create(f"probe-{secrets.token_hex(6)}", SandboxSpec(layers=(layer,), limits=limits))
+            try:
+                looked = await sandbox.run(
+                    "touch layer/written && id -u && wc -l </proc/net/dev && ls /root /home 2>/dev/null | wc -l"
+                )
+                bounds = sandbox.bounds()
+            finally:
+                await sandbox.delete()
+            expected = f"{sandbox.uid}\n3\n0\n".encode()
+            if looked.exit_code != 0 or looked.stdout != expected:
+                raise SandboxError(f"a command in a new sandbox saw {looked.stdout!r}, {looked.stderr!r}; expected {expected!r}")
+            return Probe(ok=True, detail=f"bubblewrap with {bounds}")
+        finally:
+            source.rmdir()
+
+    async def create(self, id: str, spec: SandboxSpec) -> Sandbox:
+        """See agent/core/sandbox.py."""
+        return await to_the_end(self._create(id, spec))
+
+    async def _create(self, id: str, spec: SandboxSpec) -> BubblewrapSandbox:
+        check_id(id)
+        check_layers(spec.layers)
+        sandbox = BubblewrapSandbox(self.root / id, spec)
+        await asyncio.to_thread(self._make, sandbox)
+        return sandbox
+
+    def _make(self, sandbox: BubblewrapSandbox) -> None:
+        check_host()
+        _make_root(self.root)
+        self._sweep()
+        try:
+            sandbox.folder.mkdir(mode=0o700)
+        except FileExistsError:
+            raise SandboxError(f"there is a sandbox {sandbox.id!r} already", "Open it, or delete it first.") from None
+        with _locked(sandbox.folder, fcntl.LOCK_EX):
+            try:
+                sandbox.make()
+            except BaseException as error:
+                sandbox.destroy()
+                if isinstance(error, OSError):
+                    raise SandboxError(f"the sandbox {sandbox.id!r} cannot be made: {error}", _room(self.root)) from error
+                raise
+
+    def _sweep(self) -> None:
+        """Removes what makers or deleters that were killed in the middle have left."""
+        for place in self.root.iterdir():
+            if place.name.startswith(".") or (place / "state.json").exists():
+                continue
+            with suppress(FileNotFoundError, BlockingIOError):
+                with _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    if not (place / "state.json").exists():
+                        BubblewrapSandbox(place, SandboxSpec()).destroy()
+
+    async def open(self, id: str) -> Sandbox:
+        """See agent/core/sandbox.py."""
+        try:
+            check_id(id)
+            state = await asyncio.to_thread((self.root / id / "state.json").read_bytes)
+        except (SandboxError, FileNotFoundError):
+            raise NotFound(f"there is no sandbox {id[:80]!r}", "It may have been deleted.") from None
+        sandbox = BubblewrapSandbox(self.root / id, SandboxSpec.model_validate_json(state))
+        await asyncio.to_thread(sandbox.resume)
+        return sandbox
+
+    async def ids(self) -> list[str]:
+        """See agent/core/sandbox.py."""
+        return await asyncio.to_thread(lambda: sorted(file.parent.name for file in self.root.glob("*/state.json")))
+
+
+class BubblewrapSandbox:
+    """One of them: a folder of the root, see agent/sandboxes/disk.py for what is in it.
+
+    state.json   what was asked for; it appears when the sandbox is whole and is the first thing to go
+    lock         held shared by whoever runs a command, exclusively by whoever makes, suspends or deletes
+    group.json   its control group
+    """
+
+    def __init__(self, folder: Path, spec: SandboxSpec) -> None:
+        self.id, self.folder, self.spec = folder.name, folder, spec
+        self.uid = _FIRST_UID + int.from_bytes(hashlib.sha256(os.fsencode(folder)).digest()[:8], "big") % _UIDS
+        self._disk = LoopDisk(folder, spec, self.uid)
+        self._files = Files(self._disk.view, self.uid)
+        self._group: cgroups.Group | None = None
+
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        cwd: str = WORKSPACE,
+        env: Mapping[str, str] = {},
+        stdin: bytes = b"",
+        timeout: float | None = None,
+        output_limit: int = 10_000_000,
+    ) -> Result:
+        """See agent/core/sandbox.py."""
+        arguments = [f"{name}={value}" for name, value in environment(env).items()] + words(command)
+        seconds = seconds_allowed(timeout, self.spec.limits.seconds)
+        lock = await self._use()
+        try:
+            inner = ["piped" if stdin else "empty", folder(cwd), *arguments]
+            return await self._run(inner, stdin, seconds, output_limit)
+        finally:
+            os.close(lock)
+
+    async def _run(self, inner: list[str], stdin: bytes, seconds: float, output_limit: int) -> Result:
+        started = time.monotonic()
+        with _Descriptors() as held:
+            gate = held.pipe()
+            status = held.pipe()
+            arguments = held.file(self._options())
+            filter = held.file(seccomp.program(platform.machine(), without_shared_memory="memory" not in self._joined().bounds))
+            outer = ["--args", str(arguments), "--seccomp", str(filter), "--json-status-fd", str(status[1])]
+            process = await asyncio.create_subprocess_exec(
+                *self._confined([*outer, "--", *_drop(self.uid), "/bin/sh", "-c", _GATE, "sh", *inner]),
+                stdin=gate[0],
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={"PATH": _SYSTEM_PATH, "LC_ALL": "C"},
+                cwd="/",
+                pass_fds=(arguments, filter, status[1]),
+                limit=1 << 17,
+            )
+            held.close(gate[0], arguments, filter, status[1])
+            running = _Running(process, status[0], output_limit)
+            timed_out = False
+            try:
+                async with asyncio.timeout(seconds):
+                    await running.started()
+                    await running.finished(held.give(gate[1]), b"go\n" + stdin)
+            except TimeoutError:
+                timed_out = True
+            finally:
+                await to_the_end(running.end())
+        return running.result(time.monotonic() - started, timed_out)
+
+    def _confined(self, bwrap: list[str]) -> list[str]:
+        """The command line that sets rlimits and enters the control groups before it becomes bubblewrap."""
+        limits, group = self.spec.limits, self._joined()
+        rlimits = {"core": 0, "nofile": "4096:16384", "nproc": limits.processes, "fsize": limits.disk}
+        if "memory" not in group.bounds:
+            rlimits["as"] = limits.memory
+        joins = [str(folder / "cgroup.procs") for folder in group.folders]
+        prlimit = ["/usr/bin/prlimit", *(f"--{name}={value}" for name, value in rlimits.items()), "--"]
+        return [*prlimit, "/bin/sh", "-c", _JOIN, "sh", *joins, "--", "/usr/bin/bwrap", *bwrap]
+
+    def _options(self) -> bytes:
+        """bubblewrap's own options, which go by descriptor: the sandbox can read its first process's command line."""
+        arguments = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+        arguments += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
+        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # for setpriv, which drops them with the rest
+            arguments += ["--cap-add", capability]
+        arguments += options()
+        arguments += ["--ro-bind", str(self._disk.etc), "/etc"]
+        arguments += ["--perms", "1777", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+        arguments += ["--bind", str(self._disk.view / "tmp"), "/tmp", "--bind", str(self._disk.view / "workspace"), WORKSPACE]
+        return b"".join(os.fsencode(argument) + b"\0" for argument in [*arguments, "--remount-ro", "/"])
+
+    async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+        """See agent/core/sandbox.py."""
+        lock = await self._use()
+        try:
+            return await asyncio.to_thread(self._files.read, path, offset, limit)
+        finally:
+            os.close(lock)
+
+    async def write(self, path: str, content: bytes) -> None:
+        """See agent/core/sandbox.py."""
+        lock = await self._use()
+        try:
+            await asyncio.to_thread(self._files.write, path, content)
+        finally:
+            os.close(lock)
+
+    async def list(self, path: str = WORKSPACE) -> list[FileInfo]:
+        """See agent/core/sandbox.py."""
+        lock = await self._use()
+        try:
+            return await asyncio.to_thread(self._files.list, path)
+        finally:
+            os.close(lock)
+
+    async def suspend(self) -> None:
+        """See agent/core/sandbox.py. Commands that still run are killed."""
+        await to_the_end(asyncio.to_thread(self._suspend))
+
+    async def delete(self) -> None:
+        """See agent/core/sandbox.py. Commands that still run are killed."""
+        await to_the_end(asyncio.to_thread(self._delete))
+
+    def bounds(self) -> str:
+        """What bounds it here, in words."""
+        joined = self._joined().bounds
+        memory = "memory" if "memory" in joined else "memory (of each process, by rlimit)"
+        return ", ".join([memory, "processes", "time", "disk", *(["processor"] if "cpu" in joined else [])]) + " bounded"
+
+    # What follows blocks and runs in threads.
+
+    def make(self) -> None:
+        self._disk.make()
+        state = self.folder / "state.json.new"
+        state.write_text(self.spec.model_dump_json())
+        state.rename(self.folder / "state.json")
+
+    def resume(self) -> None:
+        """Attaches the disk if it is not. Raises NotFound if the sandbox is gone."""
+        if self._disk.attached():
+            return
+        with _locked(self.folder, fcntl.LOCK_EX):
+            self._check_exists()
+            self._disk.attach()
+
+    def destroy(self) -> None:
+        """Removes everything; the caller holds the lock or is the only one who knows of it."""
+        (self.folder / "state.json").unlink(missing_ok=True)
+        self._release_group()
+        self._disk.detach()
+        shutil.rmtree(self.folder)
+
+    async def _use(self) -> int:
+        """A shared lock, as a descriptor, on the attached sandbox. Raises NotFound if the sandbox is gone."""
+        for _ in range(100):
+            lock = await asyncio.to_thread(self._lock_shared) if not self._disk.attached() else self._try_lock()
+            if lock is None:
+                lock = await asyncio.to_thread(self._lock_shared)
+            if self._disk.attached() and (self.folder / "state.json").exists():
+                return lock
+            os.close(lock)
+            await asyncio.to_thread(self.resume)
+        raise SandboxError(f"the sandbox {self.id!r} is suspended again and again by somebody else")
+
+    def _try_lock(self) -> int | None:
+        try:
+            return _lock(self.folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+
+    def _lock_shared(self) -> int:
+        return _lock(self.folder, fcntl.LOCK_SH)
+
+    def _check_exists(self) -> None:
+        if not (self.folder / "state.json").exists():
+            raise NotFound(f"there is no sandbox {self.id!r} any more", "It was deleted.")
+
+    def _suspend(self) -> None:
+        with self._alone():
+            self._check_exists()
+            self._release_group()
+            self._disk.detach()
+
+    def _delete(self) -> None:
+        (self.folder / "state.json").unlink(missing_ok=True)
+        with suppress(NotFound), self._alone():
+            self.destroy()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Kills what runs until the lock can be had exclusively."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                with _locked(self.folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    yield
+                    return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise SandboxError(f"the sandbox {self.id!r} is still in use after 30 s", "Look for its processes.") from None
+            self._kill()
+            time.sleep(0.005)
+
+    def _kill(self) -> None:
+        group = self._recorded()
+        if group.folders:
+            group.kill()
+        else:
+            kill_all_of(self.uid)
+
+    def _joined(self) -> cgroups.Group:
+        """Its control group, made if it is not there (any more)."""
+        if self._group is None or not self._group.exists:
+            self._group = self._recorded()
+            if not self._group.folders or not self._group.exists:
+                self._group = cgroups.make(f"sre-agent-{self.uid - _FIRST_UID:x}-{self.id}", self.spec.limits)
+                (self.folder / "group.json").write_text(self._group.model_dump_json())
+        return self._group
+
+    def _recorded(self) -> cgroups.Group:
+        try:
+            return cgroups.Group.model_validate_json((self.folder / "group.json").read_bytes())
+        except FileNotFoundError:
+            return cgroups.Group()
+
+    def _release_group(self) -> None:
+        self._recorded().remove()
+        self._group = None
+        (self.folder / "group.json").unlink(missing_ok=True)
+
+
+class _Running:
+    """One command, from the start of bubblewrap to the death of everything in it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, status: int, output_limit: int) -> None:
+        assert process.stdout and process.stderr
+        self.process, self.status = process, status
+        self.outputs = [asyncio.create_task(collect(stream, output_limit)) for stream in (process.stdout, process.stderr)]
+        self.feeding: asyncio.Task[None] | None = None
+        self.first: int | None = None
+        self.said = b""
+
+    async def started(self) -> None:
+        """Until bubblewrap says which process is the first inside; a descriptor of that one tells when all are dead."""
+        while b"\n" not in self.said and await self._hear():
+            pass
+        if self.said:
+            with suppress(ProcessLookupError):
+                self.first = os.pidfd_open(json.loads(self.said.splitlines()[0])["child-pid"])
+
+    async def _hear(self) -> bool:
+        await readable(self.status)
+        heard = os.read(self.status, 1 << 16)
+        self.said += heard
+        return bool(heard)
+
+    async def finished(self, pipe: int, content: bytes) -> None:
+        """Opens the gate and waits for bubblewrap's end, which is that of the command."""
+        self.feeding = asyncio.create_task(feed(pipe, content))
+        await self.process.wait()
+
+    async def end(self) -> None:
+        """Kills what is left and waits until nothing is: the first process of the namespace dies after all others."""
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.kill()
+        if self.first is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.first, signal.SIGKILL)
+            await readable(self.first)
+            os.close(self.first)
+        await self.process.wait()
+        await asyncio.gather(*self.outputs)
+        if self.feeding is not None:
+            self.feeding.cancel()
+            await asyncio.wait([self.feeding])
+        while await self._hear():
+            pass
+
+    def result(self, seconds: float, timed_out: bool) -> Result:
+        """Raises SandboxError if bubblewrap never came to the command."""
+        stdout, stderr = (output.result() for output in self.outputs)
+        code = self.process.returncode
+        assert code is not None
+        if code > 0 and not timed_out and b'"exit-code"' not in self.said:
+            reason = stderr.content.decode("utf-8", "replace").strip()[-2000:] or f"bubblewrap exited with {code}"
+            hint = "If it says that a resource is unavailable, the sandbox's limit of processes is used up by other commands."
+            raise SandboxError(f"the command could not be started: {reason}", hint)
+        return Result(
+            exit_code=TIMED_OUT if timed_out else exit_code(code),
+            stdout=stdout.content,
+            stderr=stderr.content,
+            seconds=seconds,
+            timed_out=timed_out,
+            truncated=stdout.truncated or stderr.truncated,
+        )
+
+
+class _Descriptors:
+    """The descriptors that starting a command takes; whatever is still open at the end is closed."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
+    def __enter__(self) -> _Descriptors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(*tuple(self._open))
+
+    def pipe(self) -> tuple[int, int]:
+        ends = os.pipe()
+        self._open.update(ends)
+        return ends
+
+    def file(self, content: bytes) -> int:
+        """A file in memory, to be read from its beginning."""
+        descriptor = os.memfd_create("sandbox")
+        self._open.add(descriptor)
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
+
+    def give(self, descriptor: int) -> int:
+        """Somebody else closes this one."""
+        self._open.remove(descriptor)
+        return descriptor
+
+    def close(self, *descriptors: int) -> None:
+        for descriptor in descriptors:
+            os.close(self.give(descriptor))
+
+
+def check_host() -> None:
+    """Raises SandboxUnavailable, with the mend, if something is missing that can be seen without trying."""
+    seccomp.program(platform.machine())
+    if os.geteuid() != 0:
+        raise SandboxUnavailable("bubblewrap sandboxes need root, to mount their disks", "Run it as root or with sudo.")
+    missing = [name for name in _PROGRAMS if shutil.which(name, path=_SYSTEM_PATH) is None]
+    if missing:
+        packages = sorted({_PROGRAMS[name] for name in missing})
+        raise SandboxUnavailable(
+            f"there is no {', '.join(missing)} on this host", f"Install it: apt-get install {' '.join(packages)}"
+        )
+
+
+def kill_all_of(uid: int) -> None:
+    """Sends SIGKILL to every process of that user."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if entry.stat().st_uid == uid:
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _drop(uid: int) -> list[str]:
+    """Becomes that user without groups, capabilities or a way to get any. The environment is empty up to here."""
+    none = ["--clear-groups", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    return ["/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", *none, "--"]
+
+
+def _make_root(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SandboxError(f"the folder for sandboxes cannot be made: {error}", "Choose another data folder.") from error
+
+
+def _room(root: Path) -> str:
+    free = shutil.disk_usage(root).free
+    return f"{root} has {free >> 20} MiB free."
+
+
+def _lock(place: Path, how: int) -> int:
+    """A lock on a sandbox's folder, as a descriptor. Raises NotFound if the folder is gone, BlockingIOError for LOCK_NB."""
+    try:
+        descriptor = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise NotFound(f"there is no sandbox {place.name!r} any more", "It was deleted.") from None
+    try:
+        fcntl.flock(descriptor, how)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def _locked(place: Path, how: int) -> Iterator[None]:
+    descriptor = _lock(place, how)
+    try:
+        yield
+    finally:
+        os.close(descriptor)

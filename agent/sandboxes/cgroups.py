@@ -1,0 +1,176 @@
+"""One control group per sandbox: bounds on memory, processes and processor, by cgroup v1 or v2, whichever the host gives us.
+
+Where the host gives none (no rights, a container), `make` answers an empty group and the caller is left with rlimits. Groups are
+made beneath this process's own, or as near above it as the kernel's rules allow, so that whatever bounds us bounds them too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.core.data import Data
+from agent.core.sandbox import Limits
+
+_PERIOD = 100_000
+"""Microseconds over which the processor's quota is counted."""
+
+_OVERHEAD = 64
+"""Processes of bubblewrap itself, two a command, which are not the sandbox's own."""
+
+_CONTROLLERS = ("memory", "pids", "cpu")
+
+
+class Group(Data):
+    """Folders that a process joins through their `cgroup.procs`, and which bounds that gives: memory, pids, cpu."""
+
+    folders: tuple[Path, ...] = ()
+    bounds: tuple[str, ...] = ()
+
+    @property
+    def exists(self) -> bool:
+        return all(folder.is_dir() for folder in self.folders)
+
+    def processes(self) -> set[int]:
+        """Everything in it now."""
+        found: set[int] = set()
+        for folder in self.folders:
+            try:
+                found.update(int(line) for line in (folder / "cgroup.procs").read_text().split())
+            except FileNotFoundError:
+                continue
+        return found
+
+    def kill(self) -> None:
+        """Sends SIGKILL to everything in it, once. What forks meanwhile is caught by calling again."""
+        for folder in self.folders:
+            if (folder / "cgroup.kill").exists():
+                (folder / "cgroup.kill").write_text("1")
+                return
+        for process in self.processes():
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def remove(self, *, seconds: float = 5.0) -> None:
+        """Kills what is in it and removes it. Raises OSError (EBUSY) if something cannot be killed in time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.kill()
+            try:
+                for folder in self.folders:
+                    if folder.is_dir():
+                        folder.rmdir()
+                return
+            except OSError as error:
+                if error.errno not in (errno.EBUSY, errno.ENOTEMPTY) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.002)
+
+
+def make(name: str, limits: Limits) -> Group:
+    """A new group of that name with these bounds, or one without folders if this process may not make any."""
+    folders: dict[Path, None] = {}
+    bounds: list[str] = []
+    for controller in _CONTROLLERS:
+        for parent, settings in _places(controller, limits):
+            try:
+                folder = _enter(parent / name, settings)
+            except OSError:  # not ours to write, or not this kernel's: the next place, or in the end no bound of this kind
+                continue
+            folders[folder] = None
+            bounds.append(controller)
+            break
+    return Group(folders=tuple(folders), bounds=tuple(bounds))
+
+
+def _enter(folder: Path, settings: dict[str, str]) -> Path:
+    made = not folder.is_dir()
+    folder.mkdir(exist_ok=True)
+    try:
+        for file, value in settings.items():
+            optional = file.startswith("?")
+            path = folder / file.lstrip("?")
+            if not optional or path.exists():
+                path.write_text(value)
+        with (folder / "cgroup.procs").open("w"):
+            pass
+    except OSError:
+        if made:
+            folder.rmdir()
+        raise
+    return folder
+
+
+def _places(controller: str, limits: Limits) -> list[tuple[Path, dict[str, str]]]:
+    """Where a group with that controller could be made, nearest first, and what to write into it."""
+    hierarchies = _hierarchies()
+    if controller in hierarchies:
+        return [(hierarchies[controller], _settings_v1(controller, limits))]
+    if "" not in hierarchies:
+        return []
+    own, top = hierarchies[""], _mount_point("cgroup2")
+    chain = [own, *own.parents]
+    chain = chain[: chain.index(top) + 1] if top in chain else []
+    return [(place, _settings_v2(controller, limits)) for place in chain if _gives(place, controller)]
+
+
+def _gives(place: Path, controller: str) -> bool:
+    """Whether children of that v2 group have the controller; tries to switch it on (refused where processes live in it)."""
+    switch = place / "cgroup.subtree_control"
+    try:
+        if controller in switch.read_text().split():
+            return True
+        if controller not in (place / "cgroup.controllers").read_text().split():
+            return False
+        switch.write_text(f"+{controller}")
+    except OSError:  # not writable, or it holds processes itself
+        return False
+    return True
+
+
+def _settings_v1(controller: str, limits: Limits) -> dict[str, str]:
+    if controller == "memory":
+        size = str(limits.memory)
+        return {"memory.limit_in_bytes": size, "?memory.memsw.limit_in_bytes": size, "?memory.swappiness": "0"}
+    if controller == "pids":
+        return {"pids.max": str(limits.processes + _OVERHEAD)}
+    return {"cpu.cfs_period_us": str(_PERIOD), "cpu.cfs_quota_us": str(max(1000, round(limits.cores * _PERIOD)))}
+
+
+def _settings_v2(controller: str, limits: Limits) -> dict[str, str]:
+    if controller == "memory":
+        return {"memory.max": str(limits.memory), "?memory.swap.max": "0"}
+    if controller == "pids":
+        return {"pids.max": str(limits.processes + _OVERHEAD)}
+    return {"cpu.max": f"{max(1000, round(limits.cores * _PERIOD))} {_PERIOD}"}
+
+
+def _hierarchies() -> dict[str, Path]:
+    """This process's own folder per controller ("" for v2), as /proc/self/cgroup and the mounts say."""
+    found: dict[str, Path] = {}
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, own = line.split(":", 2)
+        mounted = _mount_point("cgroup", controllers.split(",")) if controllers else _mount_point("cgroup2")
+        if mounted is None:
+            continue
+        folder = mounted / own.lstrip("/")
+        if not folder.is_dir():  # a container that sees only its own part of the tree
+            folder = mounted
+        for controller in controllers.split(","):
+            found[controller] = folder
+    return found
+
+
+def _mount_point(kind: str, controllers: Sequence[str] = ()) -> Path | None:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        mounted_kind, _, options = after.split(" ", 2)
+        if mounted_kind == kind and set(controllers) <= set(options.split(",")):
+            return Path(before.split(" ")[4])
+    return None

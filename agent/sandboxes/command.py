@@ -1,0 +1,176 @@
+"""What running a command is like in every kind of sandbox on this host: its environment, its words, and how its output is taken.
+
+How a process is confined, started and killed is each kind's own affair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import posixpath
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TypeVar
+
+from agent.core.data import Data
+from agent.core.errors import SandboxError, ToolError
+from agent.core.sandbox import WORKSPACE
+
+ENVIRONMENT = {
+    "PATH": f"{WORKSPACE}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp",
+    "USER": "agent",
+    "LANG": "C.UTF-8",
+    "TERM": "dumb",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
+    "GIT_TERMINAL_PROMPT": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+"""All of a command's environment, and nothing of the host's. git trusts every folder: inside there is only one user."""
+
+LONGEST_ARGUMENT = 128_000
+"""Bytes; the kernel takes no argument above 128 KiB (execve(2), MAX_ARG_STRLEN)."""
+
+TIMED_OUT = 124
+
+T = TypeVar("T")
+
+_CHUNK = 1 << 18
+_FLOOD_PAUSE = 0.002
+"""Seconds between two chunks of output that will be cut out anyway: a flood is slowed, not the host."""
+
+
+def words(command: str | Sequence[str]) -> list[str]:
+    """The argument list of a command. Raises ToolError if no process could be given it."""
+    arguments = ["/bin/bash", "-c", command] if isinstance(command, str) else list(command)
+    if not arguments or not arguments[0]:
+        raise ToolError("there is no command to run")
+    for argument in arguments:
+        _check(argument)
+    return arguments
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a command. Raises ToolError for a name or value that cannot be."""
+    for name, value in extra.items():
+        if not name or "=" in name:
+            raise ToolError(f"{name!r} cannot be the name of an environment variable")
+        _check(f"{name}={value}")
+    return {**ENVIRONMENT, **extra}
+
+
+def folder(cwd: str) -> str:
+    """The absolute folder that a command starts in."""
+    _check(cwd)
+    return posixpath.normpath(posixpath.join(WORKSPACE, cwd))
+
+
+def _check(argument: str) -> None:
+    if "\0" in argument:
+        raise ToolError("a command, its folder and its environment cannot hold NUL characters")
+    if len(argument.encode("utf-8", "surrogateescape")) > LONGEST_ARGUMENT:
+        raise ToolError(
+            f"an argument of more than {LONGEST_ARGUMENT} bytes is too long to run",
+            "Write it to a file and run that, or use stdin.",
+        )
+
+
+def seconds_allowed(timeout: float | None, limit: float) -> float:
+    """The time a command has: what was asked, within the sandbox's limit."""
+    if timeout is not None and not timeout > 0:
+        raise ToolError(f"a timeout of {timeout} seconds lets nothing run", "Give a positive number of seconds.")
+    return limit if timeout is None else min(timeout, limit)
+
+
+def exit_code(returncode: int) -> int:
+    """A shell's view of how a process ended: 128+n for signal n."""
+    return 128 - returncode if returncode < 0 else returncode
+
+
+def check_id(id: str) -> None:
+    """Raises SandboxError for anything but 1 to 64 of [a-z0-9-], so that an id is always safe as a folder's name."""
+    if not (0 < len(id) <= 64 and all(letter in "abcdefghijklmnopqrstuvwxyz0123456789-" for letter in id)):
+        raise SandboxError(f"{id[:80]!r} cannot be the id of a sandbox", "Use 1 to 64 of the characters a-z, 0-9 and -.")
+
+
+class Output(Data):
+    """What was kept of a stream."""
+
+    content: bytes
+    truncated: bool
+
+
+async def collect(stream: asyncio.StreamReader, limit: int) -> Output:
+    """Reads a stream to its end and keeps at most `limit` bytes of it, both ends; a line in the middle counts what is missing."""
+    head, tail, total = bytearray(), bytearray(), 0
+    front = limit - limit // 2
+    back = limit // 2
+    while chunk := await stream.read(_CHUNK):
+        total += len(chunk)
+        if len(head) < front:
+            room = front - len(head)
+            head += chunk[:room]
+            chunk = chunk[room:]
+        tail += chunk
+        if len(tail) > back + 4 * _CHUNK:
+            del tail[: len(tail) - back]
+        if total > limit + 16 * _CHUNK:
+            await asyncio.sleep(_FLOOD_PAUSE)
+    if total <= limit:
+        return Output(content=bytes(head + tail), truncated=False)
+    del tail[: len(tail) - back]
+    note = f"\n[... {total - limit} bytes left out ...]\n".encode()
+    return Output(content=bytes(head) + note + bytes(tail), truncated=True)
+
+
+async def feed(pipe: int, content: bytes) -> None:
+    """Writes all of a command's input into a pipe and closes it. A command that does not read it is no error."""
+    os.set_blocking(pipe, False)
+    rest = memoryview(content)
+    try:
+        while rest:
+            try:
+                rest = rest[os.write(pipe, rest[:_CHUNK]) :]
+            except BlockingIOError:
+                await _ready(pipe, asyncio.get_running_loop().add_writer, asyncio.get_running_loop().remove_writer)
+    except BrokenPipeError:
+        return
+    finally:
+        os.close(pipe)
+
+
+async def readable(descriptor: int) -> None:
+    """Waits until there is something to read; of a process's descriptor (pidfd_open(2)), until that process is gone."""
+    await _ready(descriptor, asyncio.get_running_loop().add_reader, asyncio.get_running_loop().remove_reader)
+
+
+async def _ready(descriptor: int, add: Callable[..., None], remove: Callable[[int], object]) -> None:
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(descriptor, tell)
+    try:
+        await ready
+    finally:
+        remove(descriptor)
+
+
+async def to_the_end(work: Coroutine[object, object, T]) -> T:
+    """Does all of `work` even if this task is cancelled meanwhile; the cancellation is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()  # looked at, so that nobody warns; the cancellation matters more
+        raise cancelled
+    return task.result()

@@ -1,0 +1,156 @@
+"""The Linux system calls that Python's `os` lacks: openat2, mounting, and a thread that touches files as somebody else.
+
+Only what the sandboxes need, as thin as it goes: every function raises OSError with the kernel's errno. No policy is here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.syscall.restype = ctypes.c_long
+
+# These numbers are the same on every architecture (calls younger than Linux 5.1).
+_OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
+
+_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 1, 0x04, 0x40
+_ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x2, 0x4, 0x100000
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+
+MS_NOSUID, MS_NODEV, MS_BIND = 2, 4, 4096
+
+RESOLVE_IN_ROOT = 0x10
+"""Resolve as if the folder were the root: neither `..` nor a symlink, absolute ones included, leads out of it."""
+
+RESOLVE_BENEATH_PLAINLY = 0x08 | 0x04
+"""Refuse to leave the folder and refuse every symlink on the way."""
+
+_FULL_RANGE = 2**32 - 1
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    ]
+
+
+def _checked(result: int, what: str = "") -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def openat2(folder: int, path: str, flags: int, *, mode: int = 0, resolve: int = RESOLVE_IN_ROOT) -> int:
+    """Opens `path` under the folder descriptor by the rules of `resolve` (openat2(2), Linux 5.6).
+
+    A race with a rename outside makes the kernel answer EAGAIN; that is tried again a few times.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    name = os.fsencode(path)
+    for attempt in range(64):
+        try:
+            return _checked(_LIBC.syscall(_OPENAT2, folder, name, ctypes.byref(how), ctypes.sizeof(how)), path)
+        except BlockingIOError:
+            if attempt == 63:
+                raise
+    raise AssertionError("unreachable")
+
+
+def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """mount(2)."""
+    arguments = (os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(options))
+    _checked(_LIBC.mount(*arguments), target)
+
+
+def unmount_tree(target: str) -> None:
+    """Takes the mount at `target` out of the tree, and with it all that is mounted below, without following any path there."""
+    _checked(_LIBC.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW), target)
+
+
+def mount_owned(source: str, target: int, owner: tuple[int, int], seen_as: tuple[int, int]) -> None:
+    """Mounts `source` read-only at the folder descriptor `target` so that files of `owner` (uid, gid) appear as `seen_as`.
+
+    All others keep theirs; nothing changes on the disk (an id-mapped mount, mount_setattr(2)). Raises OSError where the kernel
+    or that file system cannot do it.
+    """
+    tree = _checked(_LIBC.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), _OPEN_TREE_CLONE | os.O_CLOEXEC), source)
+    try:
+        attributes = _MountAttr(attr_set=_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
+        namespace = -1
+        if owner != seen_as:
+            namespace = _swapping_namespace(owner, seen_as)
+            attributes.attr_set |= _ATTR_IDMAP
+            attributes.userns_fd = namespace
+        try:
+            size = ctypes.sizeof(attributes)
+            _checked(_LIBC.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, ctypes.byref(attributes), size), source)
+        finally:
+            if namespace >= 0:
+                os.close(namespace)
+        how = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+        _checked(_LIBC.syscall(_MOVE_MOUNT, tree, b"", target, b"", how), source)
+    finally:
+        os.close(tree)
+
+
+def _swapping_namespace(owner: tuple[int, int], seen_as: tuple[int, int]) -> int:
+    """A user namespace, as a descriptor, whose maps exchange two ids and leave all others alone."""
+    with subprocess.Popen(
+        ["/usr/bin/unshare", "--user", "/bin/sh", "-c", "echo; read -r end"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdin and holder.stdout and holder.stderr
+        if not holder.stdout.readline():
+            raise PermissionError(1, "cannot make a user namespace: " + holder.stderr.read().decode("utf-8", "replace").strip())
+        for kind, one, other in (("uid", owner[0], seen_as[0]), ("gid", owner[1], seen_as[1])):
+            with open(f"/proc/{holder.pid}/{kind}_map", "w", encoding="ascii") as file:
+                file.write(swapping_map(one, other))
+        return os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def swapping_map(one: int, other: int, size: int = _FULL_RANGE) -> str:
+    """The text of an id map that exchanges `one` and `other` and is the identity elsewhere."""
+    low, high = sorted((one, other))
+    extents = [
+        (0, 0, low),
+        (low, high, 1),
+        (low + 1, low + 1, high - low - 1),
+        (high, low, 1),
+        (high + 1, high + 1, size - high - 1),
+    ]
+    if low == high:
+        extents = [(0, 0, size)]
+    return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in extents if count > 0)
+
+
+@contextmanager
+def acting_as(uid: int, gid: int) -> Iterator[None]:
+    """Within it, this thread touches files with that identity and without root's privileges over files (setfsuid(2)).
+
+    Only root can change; for an ordinary user it must be their own identity. Raises PermissionError if it did not happen.
+    """
+    before = (_LIBC.setfsgid(-1), _LIBC.setfsuid(-1))
+    try:
+        _LIBC.setfsgid(gid)
+        _LIBC.setfsuid(uid)
+        if (_LIBC.setfsgid(-1), _LIBC.setfsuid(-1)) != (gid, uid):
+            raise PermissionError(1, f"cannot touch files as user {uid}")
+        yield
+    finally:
+        _LIBC.setfsuid(before[1])
+        _LIBC.setfsgid(before[0])
