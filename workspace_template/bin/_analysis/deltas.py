@@ -1,0 +1,490 @@
+"""Says what a commit changes in behaviour: values, calls, conditions, clauses, dependencies; or that it changes nothing that acts.
+
+Moved and reformatted lines cancel out; comments, tests, documents and styles count for nothing. It knows no symptoms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from _analysis import words
+from _analysis.history import Commit, FileDiff, Hunk, Line
+
+KINDS = (
+    ("test", r"(^|/)(tests?|testing|testdata|spec|specs|fixtures|__tests__|mocks?|benchmarks?|e2e)/|(^|/)(test_[^/]*|conftest)\.\w+$|[._-](test|spec|tests)\.\w+$|_fuzz_test\.|Test\.java$"),
+    ("docs", r"\.(md|rst|adoc|txt)$|(^|/)(docs?|documentation|examples?|changelog|newsfragments|changes)/|(^|/)(LICENSE|CODEOWNERS|AUTHORS|NOTICE|CHANGES|HISTORY|README)[^/]*$"),
+    ("ci", r"(^|/)\.(github|circleci|gitlab|buildkite)/|(^|/)(\.gitlab-ci|\.travis|\.golangci|\.pre-commit|tox|codecov|\.editorconfig|\.gitignore|azure-pipelines|Jenkinsfile)[^/]*$"),
+    ("style", r"\.(css|scss|less|svg|png|jpe?g|gif|ico|woff2?|po|mo|pot|snap|golden)$"),
+    ("dependency", r"(^|/)(go\.(mod|sum)|requirements[^/]*\.(txt|in|lock)|constraints[^/]*\.txt|package(-lock)?\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|Pipfile(\.lock)?|pyproject\.toml|setup\.(py|cfg)|Cargo\.(toml|lock)|pom\.xml|build\.gradle(\.kts)?|Gemfile(\.lock)?|composer\.(json|lock)|mix\.exs)$"),
+    ("build", r"(^|/)(Dockerfile|Makefile|CMakeLists\.txt|Containerfile|\.dockerignore)[^/]*$|\.(mk|cmake|bazel|gradle)$"),
+    ("migration", r"(^|/)(migrations?|alembic|flyway|schema)/|\.sql$"),
+    ("config", r"\.(ya?ml|toml|ini|cfg|conf|properties|env|json5?|tf|tfvars|hcl|xml)$|(^|/)\.env"),
+)
+PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE if name != "ci" else 0)) for name, pattern in KINDS)
+REQUIREMENTS = re.compile(r"(^|/)(requirements|constraints)[^/]*\.txt$")
+IDLE = ("test", "docs", "ci", "style")
+
+UNIT = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "secs": 1.0, "m": 60.0, "min": 60.0, "mins": 60.0, "h": 3600.0, "hr": 3600.0, "d": 86400.0}
+UNIT |= {"nanosecond": 1e-9, "microsecond": 1e-6, "millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+UNIT |= {"nanoseconds": 1e-9, "microseconds": 1e-6, "milliseconds": 1e-3, "seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86400.0, "millis": 1e-3}
+UNIT |= {"b": 1.0, "kb": 1e3, "k": 1e3, "mb": 1e6, "mi": 2.0**20, "ki": 2.0**10, "gi": 2.0**30, "gb": 1e9, "g": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "%": 0.01}
+QUANTITY = r"-?\d[\d_]*(?:\.\d+)?(?:\s*\*\s*\d[\d_]*(?:\.\d+)?)*\s*(?:\*\s*)?(?:time\.|chrono::)?(?:[A-Za-z%]+)?"
+VALUE = rf"(?:{QUANTITY}|true|false|True|False|None|null|nil|\"[^\"]*\"|'[^']*'|[A-Za-z_][\w.-]*)"
+SETTING = re.compile(rf"[\"']?(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*(?::=|=(?!=)|:(?!:)|=>)\s*(?:[A-Za-z_][\w.\[\], ]*=\s*)?(?P<value>{VALUE})(?=\s*(?:$|[,;)}}\]#/]|//))")
+CALLED_WITH = re.compile(rf"(?P<name>[A-Za-z_][\w.]*)\((?P<before>[^()]*?,)?\s*(?P<value>{QUANTITY})\s*\)")
+KEYWORD_VALUE = re.compile(r"\b(?P<name>LIMIT|OFFSET|TOP|TIMEOUT|MAXLEN|FETCH FIRST)\s+(?P<value>\d+)", re.IGNORECASE)
+SLICE = re.compile(r"(?P<name>[A-Za-z_][\w.]*)\[:(?P<value>\d+)\]")
+COMPARED = re.compile(r"(?P<name>[A-Za-z_][\w.()]*)\s*(?P<op><=|>=|<|>|==|!=)\s*(?P<value>-?\d[\w.]*)")
+
+CALL = re.compile(r"(?<![\w$])(?:await\s+|new\s+|go\s+|defer\s+)?((?:[A-Za-z_$][\w$]*(?:\.|->|::))*[A-Za-z_$][\w$]*)\s*(?:<[\w, ]+>|\[[A-Za-z_.]\w*\])?\(")
+NO_CALL = frozenset("if for while switch return func function def catch elif with and or not in is lambda assert match except class new await raise throw print len range make append str int float bool list dict set tuple sizeof string byte interface error errors super isinstance getattr".split())
+SAYS = re.compile(r"(?i)^(?:\w+\.)*(?:log|logger|logging|slog|zap|console|fmt|printf?|println|debug|info|warn|warning|error|fatal|LOG_[A-Z]+|trace|observe|inc|dec|counter|histogram|gauge|register|mustregister|newcounter|newhistogram|setattributes?|setattribute|errorf|sprintf|wrap|record|span|metrics?\w*)(?:\.\w+)*$|^(?:\w+\.)*(?:new_?)?(?:err[A-Z_]\w*|\w*(?:Error|Exception))$")
+LOOP = re.compile(r"^\s*(?:async\s+)?(?:for|while|foreach|loop)\b|\.(?:map|forEach|each|flatMap)\(|\bfor\s+\w+\s+in\b")
+GUARD = re.compile(r"\b(?:if|unless|elif|else if|assert|guard|require|when)\b|\?\?|\?\.|\|\||\b(?:or|and)\b")
+CATCH = re.compile(r"\b(?:try|except|catch|rescue|recover|finally|ensure)\b")
+REGEX = re.compile(r"(?:re\.(?:compile|match|search|sub|fullmatch|split|findall)|regexp\.\w+|RegExp|Pattern\.compile|Regex::new|\br?[\"'/]\^)")
+CLAUSE = re.compile(r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|SKIP LOCKED|NOLOCK|RETURNING|UNIQUE|NOT NULL|CASCADE|DROP|ALTER|RENAME|CREATE INDEX|LOCK|SELECT|INSERT|UPDATE|DELETE|TRUNCATE)\b")
+RELEASE = re.compile(r"(?i)(close|release|unlock|free|evict|delete|remove|discard|pop|clear|dispose|destroy|cancel|stop|shutdown|purge|expire|trim|unsubscribe|detach|rollback|cleanup|drain)")
+SETUP = re.compile(r"(?i)(register|init|seed|load|setup|install|bootstrap|configure|bind|subscribe|connect|migrate|mount|add|attach|enable|start|warm|import|include|inject|provide)")
+SAFETY = re.compile(r"(?i)(validate|verify|check|sanitize|escape|authori[sz]e|authenticate|ensure|assert|guard|limit|throttle|clamp|lock|acquire|retry|backoff|sleep|flush|commit|ack|fsync|sync|wait|join|dedupe|dedup)")
+CACHING = re.compile(r"(?i)(cache|memo|lru|getorload|singleflight|once|batch|bulk|pool|preload|prefetch|index|paginate|limit|compress|gzip|etag)")
+FETCHING = re.compile(r"(?i)(get|fetch|load|query|find|select|request|send|post|put|read|write|call|exec|lookup|list|save|publish|insert|update|scan|open|connect|item|invoke)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """One change of behaviour. strength 0 to 1 is how much it can do at all; `causes` are kinds of trouble (words.FACETS)
+    that it can bring, `eases` those it would rather end. `side`, `number`, `text` are the line that shows it.
+    """
+
+    kind: str
+    what: str
+    path: str
+    strength: float
+    causes: tuple[str, ...] = ()
+    eases: tuple[str, ...] = ()
+    side: str = "+"
+    number: int = 0
+    text: str = ""
+    old: str = ""
+    new: str = ""
+    within: str = ""
+
+
+def kind_of(path: str) -> str:
+    """What a file is, by its path: code unless it is a test, document, style, configuration, ..."""
+    if REQUIREMENTS.search(path):
+        return "dependency"
+    for name, pattern in PATTERNS:
+        if pattern.search(path):
+            return name
+    return "code"
+
+
+def of(commit: Commit) -> list[Delta]:
+    """All changes of behaviour of a commit, strongest first; empty if nothing in it acts."""
+    found: list[Delta] = []
+    acting = [file for file in commit.files if kind_of(file.path) not in IDLE]
+    moved = _Moved(acting)
+    for file in acting:
+        kind = kind_of(file.path)
+        if kind == "dependency":
+            found += _dependencies(file)
+            continue
+        for hunk in file.hunks:
+            found += _hunk(file, kind, hunk, moved)
+        if file.status == "D" and kind == "code":
+            found.append(Delta(kind="removed file", what=file.path, path=file.path, strength=0.4, causes=("missing", "error")))
+    found.sort(key=lambda d: (-d.strength, d.path, d.number))
+    return found
+
+
+class _Moved:
+    """Lines of a commit that appear on both sides, and the words of each side."""
+
+    def __init__(self, files: list[FileDiff]) -> None:
+        removed: Counter[str] = Counter()
+        added: Counter[str] = Counter()
+        for file in files:
+            for hunk in file.hunks:
+                for line in hunk.lines:
+                    text = code(line.text, file.path)
+                    if text and line.tag == "-":
+                        removed[squash(text)] += 1
+                    elif text and line.tag == "+":
+                        added[squash(text)] += 1
+        both = removed & added
+        self._both = {"-": Counter(both), "+": Counter(both)}
+        self.removed_words = _names(removed - both)
+        self.added_words = _names(added - both)
+        self.added_text = "\n".join(added - both)
+        self.removed_text = "\n".join(removed - both)
+        self.all_added = "\n".join(added)
+
+    def take(self, tag: str, text: str) -> bool:
+        """Whether this line stands on the other side too."""
+        left = self._both[tag]
+        if left.get(squash(text), 0) > 0:
+            left[squash(text)] -= 1
+            return True
+        return False
+
+
+def squash(text: str) -> str:
+    """A line without blanks, trailing commas and braces: what remains the same when it is moved or reformatted."""
+    return re.sub(r"\s+", "", text).rstrip(",;{")
+
+
+def code(text: str, path: str) -> str:
+    """A line without comments; "" if there is nothing else."""
+    stripped = text.strip()
+    c_like = re.search(r"\.(c|cc|cpp|h|hpp|cs|go|java|js|jsx|ts|tsx|rs|swift|kt|scala|php|m|proto)$", path)
+    if stripped.startswith(("//", "/*", "<!--", '"""', "'''")) or (stripped.startswith(("#", "*")) and not (c_like and stripped.startswith("#"))):
+        return ""
+    if path.endswith(".sql") and stripped.startswith("--"):
+        return ""
+    stripped = re.sub(r"\s//\s.*$", "", stripped) if c_like else re.sub(r"\s#\s.*$", "", stripped)
+    return "" if stripped in ("{", "}", "})", ");", ")", "(", "},", "];", "]", "end", "else:", "} else {", "pass") else stripped
+
+
+def _names(lines: Counter[str]) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for line, number in lines.items():
+        for name in re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", line):
+            counted[name] += number
+    return counted
+
+
+def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: _Moved) -> Iterator[Delta]:
+    removed, added = [], []
+    for line in hunk.lines:
+        text = code(line.text, file.path) if line.tag != " " else ""
+        if text and not moved.take(line.tag, text):
+            (removed if line.tag == "-" else added).append((line, text))
+    if not removed and not added:
+        return
+    yield from _values(file, kind, hunk, removed, added)
+    yield from _operators(file, hunk, removed, added)
+    if kind in ("code", "migration", "build"):
+        yield from _clauses(file, hunk, removed, added)
+        yield from _calls(file, hunk, removed, added, moved)
+        yield from _guards(file, hunk, removed, added, moved)
+        yield from _patterns(file, hunk, removed, added)
+    yield from _plain(file, kind, hunk, removed, added)
+
+
+Rows = list[tuple[Line, str]]
+
+
+def _values(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """Settings with another value, and settings that are gone."""
+    before, after = _settings(removed, file.path), _settings(added, file.path)
+    for name, (old, line) in before.items():
+        if name not in after:
+            if kind == "config" or _quantity(old) is not None:
+                causes, eases = words.effect(name, True)
+                yield _delta("removed setting", name, file, hunk, line, 0.35, causes, eases, old=old)
+            continue
+        new, new_line = after[name]
+        if new == old or _same_text(old, new):
+            continue
+        yield _value_delta(file, hunk, kind, name, old, new, new_line)
+
+
+def _value_delta(file: FileDiff, hunk: Hunk, kind: str, name: str, old: str, new: str, line: Line) -> Delta:
+    a, b = _quantity(old), _quantity(new)
+    setting = name.rsplit("#", 1)[0]
+    what = f"{setting} {old} -> {new}"
+    if a is not None and b is not None:
+        causes, eases = words.effect(setting, b > a)
+        ratio = max(abs(a), abs(b)) / max(min(abs(a), abs(b)), 1e-9)
+        strength = 0.4 if ratio < 1.5 else 0.55 if ratio < 2.5 else 0.8 if ratio < 5 else 1.0
+        return _delta("changed value", what, file, hunk, line, strength, causes, eases, old=old, new=new)
+    verbose = new.strip("\"'").lower() in ("debug", "trace", "all", "verbose") and "level" in name.lower()
+    causes = ("logging", "disk", "volume", "cpu") if verbose else ()
+    switch = {old.strip("\"'").lower(), new.strip("\"'").lower()} <= {"true", "false", "on", "off", "enabled", "disabled", "yes", "no"}
+    strength = 0.9 if verbose else 0.7 if switch else 0.6 if kind == "config" else 0.3
+    return _delta("changed value", what, file, hunk, line, strength, causes, (), old=old, new=new)
+
+
+def _settings(rows: Rows, path: str) -> dict[str, tuple[str, Line]]:
+    found: dict[str, tuple[str, Line]] = {}
+    for line, text in rows:
+        if SAYS.match((CALL.search(text) or [None, ""])[1] or ""):
+            continue
+        for form in (SETTING, CALLED_WITH, KEYWORD_VALUE, SLICE):
+            for match in form.finditer(text):
+                name = match["name"] if form is not SLICE else f"{match['name']} length"
+                value = match["value"].strip()
+                if form is SETTING and not _is_value(value, path):
+                    continue
+                if form is CALLED_WITH and SAYS.match(name):
+                    continue
+                key = name
+                while key in found and form is not SETTING:
+                    key += "#"
+                found.setdefault(key, (value, line))
+    return found
+
+
+def _is_value(value: str, path: str) -> bool:
+    """A literal, not a variable; in configuration any word is a value."""
+    plain = value.strip("\"'")
+    if _quantity(value) is not None or value[:1] in "\"'" or plain.lower() in ("true", "false", "on", "off"):
+        return True
+    return kind_of(path) == "config" and not path.endswith(".tf")
+
+
+def _quantity(text: str) -> float | None:
+    """A number with its unit, in seconds or bytes or ones; None for what is none."""
+    text = text.strip().strip("\"'")
+    match = re.fullmatch(r"(-?\d[\d_]*(?:\.\d+)?(?:\s*\*\s*\d[\d_]*(?:\.\d+)?)*)\s*(?:\*\s*)?(?:[\w]*(?:\.|::))?([A-Za-z%]*)", text)
+    if not match:
+        return None
+    product = 1.0
+    for part in match[1].split("*"):
+        try:
+            product *= float(part.strip().replace("_", ""))
+        except ValueError:
+            return None
+    unit = match[2].lower()
+    if unit and unit not in UNIT:
+        return None
+    return product * (UNIT[unit] if unit else 1.0)
+
+
+def _same_text(old: str, new: str) -> bool:
+    return old.strip("\"'`") == new.strip("\"'`")
+
+
+def _operators(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """Lines that are the same but for an operator, a bound or a negation."""
+    left = {re.sub(r"<=|>=|==|!=|&&|\|\||[<>!]|\bnot\b|\bis\b|\band\b|\bor\b|[+\-*/%]", "~", squash_words(text)): text for _, text in removed}
+    for line, text in added:
+        key = re.sub(r"<=|>=|==|!=|&&|\|\||[<>!]|\bnot\b|\bis\b|\band\b|\bor\b|[+\-*/%]", "~", squash_words(text))
+        old = left.get(key)
+        if old and squash(old) != squash(text) and not text.startswith(("import", "from")):
+            yield _delta("changed operator", f"{old} -> {text}", file, hunk, line, 0.8, ("wrong", "bounds", "error", "parse"), (), old=old, new=text)
+
+
+def squash_words(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().rstrip(",;{ ")
+
+
+def _clauses(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """Clauses of a query that are gone or new."""
+    before, after = _clause_words(removed), _clause_words(added)
+    for clause in before:
+        if before[clause][0] > after.get(clause, (0, None))[0]:
+            causes = ("query", "latency", "cpu", "memory") if clause in ("LIMIT", "WHERE", "INDEX", "CREATE INDEX", "DISTINCT", "JOIN") else ("query", "wrong", "lock")
+            yield _delta("removed clause", clause, file, hunk, before[clause][1], 0.9, causes, ())
+    for clause in after:
+        if clause not in before:
+            harsh = clause in ("DROP", "ALTER", "RENAME", "TRUNCATE", "FOR UPDATE", "LOCK", "CASCADE", "NOT NULL", "UNIQUE", "DELETE")
+            index = clause in ("INDEX", "CREATE INDEX", "LIMIT", "ON")
+            causes = ("lock", "query", "missing", "latency", "error") if harsh else ("lock",) if index else ("query", "latency")
+            eases = ("query", "latency", "cpu") if index else ()
+            yield _delta("added clause", clause, file, hunk, after[clause][1], 0.7 if harsh else 0.15 if index else 0.5, causes, eases)
+
+
+def _clause_words(rows: Rows) -> dict[str, tuple[int, Line]]:
+    found: dict[str, tuple[int, Line]] = {}
+    for line, text in rows:
+        for clause in CLAUSE.findall(text):
+            number, first = found.get(clause, (0, line))
+            found[clause] = (number + 1, first)
+    return found
+
+
+def _calls(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Moved) -> Iterator[Delta]:
+    """Calls that are gone, new, or now made once for each of many."""
+    before, after = _called(removed), _called(added)
+    loops = _in_loops(hunk)
+    for name, line in before.items():
+        last = re.split(r"\.|->|::", name)[-1]
+        if SAYS.match(name) or moved.added_words.get(last, 0) >= moved.removed_words.get(last, 1):
+            continue
+        yield _removed_call(file, hunk, name, last, line, bool(re.search(rf"\b(func|def|function|fn|void)\s+(\(.*?\)\s*)?{re.escape(last)}\b", line.text)), moved)
+    for name, line in after.items():
+        last = re.split(r"\.|->|::", name)[-1]
+        if SAYS.match(name) or _defines(line.text, last):
+            continue
+        if id(line) in loops and moved.removed_words.get(last, 0) == 0 and FETCHING.search(last):
+            causes = ("query", "volume", "latency", "throttle", "cpu", "upstream")
+            yield _delta("call in a loop", name, file, hunk, line, 1.0, causes, ())
+        elif moved.removed_words.get(last, 0) < moved.added_words.get(last, 0):
+            yield _added_call(file, hunk, name, last, line)
+
+
+def _removed_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line, definition: bool, moved: _Moved) -> Delta:
+    replaced = any(last.lower() in other.lower() or other.lower() in last.lower() for other in moved.added_words if len(other) > 3)
+    causes: tuple[str, ...] = ("missing", "wrong", "error")
+    strength = 0.55
+    if RELEASE.search(last):
+        causes, strength = ("memory", "pool", "lock", "queue", "disk", "cpu"), 0.9
+    elif CACHING.search(last):
+        causes, strength = ("volume", "latency", "query", "throttle", "cache", "cpu"), 0.9
+    elif SAFETY.search(last):
+        causes, strength = ("wrong", "retry", "throttle", "lock", "error", "auth", "parse", "missing", "timeout"), 0.8
+    elif SETUP.search(last):
+        causes, strength = ("missing", "nil", "error"), 0.95
+    if definition:
+        strength *= 0.4
+    if replaced:
+        strength *= 0.35
+    return _delta("removed call", name, file, hunk, line, strength, causes, (), side="-")
+
+
+def _added_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line) -> Delta:
+    causes: tuple[str, ...] = ("latency", "error")
+    strength = 0.3
+    if re.search(r"(?i)sleep|wait|block|sync|lock|acquire|join", last):
+        causes, strength = ("latency", "lock", "timeout", "queue"), 0.7
+    elif re.search(r"(?i)append|push|add|put|store|cache|register|listen|subscribe|track|retain", last):
+        causes, strength = ("memory", "queue", "latency"), 0.4
+    elif re.search(r"(?i)compile|regex|sort|deepcopy|clone|copy|hash|encrypt|serialize|dumps|marshal|scan|walk|recurs", last):
+        causes, strength = ("cpu", "latency", "memory"), 0.45
+    elif FETCHING.match(last):
+        causes, strength = ("latency", "query", "volume", "error", "upstream"), 0.4
+    return _delta("added call", name, file, hunk, line, strength, causes, ())
+
+
+def _called(rows: Rows) -> dict[str, Line]:
+    found: dict[str, Line] = {}
+    for line, text in rows:
+        for name in CALL.findall(text):
+            if name.split(".")[-1] not in NO_CALL and name not in found:
+                found[name] = line
+    return found
+
+
+def _defines(text: str, name: str) -> bool:
+    return bool(re.search(rf"\b(?:func|def|function|fn|class|interface|struct)\b[^=]*\b{re.escape(name)}\s*[\[(<]", text))
+
+
+def _in_loops(hunk: Hunk) -> set[int]:
+    """Ids of lines that stand deeper than a loop's head above them, both on the new side."""
+    inside: set[int] = set()
+    heads: list[int] = []
+    for line in hunk.lines:
+        if line.tag == "-" or not line.text.strip():
+            continue
+        depth = len(line.text.expandtabs(4)) - len(line.text.expandtabs(4).lstrip())
+        heads = [head for head in heads if depth > head]
+        if heads:
+            inside.add(id(line))
+        if LOOP.search(line.text):
+            heads.append(depth)
+    return inside
+
+
+def _guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Moved) -> Iterator[Delta]:
+    """Conditions that are gone, loosened or tightened, and errors that are no longer caught."""
+    added_text = moved.added_text
+    for line, text in removed:
+        caught = CATCH.match(text)
+        if not caught and not re.match(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require|when)\b)", text):
+            continue
+        asked = text.split(";", 1)[1] if re.match(r"(\}?\s*else )?if .*:=.*;", text) else text
+        parts = set(re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", re.split(r"\{|:$|\breturn\b|\braise\b", asked)[0])) - {"if", "else", "elif", "return"}
+        kept = {part for part in parts if part in added_text}
+        if parts and len(kept) >= 0.7 * len(parts):
+            if kept != parts:
+                yield _delta("changed condition", text, file, hunk, line, 0.45, ("wrong", "error", "bounds", "missing"), (), side="-")
+            continue
+        causes = ("crash", "error", "upstream") if caught else _guarded(text)
+        yield _delta("removed guard", text, file, hunk, line, 0.95, causes, (), side="-")
+    if not removed:
+        for line, text in added:
+            if re.match(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require)\b|raise\b|throw\b)", text):
+                raising = bool(re.search(r"raise|throw|panic|abort|return.*err", text + _next(hunk, line)))
+                yield _delta("added condition", text, file, hunk, line, 0.45 if raising else 0.25, ("error", "parse", "missing") if raising else ("wrong",), ("nil", "crash", "bounds"))
+
+
+def _next(hunk: Hunk, line: Line) -> str:
+    """The two lines after this one."""
+    for index, other in enumerate(hunk.lines):
+        if other is line:
+            return " ".join(following.text for following in hunk.lines[index + 1 : index + 3])
+    return ""
+
+
+def _guarded(text: str) -> tuple[str, ...]:
+    if re.search(r"\bnil\b|\bnull\b|None|undefined|\?\.|\?\?", text):
+        return ("nil", "crash", "error", "missing")
+    if re.search(r"len\(|length|size|count|<|>|empty", text, re.IGNORECASE):
+        return ("bounds", "crash", "error", "memory", "queue", "payload")
+    return ("error", "wrong", "missing", "parse", "auth", "crash", "cache")
+
+
+def _patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """Regular expressions, names of fields and addresses that became others."""
+    for line, text in added:
+        if REGEX.search(text) and any(REGEX.search(old) for _, old in removed):
+            yield _delta("changed pattern", text, file, hunk, line, 0.85, ("cpu", "latency", "parse", "wrong", "timeout"), ())
+    before, after = _literals(removed), _literals(added)
+    for literal in sorted(set(before) - set(after)):
+        if re.fullmatch(r"[\w.:/{}-]{2,60}", literal) and before[literal]:
+            others = sorted(set(after) - set(before))
+            if others and not SAYS.match((CALL.search(before[literal].text.strip()) or ["", ""])[1]):
+                causes: tuple[str, ...] = ("dns", "upstream", "missing") if re.search(r"://|\.\w+:\d|localhost", literal) else ("missing", "parse", "wrong", "auth", "nil", "cache")
+                yield _delta("changed name", f"{literal} -> {others[0]}", file, hunk, after[others[0]], 0.5, causes, (), old=literal, new=others[0])
+                return
+
+
+def _literals(rows: Rows) -> dict[str, Line]:
+    return {literal: line for line, text in rows for literal in re.findall(r"[\"'`]([^\"'`]{2,80})[\"'`]", text)}
+
+
+def _plain(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """What remains: lines of behaviour that changed in no way known here, weak; text and measurements only, almost nothing."""
+    acting = [(line, text) for line, text in (*added, *removed) if not _only_says(text)]
+    if not acting:
+        line = (added or removed)[0][0]
+        yield _delta("text or measurement", line.text.strip()[:80], file, hunk, line, 0.05, ("logging",), (), side=line.tag)
+    elif removed and added:
+        yield _delta("rewritten", acting[0][1][:80], file, hunk, acting[0][0], 0.25, (), (), side=acting[0][0].tag)
+    elif added:
+        fresh = file.status == "A" or re.match(r"(func|def|class|function|fn|public|private|export|async def|type)\b", acting[0][1])
+        yield _delta("added code", acting[0][1][:80], file, hunk, acting[0][0], 0.15 if fresh else 0.25, (), ())
+    else:
+        yield _delta("removed code", acting[0][1][:80], file, hunk, acting[0][0], 0.35, (), (), side="-")
+
+
+def _only_says(text: str) -> bool:
+    call = CALL.search(text)
+    return text.startswith(("import ", "from ", "require", "using ", "#include", "package ", "use ")) or bool(call and SAYS.match(call[1])) or bool(re.fullmatch(r"[\"'`].*[\"'`],?\)?", text))
+
+
+def _dependencies(file: FileDiff) -> Iterator[Delta]:
+    """Packages with another version."""
+    before: dict[str, str] = {}
+    after: dict[str, tuple[str, Line, str]] = {}
+    for hunk in file.hunks:
+        context = ""
+        for line in hunk.lines:
+            named = re.search(r'^\s*"?name"?\s*[=:]\s*"([^"]+)"', line.text)
+            context = named[1] if named else context
+            match = re.search(r"([A-Za-z@][\w@./\[\]-]*[\w\]])\"?'?\s*(?:[:=~^><! ]+)\s*[\"'^~>=v]*\s*v?(\d+(?:\.\d+)+[\w.+-]*)", line.text)
+            if not match or line.tag == " ":
+                continue
+            name = context if match[1] == "version" else match[1]
+            if line.tag == "-":
+                before[name] = match[2]
+            else:
+                after[name] = (match[2], line, hunk.within)
+    for name, (new, line, within) in after.items():
+        old = before.get(name)
+        if old and old != new and name:
+            strength = 0.6 if old.split(".")[0] != new.split(".")[0] else 0.45 if old.split(".")[:2] != new.split(".")[:2] else 0.25
+            yield Delta(kind="upgraded package", what=f"{name} {old} -> {new}", path=file.path, strength=strength, side="+", number=line.number, text=line.text, old=old, new=new, within=within)
+
+
+def _delta(
+    kind: str, what: str, file: FileDiff, hunk: Hunk, line: Line, strength: float, causes: tuple[str, ...], eases: tuple[str, ...], *, side: str = "", old: str = "", new: str = ""
+) -> Delta:
+    weight = 0.6 if kind_of(file.path) == "build" else 1.0
+    return Delta(kind=kind, what=what[:160], path=file.path, strength=round(strength * weight, 3), causes=causes, eases=eases, side=side or line.tag, number=line.number, text=line.text, old=old, new=new, within=hunk.within)

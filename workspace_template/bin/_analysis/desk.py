@@ -1,0 +1,243 @@
+"""The desk: where the incident, its telemetry and its repositories lie, and what was deployed and changed. It judges nothing.
+
+Everything may be absent, partial or broken: what could not be read stands in `notes`, naming file and line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from _analysis.clock import iso, moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """A version of a service that went live at `at`."""
+
+    at: float
+    service: str
+    version: str = ""
+    commit: str = ""
+    change: str = ""
+    packages: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Something that changed without a deployment, at `at`; `kind` is flag, config, infra or provider_status."""
+
+    at: float
+    kind: str
+    name: str
+    service: str = ""
+    old: str = ""
+    new: str = ""
+    source: str = ""
+
+
+@dataclass(kw_only=True)
+class Desk:
+    """What an analysis starts from. `at` is the alert's time, `text` all that the alert says, `repos` name to folder."""
+
+    root: Path
+    at: float | None = None
+    service: str = ""
+    title: str = ""
+    text: str = ""
+    metric: str = ""
+    request: str = ""
+    kind: str = "alert"
+    deployments: list[Deployment] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    repos: dict[str, Path] = field(default_factory=dict)
+    services: dict[str, tuple[str, str]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def telemetry(self) -> Path:
+        return self.root / "telemetry"
+
+    def shown(self, path: Path) -> str:
+        """A path as the report names it: relative to the desk."""
+        try:
+            return str(path.relative_to(self.root))
+        except ValueError:
+            return str(path)
+
+
+def read(root: str | Path) -> Desk:
+    """The desk at `root`. Never raises on what lies there."""
+    desk = Desk(root=Path(root).absolute())
+    incident = desk.root / "incident"
+    case = _json(desk, incident / "case.json", missing_ok=True)
+    case = case if isinstance(case, dict) else {}
+    trigger = case.get("trigger") if isinstance(case.get("trigger"), dict) else {}
+    alerts = trigger.get("alerts") or _alerts(desk, incident)
+    desk.kind = str(trigger.get("kind") or ("alert" if alerts else "chat"))
+    desk.title = str(trigger.get("title") or _first(alerts, "title", "summary", "name", "alertname"))
+    desk.service = str(trigger.get("service") or _first(alerts, "service"))
+    desk.request = str(trigger.get("request") or "")
+    desk.labels = {str(k): str(v) for k, v in (trigger.get("labels") or {}).items()} if isinstance(trigger.get("labels"), dict) else {}
+    desk.at = moment(trigger.get("at")) or moment(_first(alerts, "starts_at", "startsAt", "fired_at", "timestamp") or None)
+    desk.text = " ".join([desk.title, desk.request, *(_text(alert) for alert in alerts)])
+    desk.metric = _metric(alerts, desk.labels)
+    desk.notes += [str(note) for note in case.get("notes") or ()]
+    _records(desk, case, incident)
+    _repositories(desk, case)
+    return desk
+
+
+def cache(desk: Desk, name: str, files: list[Path], *more: object) -> Path:
+    """Where a scan of these files is kept between commands: it changes its name when they do."""
+    stamp = hashlib.sha256(repr([(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode())
+    stamp.update(repr((str(desk.root), desk.at, more)).encode())
+    source = Path(__file__).parent
+    stamp.update(repr([(p.name, p.stat().st_mtime_ns) for p in sorted(source.glob("*.py"))]).encode())
+    folder = Path(os.environ.get("SRE_ANALYSIS_CACHE") or Path(tempfile.gettempdir()) / f"sre-analysis-{os.getuid()}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / f"{name}-{stamp.hexdigest()[:24]}.json"
+
+
+def service_key(name: str) -> str:
+    """A service's name without the words every service has: orders, orders-svc and OrdersService are one."""
+    words = [w for w in re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()) if w]
+    kept = [w for w in words if w not in ("service", "svc", "server", "app", "api", "prod", "production", "deployment")]
+    key = "".join(kept or words)
+    return re.sub(r"(service|svc)$", "", key) or key
+
+
+def _json(desk: Desk, path: Path, *, missing_ok: bool = False) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8", errors="replace"))
+    except FileNotFoundError:
+        if not missing_ok:
+            desk.notes.append(f"{desk.shown(path)}: does not exist")
+    except json.JSONDecodeError as error:
+        desk.notes.append(f"{desk.shown(path)}:{error.lineno}: not valid JSON: {error.msg}")
+    except OSError as error:
+        desk.notes.append(f"{desk.shown(path)}: cannot be read: {error.strerror}")
+    return None
+
+
+def _alerts(desk: Desk, incident: Path) -> list[dict[str, Any]]:
+    for path in (incident / "alerts.json", incident / "alert.json", desk.root / "alert.json"):
+        if path.exists():
+            found = _json(desk, path)
+            found = found.get("alerts", [found]) if isinstance(found, dict) else found
+            if isinstance(found, list):
+                return [alert for alert in found if isinstance(alert, dict)]
+    return []
+
+
+def _first(alerts: list[dict[str, Any]], *names: str) -> str:
+    for alert in alerts:
+        for part in (alert, alert.get("labels") or {}, alert.get("annotations") or {}):
+            for name in names:
+                if isinstance(part, dict) and part.get(name):
+                    return str(part[name])
+    return ""
+
+
+def _text(value: object) -> str:
+    """All words in an alert, without addresses and fingerprints."""
+    if isinstance(value, dict):
+        skip = ("fingerprint", "links", "generatorURL", "externalURL", "source", "status", "starts_at", "ends_at", "startsAt", "endsAt")
+        return " ".join(_text(v) for k, v in value.items() if k not in skip)
+    if isinstance(value, list):
+        return " ".join(_text(v) for v in value)
+    return value if isinstance(value, str) else ""
+
+
+def _metric(alerts: list[dict[str, Any]], labels: dict[str, str]) -> str:
+    found = _first(alerts, "metric", "metric_name", "__name__") or labels.get("metric", "")
+    if found:
+        return found
+    for alert in alerts:
+        raw = alert.get("raw")
+        if isinstance(raw, dict) and (deeper := _first([raw], "metric", "metric_name", "expr")):
+            return deeper
+    return ""
+
+
+def _records(desk: Desk, case: dict[str, Any], incident: Path) -> None:
+    for row in _rows(desk, case, incident, "deployments"):
+        at = moment(row.get("timestamp"))
+        if at is None:
+            desk.notes.append(f"deployments: no readable timestamp in {str(row)[:80]}")
+            continue
+        packages = tuple(
+            (str(p.get("package")), str(p.get("from_version") or p.get("from") or ""), str(p.get("to_version") or p.get("to") or ""))
+            for p in row.get("package_changes") or ()
+            if isinstance(p, dict) and p.get("package")
+        )
+        desk.deployments.append(
+            Deployment(
+                at=at,
+                service=str(row.get("service") or ""),
+                version=str(row.get("version") or ""),
+                commit=str(row.get("commit") or row.get("commit_sha") or row.get("sha") or ""),
+                change=str(row.get("change") or ""),
+                packages=packages,
+            )
+        )
+    desk.deployments.sort(key=lambda d: d.at)
+    for row in _rows(desk, case, incident, "changes"):
+        at = moment(row.get("timestamp"))
+        if at is None:
+            desk.notes.append(f"changes: no readable timestamp in {str(row)[:80]}")
+            continue
+        desk.changes.append(
+            Change(
+                at=at,
+                kind=str(row.get("kind") or "config"),
+                name=str(row.get("name") or row.get("flag") or ""),
+                service=str(row.get("service") or ""),
+                old=_value(row, "from_value", "from"),
+                new=_value(row, "to_value", "to"),
+                source=str(row.get("source") or ""),
+            )
+        )
+    desk.changes.sort(key=lambda c: c.at)
+
+
+def _value(row: dict[str, Any], *names: str) -> str:
+    for name in names:
+        if row.get(name) is not None:
+            value = row[name]
+            return value if isinstance(value, str) else json.dumps(value)
+    return ""
+
+
+def _rows(desk: Desk, case: dict[str, Any], incident: Path, name: str) -> list[dict[str, Any]]:
+    rows = case.get(name)
+    if not rows:
+        rows = _json(desk, incident / f"{name}.json", missing_ok=True)
+    if rows and not isinstance(rows, list):
+        desk.notes.append(f"incident/{name}.json: expected a list, found {type(rows).__name__}")
+        return []
+    return [row for row in rows or () if isinstance(row, dict)]
+
+
+def _repositories(desk: Desk, case: dict[str, Any]) -> None:
+    folder = desk.root / "repos"
+    if folder.is_dir():
+        desk.repos = {p.name: p for p in sorted(folder.iterdir()) if (p / ".git").exists() or (p / "HEAD").exists()}
+    for row in case.get("repositories") or ():
+        if isinstance(row, dict) and row.get("name") in desk.repos and row.get("service"):
+            desk.services[str(row["service"])] = (str(row["name"]), str(row.get("path") or ""))
+
+
+def describe(desk: Desk) -> str:
+    """One line on what lies here."""
+    return (
+        f"{desk.title or 'no alert'} on {desk.service or 'no named service'} at {iso(desk.at) or 'no known time'}; "
+        f"{len(desk.deployments)} deployments, {len(desk.changes)} other changes, {len(desk.repos)} repositories"
+    )

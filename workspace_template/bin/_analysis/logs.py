@@ -1,0 +1,608 @@
+"""Scans log files once: every line becomes a template with its count over time, and stack frames are kept. It judges nothing.
+
+*.log and *.txt are free text in many time formats, *.ndjson and *.jsonl have one object a line, and telemetry/queries/*.json are
+results of a log connector. A line that cannot be read is counted and named with file and line. More than BUDGET bytes are sampled.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from _analysis import clock
+from _analysis.desk import Desk, cache, service_key
+
+BUDGET = 160_000_000
+BLOCK = 1 << 20
+BUCKET = 15
+DISTINCT = 6_000
+FRAMES = 4_000
+
+NUMBERS = re.compile(r"0x[0-9a-fA-F]+|(?<![A-Za-z])\d[\d.,:_]*|\d+")
+WIDE = re.compile(
+    r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+    r"|\b(?=[0-9a-f]*\d)[0-9a-f]{12,64}\b|\b[\w.+-]+@[\w-]+\.[\w.]+\b|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"
+)
+LEVEL = re.compile(r"\b(FATAL|CRITICAL|PANIC|EMERG|ALERT|ERROR|ERR|SEVERE|WARNING|WARN|NOTICE|INFO|DEBUG|TRACE)\b", re.IGNORECASE)
+KLOG_LEVEL = {"E": "ERROR", "W": "WARN", "F": "FATAL", "I": "INFO"}
+RANK = {"TRACE": 0, "DEBUG": 0, "INFO": 1, "NOTICE": 1, "WARN": 2, "WARNING": 2, "ERROR": 3, "ERR": 3, "SEVERE": 3}
+CONTINUES = re.compile(r"^(?:\s|Traceback |Caused by:|goroutine \d|\.\.\. \d+ more|During handling|The above exception|stack traceback)")
+RAISED = re.compile(r"^([A-Za-z_][\w.$]*(?:Error|Exception|Warning|Exit|Interrupt|Fault|Failure|Timeout|NotFound)\w*)(?::\s?(.*))?$")
+FRAME = (
+    re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)'),
+    re.compile(r"^\s*at (?P<name>[\w.$<>/ \[\]]+?)\s?\((?P<file>[^():]+\.\w+):(?P<line>\d+)(?::\d+)?\)"),
+    re.compile(r"^\s*at (?:async )?(?P<name>)(?P<file>[^():\s]+\.\w+):(?P<line>\d+)"),
+    re.compile(r"^\s*(?P<name>)(?P<file>/?[\w./@-]+\.(?:go|rs|c|cc|cpp|h|rb|py|js|ts|ex|php)):(?P<line>\d+)"),
+)
+TIMES = ("timestamp", "@timestamp", "time", "ts", "datetime", "date", "eventTime", "event_time", "asctime", "t", "timeUnixNano")
+TEXTS = ("msg", "message", "body", "log", "event", "text", "line", "short_message")
+LEVELS = ("level", "severity_text", "severity", "levelname", "lvl", "log.level", "loglevel")
+SERVICES = ("service", "service.name", "service_name", "serviceName", "app", "application", "component", "container", "job", "logger")
+DETAILS = ("error", "err", "exception", "exc_info", "stack", "stacktrace", "stack_trace", "error.message", "exception.message")
+
+
+@dataclass(kw_only=True)
+class Template:
+    """Lines that differ only in their values. `buckets` counts by BUCKET seconds; `place` is the first one: file, byte offset."""
+
+    service: str
+    text: str
+    level: int = 1
+    count: int = 0
+    first: float | None = None
+    last: float | None = None
+    buckets: dict[int, int] = field(default_factory=dict)
+    file: str = ""
+    offset: int = 0
+    sample: str = ""
+    values: dict[str, dict[str, int]] = field(default_factory=dict)
+    merged: int = 1
+
+
+@dataclass(kw_only=True)
+class Frame:
+    """A place in a stack trace, counted."""
+
+    service: str
+    file: str
+    line: int
+    name: str
+    count: int = 0
+    first: float | None = None
+    raised: str = ""
+    depth: int = 0
+
+
+@dataclass(kw_only=True)
+class Scan:
+    """All templates of all files. `spans` is first and last time by service; `notes` what was broken, sampled or shifted."""
+
+    templates: list[Template] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    lines: int = 0
+    size: int = 0
+    read: int = 0
+    start: float | None = None
+    end: float | None = None
+    undated: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def files(desk: Desk) -> list[Path]:
+    """The log files of the desk, compressed ones left out."""
+    found = [p for p in sorted(desk.telemetry.rglob("*")) if p.is_file() and p.suffix in (".log", ".txt", ".ndjson", ".jsonl", ".out", ".err")]
+    queries = desk.telemetry / "queries"
+    return found + [p for p in (sorted(queries.glob("*.json")) if queries.is_dir() else ()) if _is_log_query(p)]
+
+
+def scan(desk: Desk) -> Scan:
+    """The scan of this desk's logs, from the cache where nothing changed."""
+    paths = files(desk)
+    if not paths:
+        return Scan(notes=["there are no log files under telemetry/"])
+    kept = cache(desk, "logs", paths, BUDGET)
+    if kept.exists():
+        return _load(kept)
+    made = _scan(desk, paths)
+    _keep(kept, made)
+    return made
+
+
+def _load(path: Path) -> Scan:
+    data = json.loads(path.read_text("utf-8"))
+    templates = [Template(**{**t, "buckets": {int(k): v for k, v in t["buckets"].items()}}) for t in data.pop("templates")]
+    return Scan(templates=templates, frames=[Frame(**f) for f in data.pop("frames")], **data)
+
+
+def _keep(path: Path, made: Scan) -> None:
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(asdict(made)), "utf-8")
+    partial.replace(path)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of a file that one process reads: bytes from `begin` to `end`; each line in it stands for `weight` lines."""
+
+    path: str
+    shown: str
+    begin: int
+    end: int
+    service: str
+    weight: int
+    shift: float
+    year: int
+
+
+def _scan(desk: Desk, paths: list[Path]) -> Scan:
+    made = Scan(size=sum(p.stat().st_size for p in paths))
+    known = {d.service for d in desk.deployments} | {desk.service} | set(desk.services)
+    parts: list[_Part] = []
+    for path in paths:
+        parts += _plan(desk, path, _service_of(path, known), made)
+    workers = min(len(os.sched_getaffinity(0)), 4) if sum(p.end - p.begin for p in parts) > 8_000_000 else 1
+    partial = _run(parts, workers)
+    merged: dict[tuple[str, str], Template] = {}
+    frames: dict[tuple[str, str, str, int], Frame] = {}
+    broken: dict[str, list[Any]] = {}
+    for templates, found, counts in partial:
+        _join(merged, frames, templates, found)
+        made.lines += counts["lines"]
+        made.undated += counts["undated"]
+        made.read += counts["read"]
+        for file, (number, offset) in counts["broken"].items():
+            known_broken = broken.setdefault(file, [0, offset])
+            known_broken[0] += number
+            known_broken[1] = min(known_broken[1], offset)
+    for file, (number, offset) in sorted(broken.items()):
+        line = line_number(desk.root / file, offset)
+        made.notes.append(f"{file}:{line}: {number} unreadable line{'s' if number > 1 else ''}, this is the first; left out")
+    made.templates = drain(list(merged.values()))
+    made.frames = sorted(frames.values(), key=lambda f: -f.count)[:FRAMES]
+    made.start = min((t.first for t in made.templates if t.first is not None), default=None)
+    made.end = max((t.last for t in made.templates if t.last is not None), default=None)
+    if made.undated:
+        made.notes.append(f"{made.undated} log lines carry no readable time and stand outside every comparison of before and after")
+    return made
+
+
+def _run(parts: list[_Part], workers: int) -> list[Any]:
+    if workers < 2:
+        return [_read(part) for part in parts]
+    try:
+        with multiprocessing.get_context("fork").Pool(workers) as pool:
+            return pool.map(_read, _split(parts, workers), chunksize=1)
+    except OSError:
+        return [_read(part) for part in parts]
+
+
+def _split(parts: list[_Part], workers: int) -> list[_Part]:
+    """Large stretches in pieces, so that the workers end together."""
+    piece = max(4_000_000, sum(p.end - p.begin for p in parts) // (workers * 3))
+    cut: list[_Part] = []
+    for p in parts:
+        for begin in range(p.begin, p.end, piece):
+            cut.append(_Part(p.path, p.shown, begin, min(begin + piece, p.end), p.service, p.weight, p.shift, p.year))
+    return cut
+
+
+def _plan(desk: Desk, path: Path, service: str, made: Scan) -> list[_Part]:
+    """What of a file is read: all of it, or near the alert all and elsewhere every n-th block."""
+    size = path.stat().st_size
+    shown = desk.shown(path)
+    if size == 0:
+        made.notes.append(f"{shown}: empty")
+        return []
+    year = int(clock.iso(desk.at)[:4]) if desk.at else 0
+    shift = _shift(desk, path, year, made)
+    share = int(BUDGET * size / made.size) if made.size > BUDGET else size
+    if share >= size:
+        return [_Part(str(path), shown, 0, size, service, 1, shift, year)]
+    low, high = _around(path, desk.at, shift, year, size)
+    dense = min(high - low, share * 2 // 3)
+    low = max(low, high - dense)
+    stride = max(2, (size - dense) // max(share - dense, 1))
+    parts = [_Part(str(path), shown, low, high, service, 1, shift, year)] if dense else []
+    for n, begin in enumerate(range(0, size, BLOCK)):
+        end = min(begin + BLOCK, size)
+        if n % stride == 0 and (end <= low or begin >= high):
+            parts.append(_Part(str(path), shown, begin, end, service, stride, shift, year))
+    made.notes.append(
+        f"{shown}: {size / 1e6:.0f} MB, sampled: {dense / 1e6:.0f} MB up to the alert whole, elsewhere every {stride}. block of 1 MB"
+    )
+    return parts
+
+
+def _around(path: Path, at: float | None, shift: float, year: int, size: int) -> tuple[int, int]:
+    """Byte offsets between which the lines from 90 min before to 15 min after the alert lie, where the file is in order."""
+    if at is None:
+        return size, size
+    with path.open("rb") as file:
+        return _bisect(file, at - 5400, shift, year, size), _bisect(file, at + 900, shift, year, size)
+
+
+def _bisect(file: Any, moment: float, shift: float, year: int, size: int) -> int:
+    low, high = 0, size
+    while high - low > BLOCK:
+        middle = (low + high) // 2
+        file.seek(middle)
+        file.readline()
+        found = None
+        for _ in range(200):
+            line = file.readline()
+            if not line or (found := _time_in(line, year)) is not None:
+                break
+        if found is not None and found + shift < moment:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _time_in(line: bytes, year: int) -> float | None:
+    found = clock.find(line[:400].decode("utf-8", "replace"), None, year)
+    return found[0] if found else None
+
+
+def _shift(desk: Desk, path: Path, year: int, made: Scan) -> float:
+    """Seconds to add to a file whose times carry no zone and lie whole half hours away from the alert."""
+    if desk.at is None:
+        return 0.0
+    with path.open("rb") as file:
+        head = file.read(4096).decode("utf-8", "replace")
+        file.seek(max(0, path.stat().st_size - 16384))
+        tail = file.read().decode("utf-8", "replace")
+    first, last = _dated(head.splitlines(), year), _dated(tail.splitlines()[::-1], year)
+    if first is None or last is None or not first[1] or first[0] - 60 <= desk.at <= last[0] + 1800:
+        if last is None or not last[1] or first is None or last[0] - desk.at < 2700 or first[0] < desk.at - 5400:
+            return 0.0
+    steps = round((desk.at - last[0]) / 1800)
+    if steps == 0 or abs(steps) > 28 or abs(desk.at - (last[0] + steps * 1800)) > 1200:
+        return 0.0
+    made.notes.append(f"{desk.shown(path)}: its times carry no zone and were shifted by {steps / 2:+g} h to meet the alert")
+    return steps * 1800.0
+
+
+def _dated(lines: list[str], year: int) -> tuple[float, bool] | None:
+    for line in lines:
+        found = clock.find(line, None, year)
+        if found:
+            return found[0], found[1]
+    return None
+
+
+def _service_of(path: Path, known: set[str]) -> str:
+    """The service a file's name speaks of."""
+    stem = re.sub(r"[-_.]?\d{4}[-_]?\d\d[-_]?\d\d.*$|\.\d+$", "", path.stem)
+    for name in sorted(known, key=len, reverse=True):
+        if name and service_key(name) == service_key(stem):
+            return name
+    folder = path.parent.name
+    if stem in ("logs", "log", "app", "out", "stdout", "stderr", "output", "error", "access") and folder not in ("logs", "telemetry"):
+        return folder
+    return "" if stem in ("logs", "log", "all", "combined") else stem
+
+
+def _is_log_query(path: Path) -> bool:
+    """Whether a query's result holds log lines: it has a column of texts, and none of numbers named value."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            head = file.read(65536)
+    except OSError:
+        return False
+    columns = re.search(r'"columns"\s*:\s*\[([^\]]*)\]', head)
+    names = {c.strip(' "').lower() for c in columns[1].split(",")} if columns else set()
+    return bool(names & {*TEXTS, "content", "raw"}) and "value" not in names
+
+
+def _read(part: _Part) -> tuple[list[Template], list[Frame], dict[str, Any]]:
+    reader = _Reader(part)
+    if part.path.endswith(".json"):
+        reader.query()
+    else:
+        reader.lines()
+    counts = {"lines": reader.number, "undated": reader.undated, "read": part.end - part.begin, "broken": reader.broken}
+    return list(reader.templates.values()), list(reader.frames.values()), counts
+
+
+class _Reader:
+    """Reads one part of one file."""
+
+    def __init__(self, part: _Part) -> None:
+        self.part = part
+        self.templates: dict[tuple[str, str], Template] = {}
+        self.frames: dict[tuple[str, str, str, int], Frame] = {}
+        self.number = self.undated = 0
+        self.broken: dict[str, tuple[int, int]] = {}
+        self.when: float | None = None
+        self.hint: re.Pattern[str] | None = None
+        self.stack: list[tuple[str, int, str]] = []
+        self.service = part.service
+        self.dated = False
+
+    def lines(self) -> None:
+        structured = self.part.path.endswith((".ndjson", ".jsonl"))
+        for offset, raw in self._raw():
+            self.number += 1
+            text = raw.decode("utf-8", "replace").rstrip("\r\n")
+            if not text.strip():
+                continue
+            if text[0] == "{":
+                self._object(text, offset)
+            elif structured:
+                self._bad(offset)
+            else:
+                self._text(text, offset)
+        self._raise("")
+
+    def _raw(self) -> Iterator[tuple[int, bytes]]:
+        with open(self.part.path, "rb") as file:
+            file.seek(self.part.begin)
+            offset = self.part.begin
+            if offset:
+                file.seek(offset - 1)
+                offset += len(file.readline()) - 1
+            while offset < self.part.end:
+                line = file.readline(1_000_000)
+                if not line:
+                    return
+                yield offset, line
+                offset += len(line)
+
+    def query(self) -> None:
+        """Rows of a log query: the file is one JSON object with columns and rows."""
+        try:
+            data = json.loads(Path(self.part.path).read_text("utf-8", errors="replace"))
+            columns, rows = data["columns"], data["rows"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            self._bad(0)
+            return
+        for row in rows:
+            self.number += 1
+            if isinstance(row, list) and len(row) == len(columns):
+                self._record(dict(zip(columns, row, strict=True)), json.dumps(row), 0)
+
+    def _bad(self, offset: int) -> None:
+        number, first = self.broken.get(self.part.shown, (0, offset))
+        self.broken[self.part.shown] = (number + 1, min(first, offset))
+
+    def _object(self, text: str, offset: int) -> None:
+        try:
+            record = json.loads(text)
+        except ValueError:
+            self._bad(offset)
+            return
+        if isinstance(record, dict):
+            self._record(record, text, offset)
+        else:
+            self._bad(offset)
+
+    def _record(self, record: dict[str, Any], text: str, offset: int) -> None:
+        message = _pick(record, TEXTS)
+        if isinstance(message, dict):
+            record = {**record, **message}
+            message = _pick(message, TEXTS)
+        inner = record.get("line") or record.get("log") if message is None else None
+        message = str(message if message is not None else inner if inner is not None else text)
+        self.when = self._moment(_pick(record, TIMES))
+        service = _pick(record, SERVICES) or _nested(record) or self.part.service
+        level = _rank(str(_pick(record, LEVELS) or ""), message)
+        for name in DETAILS:
+            detail = record.get(name)
+            if isinstance(detail, dict):
+                detail = " ".join(str(v) for v in detail.values())
+            if detail and isinstance(detail, str):
+                self._frames_of(detail, str(service))
+                message += " | " + detail.splitlines()[-1][:300] if detail.strip() else ""
+        self._count(str(service), message, level, offset, text, record)
+
+    def _moment(self, value: Any) -> float | None:
+        if isinstance(value, str):
+            found = clock.find(value, self.hint, self.part.year)
+            if not found:
+                return None
+            self.hint = found[2]
+            return found[0] + (self.part.shift if found[1] else 0.0)
+        return clock.moment(value)
+
+    def _text(self, text: str, offset: int) -> None:
+        found = None if CONTINUES.match(text) and self.when is not None else clock.find(text[:120], self.hint, self.part.year)
+        if found is None:
+            raised = RAISED.match(text)
+            if raised and self.stack:
+                self._raise(text)
+            elif CONTINUES.match(text) or self._frame(text):
+                self._frame_add(text)
+                return
+            self._count(self.service, text, _rank("", text), offset, text, {})
+            return
+        self._raise("")
+        seconds, naive, self.hint, begin, end = found
+        self.when = seconds + (self.part.shift if naive else 0.0)
+        rest = (text[:begin] + " " + text[end:]) if begin else text[end:]
+        level = KLOG_LEVEL.get(text[0], "") if self.hint is clock.KLOG else ""
+        rest = rest.strip(" \t[]|,-:")
+        self.service = self.part.service
+        self._count(self.service, rest, _rank(level, rest), offset, text, {})
+
+    def _frame(self, text: str) -> bool:
+        return any(form.search(text) for form in FRAME)
+
+    def _frame_add(self, text: str) -> None:
+        for form in FRAME:
+            match = form.search(text)
+            if match:
+                self.stack.append((match["file"], int(match["line"]), match["name"].strip()))
+                return
+
+    def _frames_of(self, text: str, service: str) -> None:
+        if "\n" not in text and 'File "' not in text:
+            return
+        for line in text.splitlines():
+            self._frame_add(line)
+        self._raise(text.strip().splitlines()[-1] if text.strip() else "", service)
+
+    def _raise(self, raised: str, service: str = "") -> None:
+        """The stack that was read belongs to the line before it, or to the exception named after it."""
+        for depth, (file, line, name) in enumerate(reversed(self.stack[-40:])):
+            key = (service or self.service, file, name, line)
+            frame = self.frames.get(key)
+            if frame is None:
+                if len(self.frames) > FRAMES:
+                    break
+                frame = self.frames[key] = Frame(service=key[0], file=file, line=line, name=name, first=self.when, depth=depth)
+            frame.count += self.part.weight
+            frame.depth = min(frame.depth, depth)
+            frame.raised = frame.raised or raised[:200]
+        self.stack.clear()
+
+    def _count(self, service: str, message: str, level: int, offset: int, sample: str, record: dict[str, Any]) -> None:
+        text = mask(message[:600])
+        key = (service, text)
+        template = self.templates.get(key)
+        if template is None:
+            if len(self.templates) >= DISTINCT:
+                key = (service, "<other lines, too different from each other to keep>")
+                template = self.templates.get(key)
+            if template is None:
+                template = Template(service=service, text=key[1], level=level, file=self.part.shown, offset=offset, sample=sample[:1200])
+                self.templates[key] = template
+        template.count += self.part.weight
+        if level > template.level:
+            template.level = level
+        self._when(template, offset, sample)
+        if template.count <= 400 and level >= 2:
+            _values(template, message)
+
+    def _when(self, template: Template, offset: int, sample: str) -> None:
+        when = self.when
+        if when is None:
+            self.undated += 1
+            return
+        bucket = int(when // BUCKET)
+        template.buckets[bucket] = template.buckets.get(bucket, 0) + self.part.weight
+        if template.first is None or when < template.first:
+            template.first = when
+        if template.last is None or when > template.last:
+            template.last = when
+
+
+def mask(message: str) -> str:
+    """A line without its values."""
+    if "-" in message or "@" in message or len(message) > 11:
+        message = WIDE.sub("<*>", message)
+    return NUMBERS.sub("<*>", message).strip()
+
+
+def _values(template: Template, message: str) -> None:
+    """What the named values of a failing line are: key=value and key: value, a few distinct ones of each."""
+    for name, value in re.findall(r"([A-Za-z_][\w.-]{1,30})[=:]\s?[\"']?([^\s,;\"')\]]{1,60})", message)[:12]:
+        seen = template.values.setdefault(name, {})
+        if value in seen or len(seen) < 12:
+            seen[value] = seen.get(value, 0) + 1
+
+
+def _pick(record: dict[str, Any], names: tuple[str, ...]) -> Any:
+    for name in names:
+        value = record.get(name)
+        if value is not None and value != "":
+            return value
+    return None
+
+
+def _nested(record: dict[str, Any]) -> str:
+    for outer in ("labels", "resource", "kubernetes", "attributes", "fields"):
+        inner = record.get(outer)
+        if isinstance(inner, dict):
+            found = _pick(inner, (*SERVICES, "container_name", "pod")) or (
+                _nested(inner) if isinstance(inner.get("attributes"), dict) else ""
+            )
+            if isinstance(found, str) and found:
+                return found
+    return ""
+
+
+def _rank(level: str, message: str) -> int:
+    name = level.upper()
+    if not name:
+        match = LEVEL.search(message, 0, 80)
+        name = match[1].upper() if match else ""
+        if not name:
+            return 3 if RAISED.match(message) or message.startswith("panic:") else 1
+    if name.isdigit():
+        return 3 if int(name) >= 40 or int(name) in (17, 18, 19, 20) else 2 if int(name) >= 30 else 1
+    return RANK.get(name, 4 if name in ("FATAL", "CRITICAL", "PANIC", "EMERG", "ALERT") else 1)
+
+
+def _join(
+    merged: dict[tuple[str, str], Template], frames: dict[tuple[str, str, str, int], Frame], templates: list[Template], found: list[Frame]
+) -> None:
+    for template in templates:
+        key = (template.service, template.text)
+        if key in merged:
+            _absorb(merged[key], template)
+        else:
+            merged[key] = template
+    for frame in found:
+        key4 = (frame.service, frame.file, frame.name, frame.line)
+        if key4 in frames:
+            frames[key4].count += frame.count
+        else:
+            frames[key4] = frame
+
+
+def _absorb(into: Template, other: Template) -> None:
+    into.count += other.count
+    into.level = max(into.level, other.level)
+    for bucket, number in other.buckets.items():
+        into.buckets[bucket] = into.buckets.get(bucket, 0) + number
+    if other.first is not None and (into.first is None or other.first < into.first):
+        into.first, into.file, into.offset, into.sample = other.first, other.file, other.offset, other.sample
+    if other.last is not None and (into.last is None or other.last > into.last):
+        into.last = other.last
+    for name, values in other.values.items():
+        seen = into.values.setdefault(name, {})
+        for value, number in values.items():
+            if value in seen or len(seen) < 12:
+                seen[value] = seen.get(value, 0) + number
+
+
+def drain(templates: list[Template]) -> list[Template]:
+    """Joins templates that agree in length and most words (Drain, He et al. 2017): the words that differ become <*>."""
+    groups: dict[tuple[str, int, str], list[tuple[list[str], Template]]] = {}
+    for template in sorted(templates, key=lambda t: (-t.count, t.service, t.text)):
+        words = template.text.split()
+        group = groups.setdefault((template.service, len(words), words[0] if words and "<*>" not in words[0] else ""), [])
+        for known, into in group[:60]:
+            same = sum(a == b for a, b in zip(known, words, strict=True))
+            if len(words) >= 4 and same >= 0.7 * len(words) and abs(into.level - template.level) < 2:
+                known[:] = [a if a == b else "<*>" for a, b in zip(known, words, strict=True)]
+                into.text = " ".join(known)
+                into.merged += 1
+                _absorb(into, template)
+                break
+        else:
+            group.append((words, template))
+    return sorted((t for group in groups.values() for _, t in group), key=lambda t: (-t.count, t.service, t.text))
+
+
+def line_number(path: Path, offset: int) -> int:
+    """The line, from 1, in which a byte lies."""
+    number = 1
+    try:
+        with path.open("rb") as file:
+            while offset > 0:
+                block = file.read(min(offset, BLOCK))
+                if not block:
+                    break
+                number += block.count(b"\n")
+                offset -= len(block)
+    except OSError:
+        return 0
+    return number

@@ -1,0 +1,200 @@
+"""Puts together what is wrong: anomalies of logs, metrics and spans with their onsets, the services and words they speak of.
+
+An onset is where the data changes, never the alert's time. It names no cause.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from _analysis import logs, metrics, traces, words
+from _analysis.desk import Desk, service_key
+
+VOLUME = re.compile(r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|ingest|lines|jobs|orders|sessions|users)(_|\b).*(per|rate|total|count|sec|min)|rps|qps|throughput|requests?_total")
+
+
+@dataclass(kw_only=True)
+class Anomaly:
+    """Something that began at `onset`. `weight` 0 to 2 is how much it stands out; `level` 3 and more is an error."""
+
+    kind: str
+    service: str
+    text: str
+    onset: float
+    weight: float
+    level: int = 2
+    fresh: bool = False
+    up: bool = True
+    count: int = 0
+    file: str = ""
+    offset: int = 0
+    quote: str = ""
+    detail: str = ""
+    values: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Symptoms:
+    """All that is wrong. `services` and `facets` have weights 0 to 1, `words` any; `onset` is where most of it begins."""
+
+    anomalies: list[Anomaly] = field(default_factory=list)
+    services: dict[str, float] = field(default_factory=dict)
+    facets: dict[str, float] = field(default_factory=dict)
+    words: Counter[str] = field(default_factory=Counter)
+    frames: list[logs.Frame] = field(default_factory=list)
+    calls: dict[str, set[str]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    onset: float | None = None
+    shifts: list[metrics.Shift] = field(default_factory=list)
+    series: int = 0
+    spans: traces.Summary = field(default_factory=traces.Summary)
+    scan: logs.Scan = field(default_factory=logs.Scan)
+    notes: list[str] = field(default_factory=list)
+
+
+def gather(desk: Desk) -> Symptoms:
+    """The symptoms of this desk's incident."""
+    made = Symptoms()
+    made.scan = logs.scan(desk)
+    made.shifts, notes, made.series = metrics.shifts(desk)
+    made.spans = traces.summary(desk)
+    made.notes = [*made.scan.notes, *notes, *made.spans.notes]
+    made.anomalies = [*_of_logs(made.scan, desk), *_of_metrics(made.shifts, desk), *_of_spans(made.spans)]
+    made.anomalies.sort(key=lambda a: (-a.weight, a.onset, a.text))
+    made.onset = onset(made.anomalies) or desk.at
+    _services(made, desk)
+    _words(made, desk)
+    made.frames = [f for f in made.scan.frames if f.first is None or made.onset is None or f.first >= made.onset - 900]
+    return made
+
+
+def _of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
+    if scan.start is None or scan.end is None:
+        return []
+    end = min(scan.end, desk.at + 1200) if desk.at else scan.end
+    known = scan.start + 0.2 * max(end - scan.start, 0.0)
+    found = []
+    for template in scan.templates:
+        if template.first is None or template.first > end or template.text.startswith("<other lines"):
+            continue
+        quiet = template.level < 2
+        fresh = template.first > known
+        size = min(1.0, math.log2(1 + template.count) / 4)
+        if fresh:
+            weight = (1.5 if template.level >= 3 else 1.2 if template.level == 2 else 0.45) * size
+            if quiet and (template.count < 3 or re.search(r"(?i)\b(start(ing|ed)?|boot|listening|ready|deploy|version|shutdown|stopping)\b", template.text)):
+                weight = 0.05
+            when = template.first
+            up = True
+        else:
+            shift = _rise(template, scan.start, end)
+            if shift is None:
+                continue
+            up, when = shift.up, shift.onset
+            weight = (0.9 if template.level >= 2 else 0.4) * min(1.0, shift.score / 10) * shift.explained
+            weight *= 1.0 if up else 0.4
+        if weight > 0.04:
+            found.append(
+                Anomaly(kind="log", service=template.service, text=template.text[:400], onset=when, weight=round(weight, 3), level=template.level, fresh=fresh, up=up, count=template.count, file=template.file, offset=template.offset, quote=template.sample, values=template.values)
+            )
+    return found
+
+
+def _rise(template: logs.Template, start: float, end: float) -> metrics.Shift | None:
+    """The change in how often a template is written."""
+    width = max(60.0, (end - start) / 240)
+    if template.count < 8:
+        return None
+    counts: Counter[int] = Counter()
+    for bucket, number in template.buckets.items():
+        counts[int((bucket * logs.BUCKET - start) // width)] += number
+    last = int((end - start) // width)
+    points = [(start + i * width, float(counts.get(i, 0))) for i in range(last)]
+    return metrics.shift_of(metrics.Series(service="", metric="", points=points), None)
+
+
+def _of_metrics(shifts: list[metrics.Shift], desk: Desk) -> list[Anomaly]:
+    found = []
+    for shift in shifts[:400]:
+        if shift.crossing is not None:
+            continue
+        weight = min(shift.score, 20.0) / 20 * shift.explained
+        if desk.metric and shift.metric and shift.metric in desk.metric:
+            weight += 0.5
+        elif service_key(shift.service) == service_key(desk.service or "?"):
+            weight += 0.2 * weight
+        text = f"{shift.metric} {'rises' if shift.up else 'falls'}"
+        detail = f"{shift.before:.4g} -> {shift.after:.4g} ({shift.shape}, score {shift.score:g})"
+        found.append(Anomaly(kind="metric", service=shift.service, text=text, onset=shift.onset, weight=round(weight, 3), level=2, up=shift.up, file=shift.file, detail=detail, quote=shift.labels))
+    return found
+
+
+def _of_spans(spans: traces.Summary) -> list[Anomaly]:
+    found = []
+    for service, name, what, count, span in spans.guilty[:40]:
+        if span.start is not None:
+            found.append(Anomaly(kind="span", service=service, text=f"{name}: {what}", onset=span.start, weight=round(0.5 * min(1.0, math.log2(1 + count) / 2), 3), level=3 if span.failed else 2, fresh=True, count=count, file=span.file, quote=span.error or span.name, detail=span.peer))
+    return found
+
+
+def onset(anomalies: list[Anomaly]) -> float | None:
+    """Where it begins: the earliest moment that begins a tenth of the strong anomalies' weight, so that one stray does not decide."""
+    strong = sorted(((a.onset, a.weight) for a in anomalies if a.weight >= 0.3 and a.kind != "span"))
+    strong = strong or sorted((a.onset, a.weight) for a in anomalies)
+    total = sum(w for _, w in strong)
+    reached = 0.0
+    for when, weight in strong:
+        reached += weight
+        if reached >= 0.12 * total:
+            return when
+    return None
+
+
+def _services(made: Symptoms, desk: Desk) -> None:
+    weights: Counter[str] = Counter()
+    names = {d.service for d in desk.deployments} | {a.service for a in made.anomalies} | {desk.service} | set(made.spans.by_service)
+    names |= {t.service for t in made.scan.templates}
+    made.names = {service_key(name): name for name in sorted(names) if name}
+    for anomaly in made.anomalies:
+        weights[service_key(anomaly.service)] += anomaly.weight
+    if desk.service:
+        weights[service_key(desk.service)] += 1.0
+    weights.pop("", None)
+    top = max(weights.values(), default=1.0)
+    made.services = {name: round(weight / top, 3) for name, weight in weights.most_common()}
+    made.calls = defaultdict(set, {caller: set(callees) for caller, callees in made.spans.calls.items()})
+    for anomaly in made.anomalies:
+        if anomaly.kind == "log" and anomaly.level >= 2:
+            text = anomaly.quote.lower()
+            for name in made.names.values():
+                if name and name != anomaly.service and len(name) > 3 and name.lower() in text:
+                    made.calls[anomaly.service].add(name)
+
+
+def _words(made: Symptoms, desk: Desk) -> None:
+    facets: dict[str, float] = defaultdict(float)
+
+    def tell(text: str, weight: float) -> None:
+        for facet in words.facets(text):
+            facets[facet] += weight
+        for word in set(words.words(text)):
+            made.words[word] += weight
+
+    tell(f"{desk.text} {desk.metric}"[:4000], 1.0)
+    for anomaly in [a for a in made.anomalies if a.up or a.kind == "metric"][:60]:
+        text = anomaly.text if anomaly.kind != "log" else re.sub(r"<\*>", " ", anomaly.text)
+        tell(text, anomaly.weight * (1.0 if anomaly.level >= 2 else 0.6))
+    for caller, callee, most, _ in made.spans.fan[:5]:
+        tell(f"query volume requests_per calls_total {caller} {callee}", min(1.0, most / 20))
+    if made.spans.words:
+        for word, number in Counter(words.words(made.spans.words)).items():
+            made.words[word] += min(0.6, 0.1 * number)
+    for frame in made.scan.frames[:40]:
+        tell(f"{frame.raised}", 0.3)
+        for word in words.words(f"{frame.name} {frame.file.rsplit('/', 1)[-1]}"):
+            made.words[word] += 0.3
+    top = max(facets.values(), default=1.0)
+    made.facets = {name: round(min(1.0, (weight / top) ** 0.5), 3) for name, weight in sorted(facets.items(), key=lambda f: -f[1])}

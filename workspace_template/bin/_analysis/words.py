@@ -1,0 +1,103 @@
+"""The vocabulary: how text becomes words, and which words speak of which kind of trouble. General to the field, of no one system."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+PIECE = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
+NAME = re.compile(r"[A-Za-z_$][\w$]*")
+
+COMMON = frozenset(
+    "the a an and or of to in on at by for from with without is are was were be been has have had not no yes as it its this that then than if else"
+    " when while do does did done will would can could should may might must func function def return returns var let const type struct class"
+    " public private static final void int string str bool float import package module self new err error errors ctx context nil null none true"
+    " false get set log info warn debug level msg message service svc time data value values name key id args kwargs result res req request"
+    " response resp item items list map test tests code api http server client app main init call called calls fmt utils util common base"
+    " file line python go java js ts src lib pkg internal usr local site packages io net com org".split()
+)
+
+FACETS: dict[str, str] = {
+    "timeout": r"deadline|time[d]?[ _-]?out|timed out|context cancel|cancelled|canceled|abandon",
+    "nil": r"nil pointer|null ?pointer|nonetype|null reference|undefined is not|cannot read propert|is not a function|segfault|segmentation|invalid memory address",
+    "missing": r"not found|missing|no such|unknown|unregistered|undefined|keyerror|not registered|does not exist|unresolved|attributeerror|importerror|modulenotfound|no attribute",
+    "retry": r"retr(?:y|ies)|attempt|exhausted|backoff|budget",
+    "pool": r"\bpool|connections?\b|too many (?:clients|connections)|acquire|checkout timeout|max_conn",
+    "throttle": r"throttl|rate.?limit|\b429\b|quota|throughput|slow ?down|capacity",
+    "disk": r"no space|disk|read-only file|enospc|volume|inode|filesystem",
+    "memory": r"\boom|out of memory|heap|memory|\brss\b|leak|\bgc\b|garbage|allocat|resident|objects",
+    "cpu": r"\bcpu|load average|spin|saturat|busy",
+    "latency": r"latency|duration|p9\d|p50|slow|response time|elapsed|seconds_(?:sum|bucket)|took",
+    "cache": r"cache|hit.?ratio|hit.?rate|\bmiss(?:es)?\b|evict",
+    "query": r"query|queries|select |rows|statement|\bsql\b|\bdb_|database|full scan|index|per_request",
+    "volume": r"requests?_per|per_sec|_rps|\bqps\b|\brps\b|throughput|per_minute|per_min|count_per|calls?_total|capacity|requests_total|lps|bytes_out|egress",
+    "auth": r"unauthori[sz]ed|forbidden|\b401\b|\b403\b|permission|access denied|token|credential|signature|login",
+    "tls": r"certificate|x509|\btls\b|ssl|handshake",
+    "parse": r"unmarshal|marshal|decode|encod|parse|invalid|schema|malformed|unexpected (?:token|type|field|key)|validation|out of range|typeerror|valueerror|cast|convert|format",
+    "lock": r"deadlock|lock wait|\block|contention|mutex|serializ|blocked",
+    "dns": r"no such host|name resolution|nxdomain|resolve|dns|connection refused|unreachable|no route",
+    "queue": r"\blag\b|backlog|queue|oldest|redeliver|offset|pending|stale|behind",
+    "crash": r"panic|crash|restart|killed|exit(?:ed)?\b|fatal|abort|unhandled|uptime",
+    "logging": r"log_|log volume|lines|lps|verbose|processing record|\bdebug\b",
+    "bounds": r"index out of|out of bounds|overflow|underflow|negative|divi(?:de|sion) by zero|range",
+    "wrong": r"mismatch|incorrect|wrong|inconsisten|duplicate|discrepan|unbalanced|total|amount|drift",
+    "payload": r"too large|413|body|payload|max.?size|entity",
+    "upstream": r"upstream|502|503|504|bad gateway|unavailable|downstream",
+    "error": r"error|fail|5xx|\b500\b|exception",
+    "recursion": r"recursion|stack overflow|maximum depth",
+}
+PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in FACETS.items()}
+
+RISE_FALL: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("timeout deadline wait budget", ("latency", "pool", "queue"), ("timeout", "retry", "upstream")),
+    ("ttl expiry expire expires expiration maxage lifetime", ("memory", "queue", "wrong", "disk"), ("cache", "query", "volume", "cpu", "auth")),
+    ("retry retries attempts tries", ("volume", "throttle", "latency"), ("retry", "timeout", "crash")),
+    ("backoff delay sleep interval period jitter frequency cooldown debounce", ("latency", "queue"), ("volume", "cpu", "throttle", "query")),
+    ("pool conns connections conn idle", ("memory", "pool"), ("pool", "latency", "timeout")),
+    ("threads workers concurrency parallelism parallel processes replicas shards partitions executors", ("memory", "cpu", "throttle", "pool", "lock"), ("queue", "latency", "pool", "timeout")),
+    ("batch chunk bulk prefetch", ("memory", "timeout", "latency", "payload"), ("volume", "throttle", "latency", "query")),
+    ("memory heap mem xmx ram", (), ("memory", "crash")),
+    ("cpu cores millicores", (), ("cpu", "latency", "throttle")),
+    ("sample sampling verbosity level verbose debug trace", ("logging", "disk", "volume", "cpu"), ()),
+    ("limit max maximum size capacity buffer quota depth length page top", ("memory", "latency", "query", "disk", "payload"), ("throttle", "queue", "payload", "bounds", "pool", "missing")),
+    ("threshold tolerance ratio rate weight factor", ("wrong", "throttle", "error"), ("wrong", "throttle", "error")),
+)
+
+
+@lru_cache(maxsize=200_000)
+def pieces(name: str) -> tuple[str, ...]:
+    """The words within an identifier, in lower case: DefaultTTL is default, ttl."""
+    return tuple(p.lower() for p in PIECE.findall(name))
+
+
+def words(text: str) -> list[str]:
+    """Words of a text: identifiers whole (in lower case) and in pieces, without common ones."""
+    found = []
+    for name in NAME.findall(text):
+        whole = name.lower()
+        parts = pieces(name)
+        if len(parts) > 1 and len(whole) > 5:
+            found.append(whole)
+        found += [_stem(p) for p in parts if len(p) > 1 and p not in COMMON and not p.isdigit()]
+    return found
+
+
+def _stem(word: str) -> str:
+    for end in ("ies", "ing", "ed", "es", "s"):
+        if word.endswith(end) and len(word) - len(end) >= 4:
+            return word[: -len(end)] + ("y" if end == "ies" else "")
+    return word
+
+
+def facets(text: str) -> set[str]:
+    """The kinds of trouble that a text speaks of."""
+    return {name for name, pattern in PATTERNS.items() if pattern.search(text)}
+
+
+def effect(name: str, rises: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a setting of this name causes when it rises (or falls), and what the opposite would."""
+    parts = {_stem(p) for p in pieces(name)} | set(pieces(name))
+    for keys, up, down in RISE_FALL:
+        if parts & set(keys.split()):
+            return (up, down) if rises else (down, up)
+    return (), ()
