@@ -15,7 +15,7 @@ from agent.core.finish import Finish
 from agent.core.hook import Hook, Note
 from agent.core.message import Message, Reply, Text, ToolCall, ToolResult, user
 from agent.core.model import Conversation
-from agent.core.replay import append, count, replay
+from agent.core.replay import INTERRUPTED, Replayed, answers, append, count, replay
 
 NO_CALL = "Nothing was called. Go on investigating, or call `report` if you are done."
 
@@ -24,9 +24,9 @@ async def run(context: Context, hooks: Sequence[Hook], first: str = "") -> Any:
     """Runs to the end and returns what finished it: a tool's Finish result, or the text of a reply that called nothing where
     there is no `report` tool. Raises what a hook or the model raises; everything up to there is in the journal.
     """
-    conversation, finished = await replay(context)
-    if not context.messages:
-        conversation = await _open(context, hooks, first)
+    begun = await replay(context)
+    conversation = begun.conversation if context.messages else await _open(context, hooks, first)
+    finished = await _complete(context, hooks, begun)
     while True:
         for finish in finished:
             objection = await _objection(context, hooks, finish.result)
@@ -46,6 +46,22 @@ async def run(context: Context, hooks: Sequence[Hook], first: str = "") -> Any:
             finished = [Finish(reply.message.text)]
         elif not reply.message.calls:
             await _tell(context, hooks, conversation, Note(text=NO_CALL), by="loop")
+
+
+async def _complete(context: Context, hooks: Sequence[Hook], begun: Replayed) -> list[Finish]:
+    """Answers the calls that were cut off: what may be repeated runs again, the rest is told so. Returns the endings reached."""
+    finished = begun.finished
+    for call in begun.calls:
+        if call.id in begun.results:
+            continue
+        if call.name in context.tools and context.tools[call.name].repeatable:
+            begun.results[call.id], finish = await _call(context, hooks, call)
+            finished += [finish] if finish else []
+        else:
+            begun.results[call.id] = ToolResult(call_id=call.id, content=INTERRUPTED, is_error=True)
+            await context.journal.append("result", {"result": begun.results[call.id].model_dump(), "finish": None})
+    append(context, begun.conversation, answers(begun.calls, begun.results))
+    return finished
 
 
 async def _call(context: Context, hooks: Sequence[Hook], call: ToolCall) -> tuple[ToolResult, Finish | None]:

@@ -1,8 +1,9 @@
-"""Rebuilds a run from its journal. It calls no model and no tool: what was cut off is answered with a fixed text."""
+"""Rebuilds a run from its journal. It calls no model and no tool: calls that were cut off are left to the loop."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from agent.core.context import Context
 from agent.core.finish import Finish
@@ -11,6 +12,20 @@ from agent.core.message import Message, Reply, ToolCall, ToolResult
 from agent.core.model import Conversation, Head
 
 INTERRUPTED = "Interrupted: the process stopped while this ran. It may or may not have happened; check before you repeat it."
+
+
+@dataclass(kw_only=True)
+class Replayed:
+    """Where a run stood.
+
+    calls: the last reply's, if their answers are not all in the conversation yet; results: those there are, by call.
+    finished: endings that were reached but not judged.
+    """
+
+    conversation: Conversation
+    calls: Sequence[ToolCall] = ()
+    results: dict[str, ToolResult] = field(default_factory=dict)
+    finished: list[Finish] = field(default_factory=list)
 
 
 def append(context: Context, conversation: Conversation, message: Message) -> None:
@@ -28,33 +43,25 @@ def count(context: Context, reply: Reply, cost: float | None) -> None:
     context.spent += cost or 0.0
 
 
-async def replay(context: Context) -> tuple[Conversation, list[Finish]]:
-    """The conversation as the journal has it, and the endings that were reached but not yet judged."""
-    conversation = context.model.open(context.head)
-    calls: Sequence[ToolCall] = ()
-    results: dict[str, ToolResult] = {}
-    finished: list[Finish] = []
+async def replay(context: Context) -> Replayed:
+    """The run as the journal has it."""
+    run = Replayed(conversation=context.model.open(context.head))
     for entry in await context.journal.entries():
         if entry.kind in ("head", "message", "reply"):
-            append(context, conversation, _answers(calls, results))
-            calls, results, finished = (), {}, []
+            append(context, run.conversation, answers(run.calls, run.results))
+            run.calls, run.results, run.finished = (), {}, []
         if entry.kind == "head":
-            conversation = _head(context, entry)
+            run.conversation = _head(context, entry)
         elif entry.kind == "message":
-            _message(context, conversation, entry)
+            _message(context, run.conversation, entry)
         elif entry.kind == "reply":
-            calls = _reply(context, conversation, entry)
+            run.calls = _reply(context, run.conversation, entry)
         elif entry.kind == "result":
             result = ToolResult.model_validate(entry.data["result"])
-            results[result.call_id] = result
+            run.results[result.call_id] = result
             if entry.data["finish"] is not None:
-                finished.append(Finish(entry.data["finish"]))
-    for call in calls:
-        if call.id not in results:
-            results[call.id] = ToolResult(call_id=call.id, content=INTERRUPTED, is_error=True)
-            await context.journal.append("result", {"result": results[call.id].model_dump(), "finish": None})
-    append(context, conversation, _answers(calls, results))
-    return conversation, finished
+                run.finished.append(Finish(entry.data["finish"]))
+    return run
 
 
 def _head(context: Context, entry: Entry) -> Conversation:
@@ -81,5 +88,6 @@ def _reply(context: Context, conversation: Conversation, entry: Entry) -> Sequen
     return reply.message.calls
 
 
-def _answers(calls: Sequence[ToolCall], results: dict[str, ToolResult]) -> Message:
+def answers(calls: Sequence[ToolCall], results: dict[str, ToolResult]) -> Message:
+    """The message that answers calls, in their order."""
     return Message(role="user", blocks=tuple(results[call.id] for call in calls if call.id in results))

@@ -19,18 +19,20 @@ class Tool(Data):
     run: takes the arguments as the model gave them and answers in text. It raises ToolError with a text for the model, or
     Finish to end the run (agent/core/loop.py).
     in_sandbox: its effects stay in the sandbox, so redacted values may be restored in its arguments.
+    repeatable: running it twice does no harm, so a call that a crash cut off is simply run again.
     """
 
     spec: ToolSpec
     run: Callable[[Mapping[str, Any]], Awaitable[str]]
     in_sandbox: bool = False
+    repeatable: bool = False
 
     @property
     def name(self) -> str:
         return self.spec.name
 
 
-def tool(function: Callable[..., Awaitable[str]], *, in_sandbox: bool = False) -> Tool:
+def tool(function: Callable[..., Awaitable[str]], *, in_sandbox: bool = False, repeatable: bool = False) -> Tool:
     """Makes a tool of an async function: its name, its docstring as the description, its annotated parameters as the schema.
 
     Arguments are validated against the annotations; what does not fit raises ToolError naming each wrong field.
@@ -53,4 +55,4 @@ def tool(function: Callable[..., Awaitable[str]], *, in_sandbox: bool = False) -
         return await function(**{name: getattr(values, name) for name in fields})
 
     spec = ToolSpec(name=function.__name__, description=inspect.getdoc(function) or "", parameters=schema)
-    return Tool(spec=spec, run=run, in_sandbox=in_sandbox)
+    return Tool(spec=spec, run=run, in_sandbox=in_sandbox, repeatable=repeatable)

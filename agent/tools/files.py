@@ -86,7 +86,8 @@ def files(sandbox: Sandbox) -> list[Tool]:
         )
         return _first(listing, f"Nothing below {path} is named {name!r}.")
 
-    return [tool(function, in_sandbox=True) for function in (read_file, write_file, edit_file, grep, find)]
+    readers = [tool(function, in_sandbox=True, repeatable=True) for function in (read_file, grep, find)]
+    return [*readers, tool(write_file, in_sandbox=True, repeatable=True), tool(edit_file, in_sandbox=True)]
 
 
 def _numbered(text: str, start: int, path: str, cut: bool) -> str:

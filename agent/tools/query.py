@@ -53,7 +53,7 @@ def query(connectors: Mapping[str, Connector], sandbox: Sandbox, journal: Journa
             raise ToolError(f"the rows could not be written to {path}: {error}") from error
         return _shown(rows, path, window)
 
-    return tool(query)
+    return tool(query, repeatable=True)
 
 
 def _window(start: str, end: str, at: datetime) -> Window:

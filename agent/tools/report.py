@@ -36,7 +36,7 @@ def report() -> Tool:
             raise ToolError(f"report: the arguments do not fit:\n{wrong}", "Call `report` again, corrected.") from error
         raise Finish(_as_claimed(conclusion).model_dump(mode="json", by_alias=True))
 
-    return Tool(spec=ToolSpec(name="report", description=DESCRIPTION, parameters=schema), run=run)
+    return Tool(spec=ToolSpec(name="report", description=DESCRIPTION, parameters=schema), run=run, repeatable=True)
 
 
 def _as_claimed(conclusion: Conclusion) -> Conclusion:
