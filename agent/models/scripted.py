@@ -6,6 +6,7 @@ assistant messages, so a run that is resumed from its journal goes on at the rig
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -94,12 +95,12 @@ class ScriptedConversation:
         self.head = head
         self.messages: list[Message] = []
         self._model = model
-        self._tokens = estimate(head.model_dump_json())
+        self._tokens = _size(head)
         self._cached = 0
 
     def append(self, message: Message) -> None:
         self.messages.append(message)
-        self._tokens += estimate(message.model_dump_json())
+        self._tokens += _size(message)
 
     async def reply(self, listen: Listener = ignore) -> Reply:
         if self._tokens > self._model.window:
@@ -117,7 +118,7 @@ class ScriptedConversation:
         usage = turn.usage or Usage(
             input_tokens=self._tokens - self._cached,
             cache_read_tokens=self._cached,
-            output_tokens=estimate(message.model_dump_json()),
+            output_tokens=_size(message),
         )
         self._cached = self._tokens
         stop = turn.stop or ("tools" if turn.calls else "end")
@@ -131,6 +132,10 @@ class ScriptedConversation:
         if number >= len(script):
             raise ModelError(f"{self._model.name}: the script ends after {len(script)} turns", "Add a turn that ends the run.")
         return script[number]
+
+
+def _size(data: Data) -> int:
+    return estimate(json.dumps(data.model_dump(), ensure_ascii=False))
 
 
 def _blocks(turn: Turn, number: int) -> tuple[Block, ...]:
