@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -20,13 +21,13 @@ LOOK_AHEAD = timedelta(minutes=30)
 class DeploymentRecords(Protocol):
     """Where deployments were recorded."""
 
-    async def deployments(self, *, services: tuple[str, ...] = (), start: object, end: object) -> list[Deployment]: ...
+    async def deployments(self, *, services: Sequence[str] = (), start: datetime, end: datetime) -> list[Deployment]: ...
 
 
 class Cases:
     """Makes cases for one home."""
 
-    def __init__(self, settings: Settings, records: DeploymentRecords) -> None:
+    def __init__(self, settings: Settings, records: DeploymentRecords | None = None) -> None:
         self.settings = settings
         self.records = records
 
@@ -34,7 +35,7 @@ class Cases:
         """The case: every configured repository, the deployments of the last fortnight."""
         notes: list[str] = []
         start, end = trigger.at - LOOK_BACK, trigger.at + LOOK_AHEAD
-        recorded = await self.records.deployments(start=start, end=end)
+        recorded = await self.records.deployments(start=start, end=end) if self.records else []
         from_files = [d for d in self._from_files(notes) if start <= d.timestamp <= end]
         deployments = sorted((*recorded, *from_files), key=lambda d: d.timestamp)
         named = trigger.model_copy(update={"service": self._name(trigger.service)})

@@ -124,7 +124,7 @@ class Worker:
         if "report" in entries:
             report = Report.model_validate(entries["report"]["report"])
         else:
-            bench = await self._set_up(investigation, journal)
+            bench = await self.set_up(investigation, journal)
             conclusion, notes = await self._conclude(bench)
             report = await self._finish(bench, conclusion, notes)
             await journal.append("report", {"report": report.model_dump(mode="json", by_alias=True)})
@@ -132,7 +132,8 @@ class Worker:
         await self.records.save_report(investigation.id, report, lease=investigation.lease)
         return report
 
-    async def _set_up(self, investigation: Investigation, journal: Journal) -> Bench:
+    async def set_up(self, investigation: Investigation, journal: Journal) -> Bench:
+        """The desk, the brief and all that the other steps share; what was done before is found again."""
         started = time.monotonic()
         case = investigation.case
         await self.desk.clear(f"{investigation.id}-check")

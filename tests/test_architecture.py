@@ -14,10 +14,10 @@ FLOORS = (
     ("core",),
     (
         "models", "sandboxes", "connectors", "forges", "triggers", "hooks", "store", "repos", "memory", "evidence", "redaction",
-        "config", "telemetry", "incident", "markdown", "paths",
+        "config", "telemetry", "incident", "markdown", "paths", "git", "patch",
     ),
-    ("tools", "proposals", "desk"),
-    ("engine", "worker", "server"),
+    ("tools", "proposals", "desk", "cases", "judgement", "publishing"),
+    ("engine", "worker", "preview", "server"),
     ("assembly",),
     ("cli", "commands", "evals"),
 )  # fmt: skip
@@ -33,7 +33,7 @@ SDK = {
     "tiktoken": ("agent/models/tokens.py",),
 }
 SAME_FLOOR = {
-    ("desk", "tools"), ("desk", "proposals"), ("proposals", "tools"), ("tools", "proposals"), ("worker", "engine"),
+    ("desk", "tools"), ("desk", "proposals"), ("proposals", "tools"), ("tools", "proposals"), ("worker", "engine"), ("preview", "worker"),
     ("hooks", "evidence"), ("hooks", "redaction"), ("evidence", "redaction"), ("evidence", "repos"),
 }  # fmt: skip
 

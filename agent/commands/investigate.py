@@ -19,6 +19,7 @@ from agent.core.investigation import Case, Status
 from agent.core.report import Report
 from agent.incident import read_incident
 from agent.markdown import render
+from agent.preview import preview
 
 
 class RunOptions(Data):
@@ -60,7 +61,7 @@ async def _investigate(settings: Settings, case: Case, options: RunOptions) -> s
     fresh = case.trigger.model_copy(update={"key": f"{case.trigger.key}:{secrets.token_hex(4)}"})
     async with assemble(settings, announce=watch.announce) as parts:
         watch.announce(f"{case.trigger.title} ({parts.worker.model.name}, sandbox {parts.sandboxes.name})")
-        investigation = await parts.store.start(case.model_copy(update={"trigger": fresh}))
+        investigation = await parts.start(case.model_copy(update={"trigger": fresh}))
         await parts.worker.run(investigation.id)
         report = await parts.store.report(investigation.id)
         ended = await parts.store.investigation(investigation.id)
@@ -93,5 +94,5 @@ def dry(home: Path | None, data: Path | None, folder: Path, options: RunOptions)
 
 async def _dry(settings: Settings, case: Case) -> None:
     async with assemble(settings) as parts:
-        estimate = await parts.estimate(case)
-    click.echo(json.dumps(estimate, indent=2))
+        found = await preview(parts.worker, case)
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False))

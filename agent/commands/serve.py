@@ -1,0 +1,67 @@
+"""`sre-agent serve`: the HTTP doors and the workers in one process, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import uvicorn
+from prometheus_client import generate_latest
+
+from agent import __version__, telemetry
+from agent.assembly import assemble
+from agent.config import Settings, load
+from agent.core.errors import BadInput
+from agent.engine import Engine
+from agent.server.app import application
+from agent.triggers.grouping import Rules
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+GRACE = 5
+
+
+def run_server(home: Path | None, data: Path | None, *, host: str | None, port: int | None) -> None:
+    """Serves until SIGINT or SIGTERM. Raises AgentError where it cannot start."""
+    settings = load(home, data=data)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    settings = settings.model_copy(update={"server": settings.server.model_copy(update=given)})
+    logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    log = logging.getLogger("agent")
+    async with assemble(settings, announce=lambda text: log.info("%s", text)) as parts:
+        policy = settings.policy
+        engine = Engine(parts.store, parts.worker.run, concurrency=policy.concurrency, keep_days=policy.keep_days)
+        app = application(
+            parts.store,
+            engine,
+            settings.server,
+            case_for=parts.cases.case_for,
+            version=__version__,
+            rules=Rules(window=timedelta(minutes=policy.group_minutes)),
+            metrics=lambda: generate_latest(telemetry.REGISTRY),
+        )
+        server = settings.server
+        config = uvicorn.Config(
+            app, host=server.host, port=server.port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE
+        )
+        try:
+            listening = config.bind_socket()
+        except SystemExit:
+            raise BadInput(
+                f"cannot listen on {server.host}:{server.port}", "Is it in use? Choose another with --port or server.port."
+            ) from None
+        host, port = listening.getsockname()[:2]
+        await engine.start()
+        try:
+            log.info("listening on http://%s:%d, model %s, sandbox %s", host, port, parts.worker.model.name, parts.sandboxes.name)
+            await uvicorn.Server(config).serve(sockets=[listening])
+        finally:
+            await engine.stop()
+            listening.close()
