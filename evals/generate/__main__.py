@@ -1,0 +1,242 @@
+"""`python -m agent.evals.generate KIND --seed N --out DIR --name NAME`: makes, runs and records one incident.
+
+DIR/NAME becomes the incident folder and DIR/truth/NAME.json what really happened. Exit code 2 where no alert fired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import yaml
+
+from agent.evals.generate import record
+from agent.evals.generate.clock import Clock, rfc
+from agent.evals.generate.features import POOLS
+from agent.evals.generate.history import Commit, Plan, commits, git, write
+from agent.evals.generate.scenarios import KINDS, Scenario
+from agent.evals.generate.system import SERVICES, Load, first_tree, running
+
+FACTOR = 100.0  # shown seconds for each real one
+AFTER_ALERT = timedelta(minutes=4)
+SIZES = {"pricing": (58, 112), "orders": (30, 14), "storefront": (34, 22)}
+VERSIONS = {"pricing": 17, "orders": 31, "storefront": 88}
+
+
+@dataclass(kw_only=True)
+class Past:
+    """A service's repository: its commits, their ids, and which of them was deployed before the newest."""
+
+    repository: Path
+    made: list[Commit]
+    ids: list[str]
+    deployed: int
+
+    def id_of(self, subject: str) -> str:
+        """The id of the newest commit with a subject."""
+        return next(sha for commit, sha in zip(reversed(self.made), reversed(self.ids), strict=True) if commit.subject == subject)
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m agent.evals.generate", description=__doc__)
+    parser.add_argument("kind", choices=sorted(KINDS))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--name", default="", help="of the incident folder; neutral, because whoever investigates it reads it")
+    asked = parser.parse_args()
+    name = asked.name or f"{asked.seed:04d}"
+    with tempfile.TemporaryDirectory(prefix="shop-") as work:
+        sys.exit(0 if generate(asked.kind, asked.seed, asked.out, name, Path(work)) else 2)
+
+
+def generate(kind: str, seed: int, out: Path, name: str, work: Path) -> bool:
+    """Makes one incident; whether its alert fired. The folder is written only if it did."""
+    rng = Random(f"{kind}-{seed}")
+    scenario = KINDS[kind](rng)
+    shown = datetime(2026, 3, 3, 7, tzinfo=UTC) + timedelta(days=rng.randrange(0, 120), minutes=rng.randrange(0, 540))
+    shown -= timedelta(days=max(0, shown.weekday() - 4))  # a working day
+    pasts = {service: past(service, scenario, shown, rng, work) for service in SERVICES}
+    repositories = {service: one.repository for service, one in pasts.items()}
+    before = {service: one.ids[one.deployed] for service, one in pasts.items()}
+    with running(work / "run", repositories, before) as system:
+        clock = Clock(real=time.time(), shown=shown, factor=FACTOR)
+        with Load(system.url("storefront"), Random(seed), scenario.mix), record.Scraper(system, clock) as scraper:
+            for deploy in sorted(scenario.deploys, key=lambda deploy: deploy.minute):
+                clock.wait(timedelta(minutes=deploy.minute))
+                system.deploy(deploy.service, pasts[deploy.service].ids[-1])
+            clock.wait(timedelta(minutes=scenario.minutes))
+        points = record.metrics(scraper.seen)
+        alert = record.firing(points, scenario.rule)
+        if alert is None:
+            print(f"no alert: {scenario.rule.metric} of {scenario.rule.service} stayed low", file=sys.stderr)
+            return False
+        at = shown + timedelta(minutes=alert[0])
+        folder = _fresh(out / name)
+        telemetry = {part: folder / "telemetry" / part for part in ("logs", "metrics", "traces")}
+        for part in telemetry.values():
+            part.mkdir(parents=True)
+        until = at + AFTER_ALERT
+        points = [point for point in points if shown + timedelta(minutes=point[0]) <= until]
+        record.write_metrics(telemetry["metrics"] / "services.csv", points, clock)
+        record.write_logs(telemetry["logs"], system, clock, until)
+        record.write_traces(telemetry["traces"] / "traces.json", system, clock, until)
+    _write_case(folder, name, scenario, at, alert[1])
+    _write_records(folder, scenario, pasts, shown)
+    for service, one in pasts.items():
+        git(one.repository, "bundle", "create", "-q", str(folder.absolute() / f"{service}.bundle"), "--all")
+    truth = out / "truth" / f"{name}.json"
+    truth.parent.mkdir(parents=True, exist_ok=True)
+    truth.write_text(json.dumps(_truth(scenario, pasts, name, seed, shown), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return True
+
+
+def past(service: str, scenario: Scenario, shown: datetime, rng: Random, work: Path) -> Past:
+    """Makes a service's repository. Its newest deployment holds every commit since the one before."""
+    earlier, later = SIZES[service]
+    turn = shown - timedelta(days=23 if service == "pricing" else 6, hours=3)
+    plan = Plan(
+        first=first_tree(service),
+        chains=POOLS[service](rng),
+        spans=((earlier, shown - timedelta(days=118), turn), (later, turn, shown - timedelta(hours=5))),
+        fixed=scenario.fixed.get(service, ()),
+    )
+    made = commits(plan, rng)
+    number = VERSIONS[service]
+    repository = work / f"{service}.git"
+    ids = write(repository, made, {f"v{number}": earlier - 1, f"v{number + 1}": len(made) - 1})
+    _check(repository, service, scenario, ids, made)
+    return Past(repository=repository, made=made, ids=ids, deployed=earlier - 1)
+
+
+def _check(repository: Path, service: str, scenario: Scenario, ids: list[str], made: list[Commit]) -> None:
+    """The tests pass at both deployed commits, and still do with the guilty commits taken back. Raises CalledProcessError."""
+    checkout = repository.parent / f"{service}-check"
+    git(repository.parent, "clone", "-q", str(repository), str(checkout))
+    tests = [sys.executable, "-B", "-m", "unittest", "-q"]
+    subprocess.run(tests, cwd=checkout, check=True, capture_output=True)
+    for owner, subject in scenario.guilty:
+        if owner == service:
+            sha = next(sha for commit, sha in zip(reversed(made), reversed(ids), strict=True) if commit.subject == subject)
+            reproducer = [sys.executable, "-B", "-c", scenario.reproducer]
+            if scenario.reproducer and subprocess.run(reproducer, cwd=checkout, check=False).returncode != 0:
+                raise RuntimeError("the reproducer does not fail with the suspect")
+            git(checkout, "revert", "--no-edit", sha)
+            subprocess.run(tests, cwd=checkout, check=True, capture_output=True)
+            if scenario.reproducer and subprocess.run(reproducer, cwd=checkout, check=False).returncode != 1:
+                raise RuntimeError("the reproducer does not pass without the suspect")
+    shutil.rmtree(checkout)
+
+
+def _fresh(folder: Path) -> Path:
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _write_case(folder: Path, name: str, scenario: Scenario, at: datetime, value: float) -> None:
+    rule = scenario.rule
+    incident = {
+        "id": name,
+        "title": rule.summary,
+        "at": rfc(at),
+        "service": rule.service,
+        "alert": "alert.json",
+        "source": "alertmanager",
+        "repos": [{"name": service, "path": f"{service}.bundle", "service": service} for service in SERVICES],
+        "telemetry": "telemetry/",
+        "deployments": "deployments.json",
+        "changes": "changes.json",
+    }
+    (folder / "incident.yaml").write_text(yaml.safe_dump(incident, sort_keys=False), "utf-8")
+    labels = {"alertname": rule.name, "service": rule.service, "severity": rule.severity}
+    annotations = {"summary": rule.summary, "description": f"{rule.metric} of {rule.service} is {value:g}, above {rule.above:g}."}
+    alert = {
+        "status": "firing",
+        "labels": labels,
+        "annotations": annotations,
+        "startsAt": rfc(at),
+        "endsAt": "0001-01-01T00:00:00Z",
+    }
+    payload = {
+        "version": "4",
+        "groupKey": f'{{}}:{{alertname="{rule.name}"}}',
+        "truncatedAlerts": 0,
+        "status": "firing",
+        "receiver": "agent",
+        "groupLabels": {"alertname": rule.name},
+        "commonLabels": labels,
+        "commonAnnotations": annotations,
+        "externalURL": "http://alertmanager.shop.example:9093",
+        "alerts": [
+            {**alert, "generatorURL": "http://prometheus.shop.example:9090/graph", "fingerprint": f"{hash_of(rule.name):016x}"}
+        ],
+    }
+    (folder / "alert.json").write_text(json.dumps(payload, indent=1) + "\n", "utf-8")
+
+
+def hash_of(text: str) -> int:
+    """FNV-1a, as Alertmanager's fingerprints are."""
+    value = 0xCBF29CE484222325
+    for byte in text.encode():
+        value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return value
+
+
+def _write_records(folder: Path, scenario: Scenario, pasts: Mapping[str, Past], shown: datetime) -> None:
+    deployments = []
+    for service, one in pasts.items():
+        first = one.made[one.deployed].at + timedelta(hours=2)
+        deployments.append(_deployment(first, service, VERSIONS[service], one.ids[one.deployed]))
+    for deploy in scenario.deploys:
+        at = shown + timedelta(minutes=deploy.minute)
+        deployments.append(_deployment(at, deploy.service, VERSIONS[deploy.service] + 1, pasts[deploy.service].ids[-1]))
+    deployments.sort(key=lambda row: str(row["timestamp"]))
+    (folder / "deployments.json").write_text(json.dumps(deployments, indent=1) + "\n", "utf-8")
+    changes = []
+    for change in scenario.changes:
+        values = dict(change)
+        minutes = float(str(values.pop("minute")))
+        changes.append({"timestamp": rfc(shown + timedelta(minutes=minutes)), **values})
+    (folder / "changes.json").write_text(json.dumps(changes, indent=1) + "\n", "utf-8")
+
+
+def _deployment(at: datetime, service: str, number: int, commit: str) -> dict[str, Any]:
+    return {"timestamp": rfc(at), "service": service, "version": f"v{number}", "commit": commit}
+
+
+def _truth(scenario: Scenario, pasts: Mapping[str, Past], name: str, seed: int, shown: datetime) -> dict[str, Any]:
+    first = min(scenario.deploys, key=lambda deploy: deploy.minute) if scenario.deploys else None
+    return {
+        "id": name,
+        "kind": scenario.kind,
+        "seed": seed,
+        "verdict": scenario.verdict,
+        "category": scenario.category,
+        "mechanism": scenario.mechanism,
+        "guilty": [
+            {"service": s, "repo": s, "commit": pasts[s].id_of(subject), "subject": subject} for s, subject in scenario.guilty
+        ],
+        "decoys": [
+            {"service": s, "repo": s, "commit": pasts[s].id_of(subject), "subject": subject} for s, subject in scenario.decoys
+        ],
+        "onset": rfc(shown + timedelta(minutes=first.minute)) if first else None,
+        "eligible": {service: len(one.ids) - 1 - one.deployed for service, one in pasts.items()},
+        "reproducer": scenario.reproducer,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Runs the small system: one process for each service from a checkout of its repository, a seeded load, deployments.
+
+A deployment starts the new version beside the old one on the same port and then ends the old one, as a rolling update does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from agent.evals.generate.edits import Tree
+from agent.evals.generate.history import git
+
+SERVICES = ("pricing", "orders", "storefront")
+SHOP = Path(__file__).parent / "shop"
+
+
+def first_tree(service: str) -> Tree:
+    """The files a service began with."""
+    folder = SHOP / service
+    return {str(path.relative_to(folder)).removesuffix(".txt"): path.read_text("utf-8") for path in sorted(folder.rglob("*.txt"))}
+
+
+@dataclass(kw_only=True)
+class System:
+    """The running services. `folder` holds checkouts, logs/ and spans/."""
+
+    folder: Path
+    repositories: Mapping[str, Path]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ports = {service: _free_port() for service in SERVICES}
+        for name in ("logs", "spans", "checkouts"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def url(self, service: str) -> str:
+        """Where a service listens."""
+        return f"http://127.0.0.1:{self.ports[service]}"
+
+    def log(self, service: str) -> Path:
+        """The file a service logs to."""
+        return self.folder / "logs" / f"{service}.log"
+
+    def deploy(self, service: str, commit: str, environment: Mapping[str, str] | None = None) -> None:
+        """Puts a commit of a service into service, and returns once it serves alone."""
+        checkout = self.folder / "checkouts" / f"{service}-{commit[:12]}"
+        if not checkout.exists():
+            git(self.folder, "clone", "-q", "--no-checkout", str(self.repositories[service]), str(checkout))
+            git(checkout, "checkout", "-q", "--detach", commit)
+        before = self._listening(service)
+        process = subprocess.Popen(
+            [sys.executable, "-B", "-m", service],
+            cwd=checkout,
+            env={
+                "PATH": os.defpath,
+                "PORT": str(self.ports[service]),
+                "ORDERS_URL": self.url("orders"),
+                "PRICING_URL": self.url("pricing"),
+                "LOG_FILE": str(self.log(service)),
+                "SPAN_FILE": str(self.folder / "spans" / f"{service}.jsonl"),
+                **self.environment,
+                **(environment or {}),
+            },
+        )
+        deadline = time.monotonic() + 20
+        while self._listening(service) == before:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{service} at {commit[:12]} does not start:\n{self.log(service).read_text()[-2000:]}")
+            time.sleep(0.01)
+        old = self.processes.get(service)
+        self.processes[service] = process
+        if old:
+            _end(old)
+
+    def _listening(self, service: str) -> int:
+        log = self.log(service)
+        return log.read_bytes().count(b"listening on port") if log.exists() else 0
+
+    def stop(self) -> None:
+        """Ends all processes."""
+        for process in self.processes.values():
+            _end(process)
+        self.processes.clear()
+
+
+@contextmanager
+def running(folder: Path, repositories: Mapping[str, Path], commits: Mapping[str, str]) -> Iterator[System]:
+    """The system with these commits in service, ended with the block."""
+    system = System(folder=folder, repositories=repositories)
+    try:
+        for service in SERVICES:
+            system.deploy(service, commits[service])
+        yield system
+    finally:
+        system.stop()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """What visitors do. Shares of all requests; `coupons` are shares of the checkouts. `surge` multiplies the rate."""
+
+    per_second: float = 30.0
+    products: float = 0.45
+    orders: float = 0.15
+    coupons: Mapping[str, float] = field(default_factory=lambda: {"WELCOME10": 0.22, "SPRING15": 0.12, "TENOFF": 0.06})
+    countries: tuple[str, ...] = ("DE", "DE", "DE", "AT", "NL", "FR", "BE", "DK")
+
+
+SKUS = (
+    "KET-100",
+    "TEA-107",
+    "MUG-114",
+    "BOW-121",
+    "PLA-128",
+    "CAR-135",
+    "TRA-142",
+    "WHI-149",
+    "LAD-163",
+    "SKI-184",
+    "APR-198",
+    "TIM-205",
+)
+
+
+class Load:
+    """Visitors: requests at random moments from a seeded source, until `stop`. It goes on where requests fail."""
+
+    def __init__(self, url: str, rng: Random, mix: Mix) -> None:
+        self._url = url
+        self._rng = rng
+        self.mix = mix
+        self._stopped = threading.Event()
+        self._pool = ThreadPoolExecutor(12)
+        self._thread = threading.Thread(target=self._run)
+        self._orders: list[str] = []
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._pool.shutdown()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._rng.expovariate(self.mix.per_second)):
+            self._pool.submit(self._visit, *self._request())
+
+    def _request(self) -> tuple[str, dict[str, object] | None]:
+        choice = self._rng.random()
+        if choice < self.mix.products or (choice < self.mix.products + self.mix.orders and not self._orders):
+            return f"/product/{self._rng.choice(SKUS)}", None
+        if choice < self.mix.products + self.mix.orders:
+            return f"/order/{self._rng.choice(self._orders)}", None
+        items = [
+            {"sku": sku, "quantity": self._rng.choice((1, 1, 1, 2, 2, 3, 6))}
+            for sku in self._rng.sample(SKUS, self._rng.choice((1, 1, 2, 3, 4)))
+        ]
+        body: dict[str, object] = {"customer": f"c{self._rng.randrange(2000, 9000)}", "items": items}
+        body["country"] = self._rng.choice(self.mix.countries)
+        left = self._rng.random()
+        for code, share in self.mix.coupons.items():
+            left -= share
+            if left < 0:
+                body["coupon"] = code
+                break
+        return "/checkout", body
+
+    def _visit(self, path: str, body: dict[str, object] | None) -> None:
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self._url + path, data), timeout=10) as answer:
+                found = json.load(answer)
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError:
+            pass  # a visitor who got no answer goes away
+        else:
+            if path == "/checkout":
+                self._orders = [*self._orders[-200:], str(found["order"])]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

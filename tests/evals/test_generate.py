@@ -1,0 +1,86 @@
+"""The bundled incident is sound, and the generator that made it gives the same repositories for the same seed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from agent.evals.generate.__main__ import generate, past
+from agent.evals.generate.scenarios import KINDS
+from agent.evals.generate.system import SERVICES
+from agent.incident import read_incident
+from agent.triggers import read
+
+INCIDENTS = Path(__file__).parents[2] / "evals" / "incidents"
+FIRST = INCIDENTS / "first"
+TRUTH = json.loads((INCIDENTS / "truth" / "first.json").read_text())
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_bundled_incident_is_read_without_a_complaint() -> None:
+    case = read_incident(FIRST, read)
+    assert (case.notes, case.trigger.service, len(case.repositories), len(case.deployments)) == ((), "storefront", 3, 5)
+
+
+def test_the_bundled_incident_is_small_and_does_not_tell_its_cause() -> None:
+    files = [path for path in FIRST.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 1_500_000
+    assert max(path.stat().st_size for path in FIRST.glob("*.bundle")) < 300_000
+    guilty = TRUTH["guilty"][0]
+    readable = [path.read_text() for path in files if path.suffix != ".bundle"]
+    assert not any(
+        guilty["commit"] in text or guilty["subject"] in text or TRUTH["kind"] in path.name for path in files for text in readable
+    )
+
+
+def test_the_guilty_commit_explains_the_failure_and_its_revert_mends_it(tmp_path: Path) -> None:
+    guilty = TRUTH["guilty"][0]
+    git(tmp_path, "clone", "-q", str(FIRST / f"{guilty['repo']}.bundle"), "repo")
+    repo = tmp_path / "repo"
+
+    def outcome(ref: str) -> int:
+        git(repo, "checkout", "-q", ref)
+        return subprocess.run([sys.executable, "-B", "-c", TRUTH["reproducer"]], cwd=repo, check=False).returncode
+
+    assert [outcome(guilty["commit"]), outcome(f"{guilty['commit']}~1"), outcome("main")] == [0, 1, 0]
+    git(repo, "-c", "user.name=t", "-c", "user.email=t@t", "revert", "--no-edit", guilty["commit"])
+    assert outcome("main") == 1
+    assert (
+        subprocess.run([sys.executable, "-B", "-m", "unittest", "-q"], cwd=repo, capture_output=True, check=False).returncode == 0
+    )
+
+
+def test_there_are_a_hundred_candidates_and_a_decoy_after_the_onset() -> None:
+    assert TRUTH["eligible"]["pricing"] >= 100 and TRUTH["decoys"][0]["service"] == "storefront"
+    deployments = json.loads((FIRST / "deployments.json").read_text())
+    assert deployments[-1]["service"] == "storefront" and deployments[-1]["timestamp"] > TRUTH["onset"]
+
+
+def test_a_seed_gives_the_same_repositories_again(tmp_path: Path) -> None:
+    shown = datetime(2026, 5, 5, 12, tzinfo=UTC)
+    made = []
+    for turn in ("a", "b"):
+        rng = Random(7)
+        scenario = KINDS["exception"](rng)
+        (tmp_path / turn).mkdir()
+        made.append([past(service, scenario, shown, rng, tmp_path / turn).ids for service in SERVICES])
+    assert made[0] == made[1]
+    assert all(len(set(ids)) == len(ids) for ids in made[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_kind_of_incident_can_be_made(kind: str, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    assert generate(kind, 11, tmp_path / "out", "one", work)
+    assert read_incident(tmp_path / "out" / "one", read).notes == ()
