@@ -69,7 +69,7 @@ class Guard:
         self._tokens = tuple(token.encode() for token in settings.tokens)
         self._secrets = {source: secret.encode() for source, secret in settings.hmac.items()}
 
-    def enter(self, request: Request) -> Caller:
+    async def enter(self, request: Request) -> Caller:
         """Who asks, for everything but alerts. Raises Refused."""
         if not self._tokens:
             return self._neighbour(request)

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Literal
 
 from agent import telemetry, triggers
 from agent.core.data import Data
 from agent.core.errors import AgentError, BadInput
 from agent.core.investigation import Alert, Case, Investigation, Status, Trigger
-from agent.server.needs import CaseFor, Delivery, Engine, Store
+from agent.server.needs import CaseFor, Engine, Store
 from agent.triggers import grouping
 
 log = logging.getLogger(__name__)
@@ -68,34 +68,47 @@ class Intake:
     async def take(self, source: str, headers: Mapping[str, str], body: bytes) -> Receipt:
         """Keeps a delivery and places its alerts. Raises StoreError only where it could not be kept."""
         id = await self._store.receive(source=source, headers=headers, body=body)
-        self._under_way.add(id)
-        task = asyncio.create_task(self._settle(id, source, headers, body))
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task = self._start(id, source, headers, body)
         done, _ = await asyncio.wait({task}, timeout=ANSWER_SECONDS)
         if done and task.exception() is None:
             return task.result()
         telemetry.ALERTS.labels(source, "kept").inc()
-        return Receipt(inbox=id, outcome="kept", notes=("it is kept and will be read; the inbox on the start page shows it",))
+        return Receipt(inbox=id, outcome="kept", notes=("it is kept and will be read; the start page shows the inbox",))
+
+    async def flag(self, source: str, headers: Mapping[str, str], start: bytes, problem: str) -> str:
+        """Keeps the beginning of a delivery that is refused, so that people see that alerts are being lost. Its inbox id."""
+        id = await self._store.receive(source=source, headers=headers, body=start)
+        await self._store.reject(id, problem)
+        telemetry.ALERTS.labels(source, "refused").inc()
+        return id
 
     async def catch_up(self) -> int:
         """Reads what was kept and never placed, because a process or the database stopped. Returns how many were placed."""
-        waiting = [row for row in await self._store.unprocessed() if row.id not in self._under_way]
+        await self._refresh()
         placed = 0
-        for row in waiting:
-            if row.source in triggers.SOURCES:
-                body = await self._store.body(row.id)
-                receipt = await self._settle(row.id, row.source, row.headers, body)
-                log.info("delivery %s from %s was left over: %s", row.id, row.source, receipt.outcome)
-                placed += 1
-            elif _is_old(row):
-                await self._store.reject(row.id, "the process stopped before it was understood; send it again")
+        for row in await self._store.unprocessed():
+            if row.id in self._under_way:
+                continue
+            if row.source not in triggers.SOURCES:
+                await self._store.reject(row.id, str(triggers.UnknownSource(row.source)))
+                continue
+            task = self._start(row.id, row.source, row.headers, await self._store.body(row.id))
+            await asyncio.wait({task})
+            placed += task.exception() is None
         return placed
 
     async def close(self) -> None:
         """Waits for what is under way."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
+
+    def _start(self, id: str, source: str, headers: Mapping[str, str], body: bytes) -> asyncio.Task[Receipt]:
+        """Places a delivery in a task of its own: a sender that hangs up or waits too long does not stop it."""
+        self._under_way.add(id)
+        task = asyncio.create_task(self._settle(id, source, headers, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[Receipt]) -> None:
         self._tasks.discard(task)
@@ -131,7 +144,9 @@ class Intake:
     async def _place(self, id: str, alerts: Sequence[Alert]) -> list[Placed]:
         """Places the alerts of a delivery. The last of its placements settles it, so that a crash in between repeats them all."""
         await self._refresh()
-        placements = await asyncio.to_thread(grouping.place, alerts, tuple(self._known.values()), datetime.now(UTC), self._rules)
+        placements = await self._placements(alerts)
+        if await self._changed({placement.joins for placement in placements if placement.joins}):
+            placements = await self._placements(alerts)
         placed = []
         for number, placement in enumerate(placements, 1):
             await self._tell_of_repeats(id, placement)
@@ -142,8 +157,20 @@ class Intake:
                 placed.append(Placed(id=found.id, created=created, why=placement.why))
         return placed
 
+    async def _placements(self, alerts: Sequence[Alert]) -> list[grouping.Placement]:
+        known = tuple(self._known.values())
+        return await asyncio.to_thread(grouping.place, alerts, known, datetime.now(UTC), self._rules)
+
+    async def _changed(self, ids: Iterable[str]) -> bool:
+        """Whether one of these investigations stands otherwise than was remembered."""
+        before = {id: self._known[id].status for id in ids}
+        for id in before:
+            status = (await self._store.investigation(id)).status
+            self._known[id] = self._known[id].model_copy(update={"status": status})
+        return any(self._known[id].status is not status for id, status in before.items())
+
     async def _tell_of_repeats(self, id: str, placement: grouping.Placement) -> None:
-        """Leaves with an investigation that is done the alerts that came back soon after: they are part of it, not of a new one."""
+        """Leaves with an investigation that is done the alerts that came back soon after: they are no new incident."""
         known = self._known.get(placement.joins or "")
         if placement.why != "repeat" or known is None or known.status is not Status.DONE:
             return
@@ -165,10 +192,10 @@ class Intake:
             case, notes = Case(trigger=trigger), (*notes, f"repositories and deployments could not be looked up: {error.problem}")
         return case.model_copy(update={"notes": (*case.notes, *notes)})
 
-    async def begin(self, id: str, trigger: Trigger) -> tuple[Investigation, bool]:
+    async def begin(self, trigger: Trigger) -> tuple[Investigation, bool]:
         """An investigation that somebody asked for."""
-        found, created = await self._store.accept(id, await self._case(trigger), enqueue=self._engine.enqueue())
-        assert found is not None
+        found, created = await self._store.accept(None, await self._case(trigger), enqueue=self._engine.enqueue())
+        assert found is not None, "only alerts that are resolved begin nothing"
         return found, created
 
     async def _refresh(self) -> None:
@@ -193,7 +220,3 @@ class Intake:
             self._known[found.id] = known.model_copy(update={"status": found.status}).joined_by(alerts)
         for old in sorted(self._known)[:-REMEMBERED]:
             del self._known[old]
-
-
-def _is_old(row: Delivery) -> bool:
-    return datetime.now(UTC) - row.received_at > timedelta(minutes=1)

@@ -92,5 +92,5 @@ class Engine(Protocol):
     def enqueue(self) -> Enqueue:
         """For `Store.accept`: puts the investigation on the queue within its transaction."""
 
-    async def wake(self, id: str) -> None:
+    async def wake(self, id: str, /) -> None:
         """Has an investigation read what was sent to it, whatever its status."""

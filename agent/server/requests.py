@@ -87,9 +87,9 @@ def _wrong(model: type[BaseModel], wrong: Mapping[str, Any], place: str) -> dict
     return {"field": field, "problem": unknown(at[-1], _names(model, wrong["loc"][:-1]))}
 
 
-def unknown(name: str, names: list[str]) -> str:
-    """What to say of a field that does not exist."""
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+def unknown(name: str, names: list[str], cutoff: float = 0.5) -> str:
+    """What to say of a field that does not exist. cutoff: how alike a known name must be to be suggested, 0 to 1."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     return f"there is no field {name[:60]!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}")
 
 
