@@ -97,14 +97,17 @@ async def git(
     ok: tuple[int, ...] = (0,),
     timeout: float = 600.0,
     limit: int | None = None,
+    memory: int | None = None,
     pass_fds: tuple[int, ...] = (),
 ) -> Output:
     """Runs git with `folder` as its repository and waits for its end; cancelling kills it with all it started.
 
-    limit: how many bytes of output to take before it is stopped. Raises RepositoryError if its exit code is not in `ok`.
+    limit: how many bytes of output to take before it is stopped. memory: how many bytes it may use.
+    Raises RepositoryError if its exit code is not in `ok`.
     """
+    bounded = ("sh", "-c", 'ulimit -v "$0" && exec git "$@"', str(memory >> 10)) if memory else ("git",)
     process = await asyncio.create_subprocess_exec(
-        "git", *arguments, cwd=folder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        *bounded, *arguments, cwd=folder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE, start_new_session=True, umask=0o022, pass_fds=pass_fds,
         env={**environment(settings, local=local), "GIT_DIR": str(folder), **env},
     )  # fmt: skip
@@ -172,6 +175,21 @@ def _read(folder: Path, reader: Callable[[Repo], Read]) -> Read:
         raise RepositoryError(f"{folder} is no git repository", "`sre-agent doctor` looks at the data folder.") from error
     except GitCommandError as error:
         raise RepositoryError(f"{folder}: git failed: {redacted(str(error.stderr).strip())}") from error
+
+
+async def clone(source: Path, target: Path) -> None:
+    """A bare copy of one repository of ours as another, without configuration. Raises RepositoryError."""
+    await asyncio.to_thread(_clone, source, target)
+
+
+def _clone(source: Path, target: Path) -> None:
+    from git import GitCommandError, Repo
+
+    try:
+        with contextlib.closing(Repo.clone_from(str(source), str(target), env=environment(local=True), bare=True)) as repo:
+            repo.delete_remote(repo.remote("origin"))
+    except GitCommandError as error:
+        raise RepositoryError(f"{source} could not be copied: {redacted(str(error.stderr).strip())}") from error
 
 
 def redacted(text: str) -> str:

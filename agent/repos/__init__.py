@@ -11,6 +11,7 @@ from agent.repos.checkouts import Checkout, Checkouts
 from agent.repos.deployed import Deployed, deployed
 from agent.repos.history import Commit, History
 from agent.repos.mirrors import Mirror, Mirrors
+from agent.repos.views import before, everything
 
 __all__ = ["Checkout", "Commit", "Deployed", "History", "Mirror", "Repositories"]
 
@@ -29,13 +30,17 @@ class Repositories:
     ) -> None:
         """paths: folders that local sources may lie in (None: anywhere). env: what git needs to reach remote ones (proxies, an
         ssh agent). limit: bytes of checkouts to keep. timeout: seconds for one fetch.
+        `folders` has where each repository was last mirrored, by name.
         """
+        self.folders: dict[str, Path] = {}
         self._mirrors = Mirrors(root / "mirrors", paths=paths, env=env, timeout=timeout)
         self._checkouts = Checkouts(root / "checkouts", limit=limit)
 
     async def mirror(self, ref: RepositoryRef) -> Mirror:
         """The mirror of a repository, fetched now. Raises RepositoryError."""
-        return await self._mirrors.mirror(ref)
+        mirror = await self._mirrors.mirror(ref)
+        self.folders[mirror.name] = mirror.folder
+        return mirror
 
     async def deployed(self, mirror: Mirror, case: Case) -> Deployed:
         """Which commit was deployed when the incident began, and why we think so. Raises RepositoryError if there is none."""
@@ -47,6 +52,10 @@ class Repositories:
         at: when the incident began; unless `live`, nothing later than it can be found in the folder.
         """
         return await self._checkouts.checkout(mirror, commit, live=live, at=at)
+
+    async def main(self, mirror: Mirror, commit: str, *, live: bool, at: datetime) -> str:
+        """The main branch's commit: the newest, or unless `live` the newest that may be seen beside the deployed `commit`."""
+        return (await (everything(mirror) if live else before(mirror, commit, at))).main
 
     async def evict(self, in_use: Collection[Path]) -> int:
         """Removes the checkouts not used for longest until the rest is within the limit; those folders stay."""

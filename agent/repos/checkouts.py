@@ -22,8 +22,9 @@ from agent.core.data import Data
 from agent.core.errors import RepositoryError
 from agent.core.sandbox import WORKSPACE, Layer
 from agent.git import git
+from agent.lock import locked
 from agent.repos.index import Entry, settle
-from agent.repos.mirrors import Mirror, locked
+from agent.repos.mirrors import Mirror
 from agent.repos.views import View, before, everything, shallow_commits
 
 FORMAT = "1"

@@ -92,6 +92,12 @@ class History:
         why = "is not a file" if result == "no file" else f"is too large to read ({result})"
         raise RepositoryError(f"{place} {why}")
 
+    async def files(self, repo: str, commit: str) -> tuple[str, ...]:
+        """The paths of all files at a commit. Raises NotFound."""
+        id = await self.resolve(repo, commit)
+        listing = await git(self.folder(repo), "ls-tree", "-r", "-z", "--name-only", id)
+        return tuple(listing.out.decode("utf-8", "replace").split("\0")[:-1])
+
     async def show(self, repo: str, commit: str) -> bytes:
         """A commit's message and its diff to its first parent, as `git show` prints it; the first 32 MB of it."""
         id = await self.resolve(repo, commit)

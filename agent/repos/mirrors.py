@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from agent.core.data import Data
 from agent.core.errors import RepositoryError
 from agent.core.investigation import RepositoryRef
 from agent.git import COMMIT_ID, git, redacted
+from agent.lock import locked
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCHEMES = ("https", "http", "ssh", "git", "file")
@@ -259,34 +257,3 @@ def _fetched(folder: Path) -> int:
         return folder.with_suffix(".fetched").stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-@asynccontextmanager
-async def locked(path: Path, *, shared: bool = False) -> AsyncIterator[int]:
-    """Holds a lock file against every other task and process. Gives its descriptor: a child that inherits it, and outlives a
-    killed parent, holds the lock on.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _opened(path) as descriptor:
-        wait = 0.002
-        while not _try_lock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-            await asyncio.sleep(wait)
-            wait = min(wait * 1.5, 0.05)
-        yield descriptor
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
