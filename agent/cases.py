@@ -69,6 +69,11 @@ class Cases:
             for name, service in self.settings.services.items()
         )
 
+    def tests(self) -> dict[str, str]:
+        """The commands that run the repositories' tests, where they are configured."""
+        services = self.settings.services.items()
+        return {repository_name(name, s): s.repository.tests for name, s in services if s.repository and s.repository.tests}
+
     def _name(self, said: str) -> str:
         """The configured name of a service that an alert calls by an alias."""
         aliases = {alias: name for name, service in self.settings.services.items() for alias in service.aliases}

@@ -63,7 +63,7 @@ def _run_options(command: click.decorators.FC) -> click.decorators.FC:
     "--dry-run", is_flag=True, help="Set up the desk, show what the model would see and what it may cost; ask no model."
 )
 @click.pass_obj
-def investigate(where: tuple[Path | None, Path | None], folder: Path, dry_run: bool, **options: object) -> None:
+def investigate(where: tuple[Path | None, Path | None], /, folder: Path, dry_run: bool, **options: object) -> None:
     """Investigate an incident folder.
 
     Exit codes: 0 cause found or likely, 3 inconclusive, 4 alert unsound, 2 bad input, 1 failure.
@@ -80,7 +80,7 @@ def investigate(where: tuple[Path | None, Path | None], folder: Path, dry_run: b
 @main.command()
 @_run_options
 @click.pass_obj
-def demo(where: tuple[Path | None, Path | None], **options: object) -> None:
+def demo(where: tuple[Path | None, Path | None], /, **options: object) -> None:
     """Investigate a bundled incident, from the alert to a proposed change."""
     from agent.commands.demo import run_demo
     from agent.commands.investigate import RunOptions

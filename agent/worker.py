@@ -4,9 +4,11 @@ was: nothing outside happens twice, and the report says the same.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -23,7 +25,9 @@ from agent.core.model import Listener, Model, ignore
 from agent.core.report import Conclusion, ProposalRecord, Report, ReportUsage
 from agent.core.sandbox import Sandbox
 from agent.core.tool import Tool
+from agent.core.workspace import alerts_text
 from agent.desk import Desk, Plan
+from agent.evidence import Checker, Redactor
 from agent.hooks.handover import Handover
 from agent.markdown import render
 from agent.memory import Memory
@@ -52,6 +56,7 @@ class Bench:
     journal: Journal
     plan: Plan
     sandbox: Sandbox
+    checker: Checker
     brief: str
     started: float
 
@@ -59,12 +64,10 @@ class Bench:
     def case(self) -> Case:
         return self.investigation.case
 
-
-class Judge(Protocol):
-    """Checks a conclusion: what is verified, what verdict it can carry."""
-
-    async def judge(self, bench: Bench, conclusion: Conclusion) -> tuple[Conclusion, str]:
-        """The conclusion as far as it holds, and why its verdict is weaker than the model's own, or ""."""
+    @property
+    def commits(self) -> dict[str, str]:
+        """The commits on the desk, by repository."""
+        return {repository.name: repository.commit for repository in self.plan.repositories}
 
 
 Publish = Callable[[Bench, Conclusion], Awaitable[Sequence[ProposalRecord]]]
@@ -90,9 +93,8 @@ class Worker:
     connectors: Mapping[str, Connector]
     equip: Equip
     hooks: Hooks
-    judge: Judge
     publish: Publish
-    redact: Callable[[str], str]
+    redactor: Redactor
     budget: Budget
     listen: Listener = ignore
     announce: Listener = ignore
@@ -152,13 +154,39 @@ class Worker:
         sandbox = await self.desk.sandbox(investigation.id, case, planned, connectors=self.connectors, investigations=reports)
 
         async def brief() -> dict[str, Any]:
-            text = self.redact(await _brief(sandbox))
+            text = self.redactor.redact(await _brief(sandbox))
             telemetry.BRIEF_SECONDS.observe(max(0.0, (datetime.now(UTC) - investigation.created_at).total_seconds()))
             return {"text": text, "seconds": (datetime.now(UTC) - investigation.created_at).total_seconds()}
 
         text = str((await once(journal, "brief", brief))["text"])
         self.announce(f"brief:\n{text}")
-        return Bench(investigation=investigation, journal=journal, plan=planned, sandbox=sandbox, brief=text, started=started)
+        checker = await self._checker(investigation, journal, planned)
+        return Bench(
+            investigation=investigation,
+            journal=journal,
+            plan=planned,
+            sandbox=sandbox,
+            checker=checker,
+            brief=text,
+            started=started,
+        )
+
+    async def _checker(self, investigation: Investigation, journal: Journal, plan: Plan) -> Checker:
+        case = investigation.case
+        numbers = itertools.count()
+
+        def pristine(refs: Mapping[str, str]) -> AbstractAsyncContextManager[Sandbox]:
+            return self.desk.pristine(f"{investigation.id}-check{next(numbers)}", case, plan, refs)
+
+        return Checker(
+            case=case,
+            journal=journal,
+            objects=await self.desk.history(case, plan),
+            pristine=pristine,
+            deployed={repository.name: repository.commit for repository in plan.repositories},
+            payloads=[alerts_text(case).encode()],
+            redactor=self.redactor,
+        )
 
     async def _conclude(self, bench: Bench) -> tuple[Conclusion, list[str]]:
         """Runs the loop. Where the model fails for good, the embedded one takes over; at a budget's end, what is known stands."""
@@ -198,15 +226,15 @@ class Worker:
 
         async def judge() -> dict[str, Any]:
             self.announce("checking the evidence")
-            judged, downgraded = await self.judge.judge(bench, conclusion)
-            return {"conclusion": judged.model_dump(mode="json", by_alias=True), "downgraded": downgraded}
+            judged = await bench.checker.judge(conclusion)
+            return {"conclusion": judged.conclusion.model_dump(mode="json", by_alias=True), "downgraded": judged.downgraded}
 
         async def publish() -> dict[str, Any]:
             return {"proposals": [record.model_dump(mode="json") for record in await self.publish(bench, final)]}
 
         async def remember() -> dict[str, Any]:
             changed = await self.memory.collect(bench.sandbox, bench.plan.memory)
-            clean = {path: self.redact(content.decode()).encode() for path, content in changed.items()}
+            clean = {path: self.redactor.redact(content.decode()).encode() for path, content in changed.items()}
             paths = await self.memory.commit(clean, base=bench.plan.memory, investigation=bench.investigation.id)
             return {"paths": paths}
 

@@ -12,12 +12,14 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     ("core",),
+    ("config", "git", "lock", "patch", "paths", "telemetry", "markdown"),
     (
         "models", "sandboxes", "connectors", "forges", "triggers", "hooks", "store", "repos", "memory", "evidence", "redaction",
-        "config", "telemetry", "incident", "markdown", "paths", "git", "patch",
+        "incident",
     ),
-    ("tools", "proposals", "desk", "cases", "judgement", "publishing"),
-    ("engine", "worker", "preview", "server"),
+    ("tools", "proposals", "desk", "cases"),
+    ("engine", "worker", "server"),
+    ("preview", "judgement", "publishing"),
     ("assembly",),
     ("cli", "commands", "evals"),
 )  # fmt: skip
@@ -28,13 +30,15 @@ SDK = {
     "dbos": ("agent/engine.py",),
     "azure": ("agent/connectors/kusto.py",),
     "grafana_client": ("agent/connectors/grafana.py",),
-    "git": ("agent/repos.py", "agent/repos/mirrors.py"),
+    "git": ("agent/git.py",),
     "detect_secrets": ("agent/redaction/detectors.py",),
     "tiktoken": ("agent/models/tokens.py",),
 }
 SAME_FLOOR = {
-    ("desk", "tools"), ("desk", "proposals"), ("proposals", "tools"), ("tools", "proposals"), ("worker", "engine"), ("preview", "worker"),
+    ("git", "lock"), ("patch", "git"),
     ("hooks", "evidence"), ("hooks", "redaction"), ("evidence", "redaction"), ("evidence", "repos"),
+    ("desk", "tools"), ("tools", "proposals"),
+    ("cli", "commands"),
 }  # fmt: skip
 
 

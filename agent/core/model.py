@@ -61,3 +61,6 @@ class Model(Protocol):
 
     def cost(self, usage: Usage) -> float | None:
         """US dollars for this usage; None where no price is known."""
+
+    async def close(self) -> None:
+        """Gives back connections. Idempotent."""

@@ -43,14 +43,18 @@ def furnish(
 
 
 def _incident(folder: Path, case: Case) -> None:
-    raw = [alert.raw for alert in case.trigger.alerts]
-    (folder / "alerts.json").write_text(json.dumps(raw, indent=1, ensure_ascii=False), "utf-8")
+    (folder / "alerts.json").write_text(alerts_text(case), "utf-8")
     (folder / "case.json").write_text(case.model_dump_json(indent=1, exclude={"telemetry"}), "utf-8")
     deployments = [deployment_record(deployment) for deployment in case.deployments]
     (folder / "deployments.json").write_text(json.dumps(deployments, indent=1), "utf-8")
     changes = [change_record(change) for change in case.changes]
     (folder / "changes.json").write_text(json.dumps(changes, indent=1, ensure_ascii=False), "utf-8")
     (folder / "incident.md").write_text(incident_text(case), "utf-8")
+
+
+def alerts_text(case: Case) -> str:
+    """The alerts as their sources sent them, as JSON: the content of incident/alerts.json."""
+    return json.dumps([alert.raw for alert in case.trigger.alerts], indent=1, ensure_ascii=False)
 
 
 def deployment_record(deployment: Deployment) -> dict[str, object]:

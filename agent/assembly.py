@@ -1,0 +1,242 @@
+"""Builds each part once from the settings and hands contracts over. It decides which part is used, not what it does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent import connectors, models, sandboxes
+from agent.cases import Cases
+from agent.config import Settings
+from agent.core.connector import Connector
+from agent.core.errors import ConfigError, SandboxUnavailable
+from agent.core.hook import Hook
+from agent.core.investigation import Case, Investigation
+from agent.core.model import Listener, Model, ignore
+from agent.core.report import Conclusion, ProposalRecord
+from agent.core.sandbox import Sandboxes
+from agent.core.tool import Tool
+from agent.desk import Desk
+from agent.forges.local import Local
+from agent.hooks import stack
+from agent.hooks.budget import Budget
+from agent.hooks.connectors import Connectors
+from agent.hooks.guard import Guard
+from agent.hooks.inbox import Inbox, Letter
+from agent.hooks.knowledge_map import KnowledgeMap
+from agent.hooks.offload import Offload
+from agent.hooks.orient import Orient
+from agent.hooks.progress import Progress
+from agent.hooks.redact import Redact
+from agent.hooks.repositories import Repositories as RepositoriesHook
+from agent.hooks.topology import Topology
+from agent.hooks.verify import Verify
+from agent.memory import Memory
+from agent.models.patience import Patience
+from agent.paths import PACKAGE, shipped
+from agent.proposals import Proposals
+from agent.redaction import Redaction
+from agent.repos import Repositories
+from agent.store import Store
+from agent.tools.ask import ask
+from agent.tools.bash import bash
+from agent.tools.files import files
+from agent.tools.finding import finding
+from agent.tools.propose import propose
+from agent.tools.query import query
+from agent.tools.report import report
+from agent.worker import Bench, Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Everything, built."""
+
+    settings: Settings
+    store: Store
+    sandboxes: Sandboxes
+    desk: Desk
+    cases: Cases
+    connectors: Mapping[str, Connector]
+    redaction: Redaction
+    worker: Worker
+
+    async def start(self, case: Case) -> Investigation:
+        """A new investigation that this process runs itself, without a queue."""
+        investigation, _ = await self.store.accept(None, case, enqueue=lambda connection, id: None)
+        assert investigation is not None
+        return investigation
+
+
+@asynccontextmanager
+async def assemble(settings: Settings, *, listen: Listener = ignore, announce: Listener = ignore) -> AsyncIterator[Parts]:
+    """All parts, and their end. Raises ConfigError, SandboxUnavailable, StoreUnavailable."""
+    data = settings.data
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    sources = build_connectors(settings)
+    chosen = await choose_sandboxes(settings)
+    thinking = build_model(settings)
+    store = await Store.open(settings.database_url, data / "blobs")
+    try:
+        redaction = Redaction(data / "redaction", known=settings.secrets, patterns=settings.policy.redact)
+        memory = Memory(data / "memory.git", memory_seed(settings.home))
+        desk = Desk(
+            repositories=Repositories(data / "repos"),
+            sandboxes=chosen,
+            memory=memory,
+            template=shipped("workspace_template"),
+            scratch=data / "scratch",
+            limits=settings.sandbox.limits,
+        )
+        cases = Cases(settings, store)
+        equipment = Equipment(settings, store, sources, redaction, desk, cases, announce)
+        worker = Worker(
+            name=f"{socket.gethostname()}-{os.getpid()}",
+            records=store,
+            desk=desk,
+            memory=memory,
+            model=thinking,
+            embedded=models.model("statistical"),
+            system=(PACKAGE / "prompt.md").read_text("utf-8"),
+            connectors=sources,
+            equip=equipment.tools,
+            hooks=equipment.hooks,
+            publish=equipment.publish,
+            redactor=redaction,
+            budget=settings.budget,
+            listen=listen,
+            announce=announce,
+        )
+        yield Parts(
+            settings=settings,
+            store=store,
+            sandboxes=chosen,
+            desk=desk,
+            cases=cases,
+            connectors=sources,
+            redaction=redaction,
+            worker=worker,
+        )
+    finally:
+        await thinking.close()
+        await store.close()
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What each investigation works with: its tools and its hooks."""
+
+    settings: Settings
+    store: Store
+    connectors: Mapping[str, Connector]
+    redaction: Redaction
+    desk: Desk
+    cases: Cases
+    announce: Listener
+
+    def tools(self, bench: Bench) -> dict[str, Tool]:
+        """The tools, by name, in the order in which the model reads them."""
+        made = [
+            bash(bench.sandbox, seconds=self.settings.sandbox.limits.seconds),
+            *files(bench.sandbox),
+            query(self.connectors, bench.sandbox, bench.journal, at=bench.case.trigger.at),
+            finding(bench.sandbox, bench.journal),
+            propose(bench.sandbox, bench.journal, commits=bench.commits),
+            ask(bench.journal),
+            report(),
+        ]
+        return {tool.name: tool for tool in made}
+
+    def hooks(self, bench: Bench) -> Sequence[Hook]:
+        """The hooks, in their order."""
+        id = bench.investigation.id
+
+        async def letters(after: int) -> list[Letter]:
+            posts = await self.store.messages(id, after)
+            return [Letter(number=post.number, author=post.author, text=post.text) for post in posts]
+
+        return stack(
+            orient=Orient(bench.case, bench.brief),
+            connectors=Connectors(self.connectors),
+            repositories=RepositoriesHook(bench.plan.repositories),
+            topology=Topology(self.cases.services()),
+            knowledge_map=KnowledgeMap(bench.sandbox),
+            progress=Progress(self.announce),
+            inbox=Inbox(letters),
+            guard=Guard(),
+            redact=Redact(self.redaction),
+            offload=Offload(bench.sandbox, restore=self.redaction.restore),
+            budget=Budget(),
+            verify=Verify(bench.checker),
+        )
+
+    async def publish(self, bench: Bench, conclusion: Conclusion) -> Sequence[ProposalRecord]:
+        """Tests and publishes what was staged."""
+        repositories = self.desk.repositories
+        refs = [ref for ref in bench.case.repositories if ref.name in bench.commits]
+        mirrors = {ref.name: (await repositories.mirror(ref)).folder for ref in refs}
+        proposals = Proposals(
+            repositories=repositories,
+            sandboxes=self.desk.sandboxes,
+            forge=Local(_forge(self.settings), mirrors),
+            limits=self.desk.limits,
+            tests=self.cases.tests(),
+        )
+        return await proposals.publish(
+            bench.journal,
+            investigation=bench.investigation.id,
+            case=bench.case,
+            deployed=bench.commits,
+            conclusion=conclusion,
+        )
+
+
+async def choose_sandboxes(settings: Settings) -> Sandboxes:
+    """The kind of sandbox that the settings name, or the best that works. Nothing falls back to one without protection."""
+    root, kind = settings.data / "sandboxes", settings.sandbox.kind
+    if kind == "auto":
+        return (await sandboxes.best(root))[0]
+    chosen = sandboxes.make(kind, root)
+    probe = await chosen.probe()
+    if not probe.ok:
+        raise SandboxUnavailable(f"the {kind} sandbox does not work on this host: {probe.detail}", probe.mend)
+    return chosen
+
+
+def memory_seed(home: Path) -> Path:
+    """What a new memory begins with: the home's own pages, or those that ship."""
+    own = home / "memory"
+    return own if own.is_dir() and any(own.rglob("*.md")) else shipped("memory")
+
+
+def _forge(settings: Settings) -> Path:
+    configured = next(iter(settings.forges.values()), None)
+    return settings.home / configured.path if configured and configured.path else settings.data / "forge"
+
+
+def build_connectors(settings: Settings) -> dict[str, Connector]:
+    """The configured connectors, by name. Nothing is contacted. Raises ConfigError."""
+    made = {}
+    for name, values in settings.connectors.items():
+        kind = values.get("kind")
+        if not isinstance(kind, str):
+            raise ConfigError(f"connectors.{name}: `kind` is missing", f"There are: {', '.join(connectors.KINDS)}.")
+        made[name] = connectors.connector(kind, name, {key: value for key, value in values.items() if key != "kind"})
+    return made
+
+
+def build_model(settings: Settings) -> Model:
+    """The model that thinks. Nothing is contacted. Raises ConfigError."""
+    name = settings.model_name
+    provider = name.partition(":")[0]
+    given: dict[str, Any] = {}
+    if provider in ("anthropic", "openai"):
+        given = settings.model.model_dump(include={"base_url", "window", "max_output"}, exclude_none=True)
+        given["key"] = settings.keys.get(f"{provider.upper()}_API_KEY", "")
+        given["patience"] = Patience(seconds=settings.model.retry_seconds)
+    return models.model(name, **given)
