@@ -8,6 +8,7 @@ reversed, encrypted or compressed, names of people, and secrets that have no for
 from __future__ import annotations
 
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -39,6 +40,7 @@ class Redaction:
         self._known = tuple(dict.fromkeys(variant for value in known if value for variant in variants(value)))
         self._patterns = tuple((name, _compile(name, text)) for name, text in patterns.items())
         self._learned: OrderedDict[str, str] = OrderedDict()
+        self._learning = threading.Lock()
 
     @cached_property
     def _formats(self) -> tuple[Format, ...]:
@@ -84,23 +86,22 @@ class Redaction:
 
     def _learn(self, kind: str, value: str) -> None:
         """A secret that its surroundings gave away is known from now on wherever it stands, if it cannot be a word."""
-        if (
-            kind.startswith("secret:")
-            and len(value) >= 10
-            and any(c.isdigit() for c in value)
-            and any(c.isalpha() for c in value)
-        ):
-            self._learned[value] = kind
-            self._learned.move_to_end(value)
-            if len(self._learned) > LEARNED:
-                self._learned.popitem(last=False)
+        is_word = len(value) < 10 or value.isalpha() or value.isdigit()
+        if kind.startswith("secret:") and not is_word:
+            with self._learning:
+                self._learned[value] = kind
+                self._learned.move_to_end(value)
+                if len(self._learned) > LEARNED:
+                    self._learned.popitem(last=False)
 
     def _spans(self, text: str, depth: int) -> Iterator[Span]:
         low = text.lower()
         if len(low) != len(text):  # a letter whose lower case is two: places would shift
             low = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
         yield from _occurrences(text, self._known)
-        for value, kind in self._learned.copy().items():
+        with self._learning:
+            learned = tuple(self._learned.items())
+        for value, kind in learned:
             yield from _occurrences(text, (value,), kind)
         for anchor in ANCHORS:
             for literal in anchor.literals:

@@ -1,7 +1,7 @@
 """Secrets that only their name gives away: `password=...`, `"apiKey": "..."`, a header. It judges names and values.
 
 The name must end where the secret's word ends (`token_count`, `secretName` are none), and a value that looks like code, a message
-or a reference (`os.environ["X"]`, `${X}`, `must not be empty`) stays, because logs and code are evidence.
+or a reference (`settings["X"]`, `${X}`, `must not be empty`) stays, because logs and code are evidence.
 """
 
 from __future__ import annotations

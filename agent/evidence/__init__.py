@@ -1,0 +1,196 @@
+"""Checks what a report claims: citations against what the host holds, checks by running them again, the verdict by what is left.
+
+A report with genuine quotes and a wrong cause must not stand as root_cause_found: quotes say that a text exists; only an
+experiment that holds with the suspect and fails without it says that the suspect did it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from agent.core.errors import AgentError, NotFound
+from agent.core.investigation import Case
+from agent.core.journal import Journal
+from agent.core.report import Cause, Check, CodeSource, CommandSource, Conclusion, Evidence
+from agent.evidence import ties
+from agent.evidence.citations import Citations
+from agent.evidence.contracts import CommitRecord, Objects, Pristine, Redactor, Unredacted
+from agent.evidence.diffs import parse
+from agent.evidence.experiments import Experiments, Outcome
+from agent.evidence.runs import Bench
+from agent.evidence.verdict import SLACK, Judgement, Suspect, about_alert, capped, objections, rule, supports
+
+__all__ = ["Checker", "CommitRecord", "Judgement", "Objects", "Pristine", "Redactor"]
+
+MOST_EVIDENCE = 60
+MOST_CHECKS = 10
+
+
+class Checker:
+    """Judges the conclusions of one investigation. What was checked once is not run again by the same checker.
+
+    objects: git objects of the case's repositories. deployed: by repository, the commit that was live when the incident began.
+    payloads: the alerts as they were received. seconds: the time limit of one command. width: how many run side by side.
+    """
+
+    def __init__(
+        self,
+        *,
+        case: Case,
+        journal: Journal,
+        objects: Objects,
+        pristine: Pristine,
+        deployed: Mapping[str, str] = {},
+        payloads: Sequence[bytes] = (),
+        redactor: Redactor | None = None,
+        seconds: float = 120.0,
+        width: int = 2,
+    ) -> None:
+        self._case = case
+        self._objects = objects
+        self._deployed = dict(deployed)
+        self._redactor = redactor or Unredacted()
+        bench = Bench(pristine=pristine, journal=journal, seconds=seconds, width=width)
+        self._citations = Citations(
+            case=case, journal=journal, objects=objects, bench=bench, payloads=payloads, redactor=self._redactor
+        )
+        self._experiments = Experiments(case=case, objects=objects, bench=bench, deployed=self._deployed, redactor=self._redactor)
+        self._evidence: dict[str, Evidence] = {}
+        self._outcomes: dict[str, Outcome] = {}
+        self._judged: dict[str, Judgement] = {}
+        self._lock = asyncio.Lock()
+
+    async def judge(self, conclusion: Conclusion) -> Judgement:
+        """The conclusion with its evidence and checks marked by the host, and the verdict that they carry."""
+        async with self._lock:
+            key = conclusion.model_dump_json()
+            if key not in self._judged:
+                self._judged[key] = await self._judge(conclusion)
+            return self._judged[key]
+
+    async def _judge(self, conclusion: Conclusion) -> Judgement:
+        evidence = await asyncio.gather(*(self._check_evidence(item, number) for number, item in enumerate(conclusion.evidence)))
+        cause = conclusion.causes[0] if conclusion.causes else None
+        outcomes = await asyncio.gather(*(self._run(check, cause, number) for number, check in enumerate(conclusion.checks)))
+        suspect = await self._suspect(cause, [item for item in evidence if item.verified], outcomes)
+        checks = [self._marked(check, outcome, suspect) for check, outcome in zip(conclusion.checks, outcomes, strict=True)]
+        checked = conclusion.model_copy(update={"evidence": tuple(evidence), "checks": tuple(checks)})
+        words = ties.words(self._alert_text())
+        alert_evidence = any(about_alert(item, words) for item in evidence)
+        verdict, lacking = rule(checked, outcomes, suspect, alert_evidence=alert_evidence)
+        lacking = [self._redactor.redact(text) for text in lacking]
+        final = {"verdict": verdict, "causes": capped(checked.causes, verdict, suspect=suspect)}
+        downgraded = f"{conclusion.verdict} became {verdict}: {'; '.join(lacking)}" if verdict != conclusion.verdict else ""
+        return Judgement(
+            conclusion=checked.model_copy(update=final),
+            downgraded=downgraded,
+            objections=(*objections(checked, checks, verdict, lacking), *await self._unknown(conclusion)),
+        )
+
+    async def _check_evidence(self, item: Evidence, number: int) -> Evidence:
+        if number >= MOST_EVIDENCE:
+            problem = f"only {MOST_EVIDENCE} pieces of evidence are checked; keep the strongest"
+            return item.model_copy(update={"verified": False, "sha256": "", "problem": problem})
+        key = item.model_dump_json()
+        if key not in self._evidence:
+            self._evidence[key] = await self._citations.check(item)
+        return self._evidence[key]
+
+    async def _run(self, check: Check, cause: Cause | None, number: int) -> Outcome:
+        if number >= MOST_CHECKS:
+            return Outcome(problem=f"only {MOST_CHECKS} checks are run; keep the strongest")
+        suspect = f"{cause.repo} {cause.commit}" if cause else ""
+        key = f"{suspect} {check.model_dump_json(include={'command', 'repo', 'with_', 'without'})}"
+        if key not in self._outcomes:
+            self._outcomes[key] = await self._experiments.run(check, cause)
+        return self._outcomes[key]
+
+    def _marked(self, check: Check, outcome: Outcome, suspect: Suspect) -> Check:
+        text = outcome.problem or outcome.text
+        if not outcome.problem and not supports(outcome, suspect):
+            text += "; but it does not speak for this cause more than for any other"
+        return check.model_copy(update={"discriminates": not outcome.problem, "outcome": self._redactor.redact(text)})
+
+    async def _suspect(self, cause: Cause | None, evidence: Sequence[Evidence], outcomes: Sequence[Outcome]) -> Suspect:
+        """What git and the deployments say about the first cause's commit."""
+        if cause is None or cause.commit is None:
+            return Suspect()
+        if cause.repo is None:
+            return Suspect(problem=f"the cause names commit {cause.commit[:12]} and no repository", unknown=True)
+        if cause.repo not in self._deployed and any(ref.name == cause.repo for ref in self._case.repositories):
+            return Suspect(commit=cause.commit, problem=f"repository {cause.repo} could not be had, so its commits are unchecked")
+        try:
+            commit = await self._objects.resolve(cause.repo, cause.commit)
+            files = parse(await self._objects.show(cause.repo, commit))
+            (record,) = await self._objects.commits(cause.repo, commit, limit=1)
+            live = await self._live(cause, commit)
+            problem = await self._too_late(cause, record, live)
+        except NotFound as error:
+            return Suspect(problem=error.problem, unknown=True)
+        except AgentError as error:
+            return Suspect(commit=cause.commit, problem=f"commit {cause.commit[:12]} could not be looked at: {error.problem}")
+        seen = "\n".join([item.quote for item in evidence if _is_telemetry(item)] + _printed(outcomes))
+        ignore = (self._alert_text(), cause.repo, cause.service, *(ref.name for ref in self._case.repositories))
+        tie = ties.shared(files, self._redactor.restore(seen), ignore)
+        paths = tuple(file.path for file in files)
+        return Suspect(commit=commit, problem=problem, files=paths, tie=tuple(tie), live=live or record.at)
+
+    async def _live(self, cause: Cause, commit: str) -> datetime | None:
+        """When the first deployment that is known to contain the commit went live."""
+        assert cause.repo
+        names = {cause.repo, cause.service, *(ref.service for ref in self._case.repositories if ref.name == cause.repo)} - {""}
+        for deployment in sorted(self._case.deployments, key=lambda deployment: deployment.timestamp):
+            if deployment.service in names and deployment.commit:
+                try:
+                    if await self._objects.is_ancestor(cause.repo, commit, deployment.commit):
+                        return deployment.timestamp
+                except AgentError:
+                    continue  # a record that names a commit nobody has says nothing
+        return None
+
+    async def _too_late(self, cause: Cause, record: CommitRecord, live: datetime | None) -> str:
+        """Why the commit cannot have caused the incident, or ""."""
+        assert cause.repo
+        at = self._case.trigger.at
+        short = record.id[:12]
+        if record.at > at + SLACK:
+            return f"commit {short} was made at {record.at.isoformat()}, after the incident began ({at.isoformat()})"
+        if live and live > at + SLACK:
+            return f"commit {short} was deployed at {live.isoformat()}, after the incident began ({at.isoformat()})"
+        deployed = self._deployed.get(cause.repo)
+        if deployed and not await self._objects.is_ancestor(cause.repo, record.id, deployed):
+            return f"commit {short} was not in what was deployed ({deployed[:12]})"
+        return ""
+
+    async def _unknown(self, conclusion: Conclusion) -> list[str]:
+        """Commits among the other causes and the suspects that do not exist."""
+        named = [(cause.repo, cause.commit) for cause in conclusion.causes[1:] if cause.commit]
+        named += [(suspect.repo, suspect.commit) for suspect in conclusion.suspects]
+        found = []
+        for repo, commit in dict.fromkeys(named):
+            try:
+                await self._objects.resolve(repo or "", commit)
+            except AgentError as error:
+                found.append(f"The report names a commit that cannot be found: {error.problem}.")
+        return found
+
+    def _alert_text(self) -> str:
+        trigger = self._case.trigger
+        labels = [f"{name} {value}" for alert in trigger.alerts for name, value in alert.labels.items()]
+        texts = [text for alert in trigger.alerts for text in (alert.title, alert.description, *alert.annotations.values())]
+        return " ".join([trigger.title, trigger.service, *trigger.labels.values(), *labels, *texts])
+
+
+def _is_telemetry(item: Evidence) -> bool:
+    if isinstance(item.source, CommandSource):
+        return "repos/" not in item.source.command
+    return not isinstance(item.source, CodeSource)
+
+
+def _printed(outcomes: Sequence[Outcome]) -> list[str]:
+    """What checks printed that either ran the code or looked at data."""
+    return [
+        o.output.decode("utf-8", "replace")[:20_000] for o in outcomes if not o.problem and (o.executes or o.kind != "commit")
+    ]

@@ -1,0 +1,51 @@
+"""What ties a suspect commit to the observed symptom: names that stand in the telemetry and in what the commit changed.
+
+A first form: names in code (functions, files, settings, error texts). Words of the alert and names of services tie nothing:
+every change to the loud service would share them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from agent.evidence.diffs import Changed
+
+WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{3,}")
+COMMON = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        args array assert async await begin body boolean bytes call calls catch class client code config const count create
+        data date debug default defaults delete dict elif else error errors except exception failed failure false file files
+        finally first float format from function group handler header headers host http https import index info init insert
+        inside integer item items json kwargs lambda last length level line lines list logger logging main message method most
+        name names next none null number object order param params path print printf private public raise recent request
+        requests response responses result results return select self server service services size start static status stop
+        string table test tests text this throw throws time timestamp total trace traceback true tuple type types undefined
+        update user users value values warning where while with yield
+        """,
+    )
+)
+
+
+def words(text: str) -> set[str]:
+    """The distinctive words of a text, in lower case."""
+    return {word.lower() for word in WORD.findall(text)} - COMMON
+
+
+def of_change(files: Iterable[Changed]) -> str:
+    """The text of a change that names things: its lines, the functions they stand in, the files."""
+    parts = []
+    for file in files:
+        parts += [*file.added, *file.removed, *file.functions, " ".join(PurePosixPath(file.path).with_suffix("").parts)]
+    return "\n".join(parts)
+
+
+def shared(files: Iterable[Changed], seen: str, ignore: Iterable[str]) -> list[str]:
+    """The names that a change and the telemetry share: one that only code has, or two words that are not `ignore`d; else none."""
+    ignored = set().union(*(words(text) | set(text.lower().split()) for text in ignore)) if ignore else set()
+    found = (words(of_change(files)) & words(seen)) - ignored
+    strong = {word for word in found if "_" in word.strip("_") or any(c.isdigit() for c in word) or len(word) >= 10}
+    return sorted(found) if strong or len(found) >= 2 else []

@@ -1,0 +1,144 @@
+"""Which verdict the verified evidence and the checks can carry, and what the model should mend. It runs and reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from agent.core.data import Data
+from agent.core.report import Cause, Check, CodeSource, CommandSource, Conclusion, Evidence, TelemetrySource, Verdict
+from agent.evidence.experiments import Outcome
+
+CONFIDENCE: dict[Verdict, float] = {"root_cause_found": 0.99, "alert_unsound": 0.99, "likely": 0.7, "inconclusive": 0.3}
+SLACK = timedelta(minutes=10)
+
+
+class Suspect(Data):
+    """What the host knows of the first cause's commit.
+
+    problem: it does not exist, or it cannot have done it; "" if nothing speaks against it. unknown: no such commit.
+    files: what it changed. tie: names that it shares with the verified telemetry. live: since when it was deployed, if known.
+    """
+
+    commit: str = ""
+    problem: str = ""
+    unknown: bool = False
+    files: tuple[str, ...] = ()
+    tie: tuple[str, ...] = ()
+    live: datetime | None = None
+
+
+class Judgement(Data):
+    """What became of a conclusion. objections: for the model, each with what to do."""
+
+    conclusion: Conclusion
+    downgraded: str = ""
+    objections: tuple[str, ...] = ()
+
+
+def rule(
+    conclusion: Conclusion, outcomes: Sequence[Outcome], suspect: Suspect, *, alert_evidence: bool
+) -> tuple[Verdict, list[str]]:
+    """The strongest verdict that holds, at most the one claimed, and why it is not the one claimed."""
+    verified = [item for item in conclusion.evidence if item.verified]
+    if conclusion.verdict == "inconclusive":
+        return "inconclusive", []
+    if conclusion.verdict == "alert_unsound":
+        lacking = [] if alert_evidence else ["no verified evidence is about the alert's own data (its payload, its series)"]
+        return ("alert_unsound" if not lacking else "likely" if verified and conclusion.causes else "inconclusive"), lacking
+    if not conclusion.causes:
+        return "inconclusive", ["it names no cause"]
+    if suspect.unknown:
+        return "inconclusive", [suspect.problem]
+    if not verified:
+        return "inconclusive", ["no evidence could be verified"]
+    if conclusion.verdict == "likely":
+        return "likely", []
+    lacking = _lacking(conclusion, conclusion.causes[0], outcomes, suspect)
+    return ("likely" if lacking else "root_cause_found"), lacking
+
+
+def _lacking(conclusion: Conclusion, cause: Cause, outcomes: Sequence[Outcome], suspect: Suspect) -> list[str]:
+    """What root_cause_found needs and this conclusion has not."""
+    verified = [item for item in conclusion.evidence if item.verified]
+    lacking = [suspect.problem] if suspect.problem else []
+    if not any(item.supports == "symptom" for item in verified):
+        lacking.append("no verified evidence of the symptom")
+    if not any(item.supports == "mechanism" and _is_about(item, cause, suspect) for item in verified):
+        of = f" of what commit {suspect.commit[:12]} changed" if suspect.commit else ""
+        lacking.append(f"no verified evidence of the mechanism{of}")
+    if not any(outcome.problem == "" for outcome in outcomes):
+        lacking.append("no check tells the suspect from its absence")
+    elif not any(supports(outcome, suspect) for outcome in outcomes):
+        lacking.append(_why_not(outcomes, suspect))
+    return lacking
+
+
+def supports(outcome: Outcome, suspect: Suspect) -> bool:
+    """Whether a check that discriminates speaks for this suspect and not for any other."""
+    if outcome.problem:
+        return False
+    if not suspect.commit:
+        return outcome.kind != "commit" or outcome.executes
+    if outcome.kind == "commit":
+        return outcome.executes or bool(suspect.tie)
+    in_time = outcome.start is None or suspect.live is None or outcome.start >= suspect.live - SLACK
+    return bool(suspect.tie) and in_time
+
+
+def _why_not(outcomes: Sequence[Outcome], suspect: Suspect) -> str:
+    good = [outcome for outcome in outcomes if not outcome.problem]
+    if not suspect.commit:
+        return "the check only reads the text of a change"
+    if any(o.kind != "commit" and suspect.tie for o in good):
+        return f"the check's symptom began before commit {suspect.commit[:12]} was live ({suspect.live})"
+    if any(o.kind == "commit" for o in good):
+        return (
+            "the check reads the change itself instead of running the code, which any commit would pass, and no verified telemetry"
+            f" names anything that commit {suspect.commit[:12]} changed"
+        )
+    return (
+        "the check shows when it began, not that this commit did it: no verified telemetry names anything that commit"
+        f" {suspect.commit[:12]} changed"
+    )
+
+
+def _is_about(item: Evidence, cause: Cause, suspect: Suspect) -> bool:
+    """Whether evidence of the mechanism is about this cause: for a commit, its diff or a file that it changed."""
+    if not suspect.commit:
+        return True
+    source = item.source
+    if not isinstance(source, CodeSource) or source.repo != cause.repo:
+        return False
+    return source.commit == suspect.commit or (source.path is not None and source.path in suspect.files)
+
+
+def about_alert(item: Evidence, alert_words: set[str]) -> bool:
+    """Whether evidence is about the alert's own data: its payload, or telemetry that its words name."""
+    if isinstance(item.source, CodeSource) or not item.verified:
+        return False
+    if isinstance(item.source, TelemetrySource) and item.source.path.startswith("incident/alert"):
+        return True
+    asked = item.source.command if isinstance(item.source, CommandSource) else getattr(item.source, "query", "")
+    text = f"{item.quote} {asked}".lower()
+    return sum(word in text for word in alert_words) >= 2
+
+
+def capped(causes: Sequence[Cause], verdict: Verdict, *, suspect: Suspect) -> tuple[Cause, ...]:
+    """The causes with no more confidence than the verdict allows."""
+    limit = 0.3 if suspect.problem else CONFIDENCE[verdict]
+    return tuple(cause.model_copy(update={"confidence": min(cause.confidence, limit)}) for cause in causes)
+
+
+def objections(conclusion: Conclusion, checks: Sequence[Check], verdict: Verdict, lacking: Sequence[str]) -> tuple[str, ...]:
+    """What the model should mend, most important first."""
+    found = []
+    if verdict != conclusion.verdict:
+        found.append(f"The verdict {conclusion.verdict} does not stand; it would become {verdict}: {'; '.join(lacking)}.")
+    for number, item in enumerate(conclusion.evidence, 1):
+        if not item.verified:
+            found.append(f"Evidence {number} ({item.claim[:80]!r}) is not verified: {item.problem}.")
+    for number, check in enumerate(checks, 1):
+        if not check.discriminates:
+            found.append(f"Check {number} ({check.claim[:80]!r}) does not discriminate: {check.outcome}.")
+    return tuple(found)
