@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -50,7 +51,7 @@ from agent.tools.finding import finding
 from agent.tools.propose import propose
 from agent.tools.query import query
 from agent.tools.report import report
-from agent.worker import Bench, Worker
+from agent.worker import Announce, Bench, Worker, silent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class Parts:
 
 
 @asynccontextmanager
-async def assemble(settings: Settings, *, listen: Listener = ignore, announce: Listener = ignore) -> AsyncIterator[Parts]:
+async def assemble(settings: Settings, *, listen: Listener = ignore, announce: Announce = silent) -> AsyncIterator[Parts]:
     """All parts, and their end. Raises ConfigError, SandboxUnavailable, StoreUnavailable."""
     data = settings.data
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -137,7 +138,7 @@ class Equipment:
     redaction: Redaction
     desk: Desk
     cases: Cases
-    announce: Listener
+    announce: Announce
 
     def tools(self, bench: Bench) -> dict[str, Tool]:
         """The tools, by name, in the order in which the model reads them."""
@@ -166,7 +167,7 @@ class Equipment:
             repositories=RepositoriesHook(bench.plan.repositories),
             topology=Topology(self.cases.services()),
             knowledge_map=KnowledgeMap(bench.sandbox),
-            progress=Progress(self.announce),
+            progress=Progress(functools.partial(self.announce, id)),
             inbox=Inbox(letters),
             guard=Guard(),
             redact=Redact(self.redaction),

@@ -70,9 +70,14 @@ class Bench:
         return {repository.name: repository.commit for repository in self.plan.repositories}
 
 
+Announce = Callable[[str, str], None]
 Publish = Callable[[Bench, Conclusion], Awaitable[Sequence[ProposalRecord]]]
 Equip = Callable[[Bench], Mapping[str, Tool]]
 Hooks = Callable[[Bench], Sequence[Hook]]
+
+
+def silent(investigation: str, text: str) -> None:
+    """Announces nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +85,7 @@ class Worker:
     """Runs investigations. Everything it works with is given: agent/assembly.py builds it.
 
     embedded: the model that needs no provider; it takes over where `model` fails for good.
-    announce: told of each step in a few words, for whoever watches.
+    announce: told the investigation and each step in a few words, for whoever watches.
     """
 
     name: str
@@ -97,7 +102,7 @@ class Worker:
     redactor: Redactor
     budget: Budget
     listen: Listener = ignore
-    announce: Listener = ignore
+    announce: Announce = silent
 
     async def run(self, id: str) -> None:
         """Takes the investigation and brings it to its end. Returns quietly if another worker took it over.
@@ -141,14 +146,14 @@ class Worker:
         await self.desk.clear(f"{investigation.id}-check")
 
         async def plan() -> dict[str, Any]:
-            self.announce("checking out the repositories as they were deployed")
+            self.announce(investigation.id, "checking out the repositories as they were deployed")
             return (await self.desk.plan(case)).model_dump(mode="json")
 
         planned = Plan.model_validate(await once(journal, "desk", plan))
         for repository in planned.repositories:
-            self.announce(f"{repository.name} at {repository.commit[:12]} ({repository.why})")
+            self.announce(investigation.id, f"{repository.name} at {repository.commit[:12]} ({repository.why})")
         for note in (*case.notes, *planned.notes):
-            self.announce(f"note: {note}")
+            self.announce(investigation.id, f"note: {note}")
         earlier = await self.records.earlier(service=case.trigger.service, limit=EARLIER)
         reports = {report.investigation: render(report) for report in earlier}
         sandbox = await self.desk.sandbox(investigation.id, case, planned, connectors=self.connectors, investigations=reports)
@@ -159,7 +164,7 @@ class Worker:
             return {"text": text, "seconds": (datetime.now(UTC) - investigation.created_at).total_seconds()}
 
         text = str((await once(journal, "brief", brief))["text"])
-        self.announce(f"brief:\n{text}")
+        self.announce(investigation.id, f"brief:\n{text}")
         checker = await self._checker(investigation, journal, planned)
         return Bench(
             investigation=investigation,
@@ -197,7 +202,9 @@ class Worker:
         except ModelError as error:
             if self.model is self.embedded:
                 raise
-            self.announce(f"{self.model.name} failed: {error.problem}; the embedded investigator takes over")
+            self.announce(
+                bench.investigation.id, f"{self.model.name} failed: {error.problem}; the embedded investigator takes over"
+            )
             taken_over = [{"why": f"{self.model.name}: {error.problem}"}]
             await bench.journal.append("handover", taken_over[0])
         except BudgetReached as error:
@@ -225,11 +232,13 @@ class Worker:
         """The host's part: verify, propose, remember, and put it all into the report."""
 
         async def judge() -> dict[str, Any]:
-            self.announce("checking the evidence")
+            self.announce(bench.investigation.id, "checking the evidence")
             judged = await bench.checker.judge(conclusion)
             return {"conclusion": judged.conclusion.model_dump(mode="json", by_alias=True), "downgraded": judged.downgraded}
 
         async def publish() -> dict[str, Any]:
+            if any(entry.kind == "proposal" for entry in await bench.journal.entries()):
+                self.announce(bench.investigation.id, "testing the proposed change")
             return {"proposals": [record.model_dump(mode="json") for record in await self.publish(bench, final)]}
 
         async def remember() -> dict[str, Any]:

@@ -149,7 +149,11 @@ async def _repositories(settings: Settings) -> AsyncIterator[Finding]:
     for ref in Cases(settings).repositories():
         try:
             mirror = await repositories.mirror(ref)
-            yield Finding(part=f"repository {ref.name}", state="ok", detail=f"main at {mirror.main[:12]}")
+            yield Finding(
+                part=f"repository {ref.name}",
+                state="ok",
+                detail=f"mirrored, {mirror.main.removeprefix('refs/heads/')} is its main branch",
+            )
         except AgentError as error:
             yield Finding(part=f"repository {ref.name}", state="failed", detail=error.problem, mend=error.hint)
 

@@ -60,8 +60,8 @@ async def _investigate(settings: Settings, case: Case, options: RunOptions) -> s
     watch = Watch(quiet=options.as_json)
     fresh = case.trigger.model_copy(update={"key": f"{case.trigger.key}:{secrets.token_hex(4)}"})
     async with assemble(settings, announce=watch.announce) as parts:
-        watch.announce(f"{case.trigger.title} ({parts.worker.model.name}, sandbox {parts.sandboxes.name})")
         investigation = await parts.start(case.model_copy(update={"trigger": fresh}))
+        watch.announce(investigation.id, f"{case.trigger.title} ({parts.worker.model.name}, {parts.sandboxes.name} sandbox)")
         await parts.worker.run(investigation.id)
         report = await parts.store.report(investigation.id)
         ended = await parts.store.investigation(investigation.id)

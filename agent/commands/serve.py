@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import sys
 from datetime import timedelta
@@ -29,13 +30,14 @@ def run_server(home: Path | None, data: Path | None, *, host: str | None, port: 
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = settings.model_copy(update={"server": settings.server.model_copy(update=given)})
     logging.basicConfig(level=logging.INFO, format=FORMAT, stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "dbos", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     asyncio.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
     log = logging.getLogger("agent")
-    async with assemble(settings, announce=lambda text: log.info("%s", text)) as parts:
+    async with assemble(settings, announce=functools.partial(log.info, "%s: %s")) as parts:
         policy = settings.policy
         engine = Engine(parts.store, parts.worker.run, concurrency=policy.concurrency, keep_days=policy.keep_days)
         app = application(

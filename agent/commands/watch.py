@@ -22,7 +22,7 @@ class Watch:
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self.started = time.monotonic()
 
-    def announce(self, text: str) -> None:
+    def announce(self, investigation: str, text: str) -> None:
         """One step. A text of several lines gets a box."""
         first, _, rest = text.partition("\n")
         self.console.print(f"[dim]{time.monotonic() - self.started:5.1f} s[/dim]  {escape(first)}")
