@@ -14,11 +14,23 @@ from _analysis import words
 from _analysis.history import Commit, FileDiff, Hunk, Line
 
 KINDS = (
-    ("test", r"(^|/)(tests?|testing|testdata|spec|specs|fixtures|__tests__|mocks?|benchmarks?|e2e)/|(^|/)(test_[^/]*|conftest)\.\w+$|[._-](test|spec|tests)\.\w+$|_fuzz_test\.|Test\.java$"),
-    ("docs", r"\.(md|rst|adoc|txt)$|(^|/)(docs?|documentation|examples?|changelog|newsfragments|changes)/|(^|/)(LICENSE|CODEOWNERS|AUTHORS|NOTICE|CHANGES|HISTORY|README)[^/]*$"),
-    ("ci", r"(^|/)\.(github|circleci|gitlab|buildkite)/|(^|/)(\.gitlab-ci|\.travis|\.golangci|\.pre-commit|tox|codecov|\.editorconfig|\.gitignore|azure-pipelines|Jenkinsfile)[^/]*$"),
+    (
+        "test",
+        r"(^|/)(tests?|testing|testdata|spec|specs|fixtures|__tests__|mocks?|benchmarks?|e2e)/|(^|/)(test_[^/]*|conftest)\.\w+$|[._-](test|spec|tests)\.\w+$|_fuzz_test\.|Test\.java$",
+    ),
+    (
+        "docs",
+        r"\.(md|rst|adoc|txt)$|(^|/)(docs?|documentation|examples?|changelog|newsfragments|changes)/|(^|/)(LICENSE|CODEOWNERS|AUTHORS|NOTICE|CHANGES|HISTORY|README)[^/]*$",
+    ),
+    (
+        "ci",
+        r"(^|/)\.(github|circleci|gitlab|buildkite)/|(^|/)(\.gitlab-ci|\.travis|\.golangci|\.pre-commit|tox|codecov|\.editorconfig|\.gitignore|azure-pipelines|Jenkinsfile)[^/]*$",
+    ),
     ("style", r"\.(css|scss|less|svg|png|jpe?g|gif|ico|woff2?|po|mo|pot|snap|golden)$"),
-    ("dependency", r"(^|/)(go\.(mod|sum)|requirements[^/]*\.(txt|in|lock)|constraints[^/]*\.txt|package(-lock)?\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|Pipfile(\.lock)?|pyproject\.toml|setup\.(py|cfg)|Cargo\.(toml|lock)|pom\.xml|build\.gradle(\.kts)?|Gemfile(\.lock)?|composer\.(json|lock)|mix\.exs)$"),
+    (
+        "dependency",
+        r"(^|/)(go\.(mod|sum)|requirements[^/]*\.(txt|in|lock)|constraints[^/]*\.txt|package(-lock)?\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|Pipfile(\.lock)?|pyproject\.toml|setup\.(py|cfg)|Cargo\.(toml|lock)|pom\.xml|build\.gradle(\.kts)?|Gemfile(\.lock)?|composer\.(json|lock)|mix\.exs)$",
+    ),
     ("build", r"(^|/)(Dockerfile|Makefile|CMakeLists\.txt|Containerfile|\.dockerignore)[^/]*$|\.(mk|cmake|bazel|gradle)$"),
     ("migration", r"(^|/)(migrations?|alembic|flyway|schema)/|\.sql$"),
     ("config", r"\.(ya?ml|toml|ini|cfg|conf|properties|env|json5?|tf|tfvars|hcl|xml)$|(^|/)\.env"),
@@ -27,31 +39,97 @@ PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE if name != "ci" else 0
 REQUIREMENTS = re.compile(r"(^|/)(requirements|constraints)[^/]*\.txt$")
 IDLE = ("test", "docs", "ci", "style")
 
-UNIT = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "secs": 1.0, "m": 60.0, "min": 60.0, "mins": 60.0, "h": 3600.0, "hr": 3600.0, "d": 86400.0}
-UNIT |= {"nanosecond": 1e-9, "microsecond": 1e-6, "millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
-UNIT |= {"nanoseconds": 1e-9, "microseconds": 1e-6, "milliseconds": 1e-3, "seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86400.0, "millis": 1e-3}
-UNIT |= {"b": 1.0, "kb": 1e3, "k": 1e3, "mb": 1e6, "mi": 2.0**20, "ki": 2.0**10, "gi": 2.0**30, "gb": 1e9, "g": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "%": 0.01}
+UNIT = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "sec": 1.0,
+    "secs": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "mins": 60.0,
+    "h": 3600.0,
+    "hr": 3600.0,
+    "d": 86400.0,
+}
+UNIT |= {
+    "nanosecond": 1e-9,
+    "microsecond": 1e-6,
+    "millisecond": 1e-3,
+    "second": 1.0,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 86400.0,
+}
+UNIT |= {
+    "nanoseconds": 1e-9,
+    "microseconds": 1e-6,
+    "milliseconds": 1e-3,
+    "seconds": 1.0,
+    "minutes": 60.0,
+    "hours": 3600.0,
+    "days": 86400.0,
+    "millis": 1e-3,
+}
+UNIT |= {
+    "b": 1.0,
+    "kb": 1e3,
+    "k": 1e3,
+    "mb": 1e6,
+    "mi": 2.0**20,
+    "ki": 2.0**10,
+    "gi": 2.0**30,
+    "gb": 1e9,
+    "g": 1e9,
+    "kib": 2.0**10,
+    "mib": 2.0**20,
+    "gib": 2.0**30,
+    "%": 0.01,
+}
 QUANTITY = r"-?\d[\d_]*(?:\.\d+)?(?:\s*\*\s*\d[\d_]*(?:\.\d+)?)*\s*(?:\*\s*)?(?:time\.|chrono::)?(?:[A-Za-z%]+)?"
 VALUE = rf"(?:{QUANTITY}|true|false|True|False|None|null|nil|\"[^\"]*\"|'[^']*'|[A-Za-z_][\w.-]*)"
-SETTING = re.compile(rf"[\"']?(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*(?::=|=(?!=)|:(?!:)|=>)\s*(?:[A-Za-z_][\w.\[\], ]*=\s*)?(?P<value>{VALUE})(?=\s*(?:$|[,;)}}\]#/]|//))")
+SETTING = re.compile(
+    rf"[\"']?(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*(?::=|=(?!=)|:(?!:)|=>)\s*(?:[A-Za-z_][\w.\[\], ]*=\s*)?(?P<value>{VALUE})(?=\s*(?:$|[,;)}}\]#/]|//))"
+)
 CALLED_WITH = re.compile(rf"(?P<name>[A-Za-z_][\w.]*)\((?P<before>[^()]*?,)?\s*(?P<value>{QUANTITY})\s*\)")
 KEYWORD_VALUE = re.compile(r"\b(?P<name>LIMIT|OFFSET|TOP|TIMEOUT|MAXLEN|FETCH FIRST)\s+(?P<value>\d+)", re.IGNORECASE)
 SLICE = re.compile(r"(?P<name>[A-Za-z_][\w.]*)\[:(?P<value>\d+)\]")
 COMPARED = re.compile(r"(?P<name>[A-Za-z_][\w.()]*)\s*(?P<op><=|>=|<|>|==|!=)\s*(?P<value>-?\d[\w.]*)")
 
-CALL = re.compile(r"(?<![\w$])(?:await\s+|new\s+|go\s+|defer\s+)?((?:[A-Za-z_$][\w$]*(?:\.|->|::))*[A-Za-z_$][\w$]*)\s*(?:<[\w, ]+>|\[[A-Za-z_.]\w*\])?\(")
-NO_CALL = frozenset("if for while switch return func function def catch elif with and or not in is lambda assert match except class new await raise throw print len range make append str int float bool list dict set tuple sizeof string byte interface error errors super isinstance getattr".split())
-SAYS = re.compile(r"(?i)^(?:\w+\.)*(?:log|logger|logging|slog|zap|console|fmt|printf?|println|debug|info|warn|warning|error|fatal|LOG_[A-Z]+|trace|observe|inc|dec|counter|histogram|gauge|register|mustregister|newcounter|newhistogram|setattributes?|setattribute|errorf|sprintf|wrap|record|span|metrics?\w*)(?:\.\w+)*$|^(?:\w+\.)*(?:new_?)?(?:err[A-Z_]\w*|\w*(?:Error|Exception))$")
+CALL = re.compile(
+    r"(?<![\w$])(?:await\s+|new\s+|go\s+|defer\s+)?((?:[A-Za-z_$][\w$]*(?:\.|->|::))*[A-Za-z_$][\w$]*)\s*(?:<[\w, ]+>|\[[A-Za-z_.]\w*\])?\("
+)
+NO_CALL = frozenset(
+    "if for while switch return func function def catch elif with and or not in is lambda assert match except class new await raise throw print len range make append str int float bool list dict set tuple sizeof string byte interface error errors super isinstance getattr".split()
+)
+SAYS = re.compile(
+    r"(?i)^(?:\w+\.)*(?:log|logger|logging|slog|zap|console|fmt|printf?|println|debug|info|warn|warning|error|fatal|LOG_[A-Z]+|trace|observe|inc|dec|counter|histogram|gauge|register|mustregister|newcounter|newhistogram|setattributes?|setattribute|errorf|sprintf|wrap|record|span|metrics?\w*)(?:\.\w+)*$|^(?:\w+\.)*(?:new_?)?(?:err[A-Z_]\w*|\w*(?:Error|Exception))$"
+)
 LOOP = re.compile(r"^\s*(?:async\s+)?(?:for|while|foreach|loop)\b|\.(?:map|forEach|each|flatMap)\(|\bfor\s+\w+\s+in\b")
 GUARD = re.compile(r"\b(?:if|unless|elif|else if|assert|guard|require|when)\b|\?\?|\?\.|\|\||\b(?:or|and)\b")
 CATCH = re.compile(r"\b(?:try|except|catch|rescue|recover|finally|ensure)\b")
-REGEX = re.compile(r"(?:re\.(?:compile|match|search|sub|fullmatch|split|findall)|regexp\.\w+|RegExp|Pattern\.compile|Regex::new|\br?[\"'/]\^)")
-CLAUSE = re.compile(r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|SKIP LOCKED|NOLOCK|RETURNING|UNIQUE|NOT NULL|CASCADE|DROP|ALTER|RENAME|CREATE INDEX|LOCK|SELECT|INSERT|UPDATE|DELETE|TRUNCATE)\b")
-RELEASE = re.compile(r"(?i)(close|release|unlock|free|evict|delete|remove|discard|pop|clear|dispose|destroy|cancel|stop|shutdown|purge|expire|trim|unsubscribe|detach|rollback|cleanup|drain)")
-SETUP = re.compile(r"(?i)(register|init|seed|load|setup|install|bootstrap|configure|bind|subscribe|connect|migrate|mount|add|attach|enable|start|warm|import|include|inject|provide)")
-SAFETY = re.compile(r"(?i)(validate|verify|check|sanitize|escape|authori[sz]e|authenticate|ensure|assert|guard|limit|throttle|clamp|lock|acquire|retry|backoff|sleep|flush|commit|ack|fsync|sync|wait|join|dedupe|dedup)")
-CACHING = re.compile(r"(?i)(cache|memo|lru|getorload|singleflight|once|batch|bulk|pool|preload|prefetch|index|paginate|limit|compress|gzip|etag)")
-FETCHING = re.compile(r"(?i)(get|fetch|load|query|find|select|request|send|post|put|read|write|call|exec|lookup|list|save|publish|insert|update|scan|open|connect|item|invoke)")
+REGEX = re.compile(
+    r"(?:re\.(?:compile|match|search|sub|fullmatch|split|findall)|regexp\.\w+|RegExp|Pattern\.compile|Regex::new|\br?[\"'/]\^)"
+)
+CLAUSE = re.compile(
+    r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|SKIP LOCKED|NOLOCK|RETURNING|UNIQUE|NOT NULL|CASCADE|DROP|ALTER|RENAME|CREATE INDEX|LOCK|SELECT|INSERT|UPDATE|DELETE|TRUNCATE)\b"
+)
+RELEASE = re.compile(
+    r"(?i)(close|release|unlock|free|evict|delete|remove|discard|pop|clear|dispose|destroy|cancel|stop|shutdown|purge|expire|trim|unsubscribe|detach|rollback|cleanup|drain)"
+)
+SETUP = re.compile(
+    r"(?i)(register|init|seed|load|setup|install|bootstrap|configure|bind|subscribe|connect|migrate|mount|add|attach|enable|start|warm|import|include|inject|provide)"
+)
+SAFETY = re.compile(
+    r"(?i)(validate|verify|check|sanitize|escape|authori[sz]e|authenticate|ensure|assert|guard|limit|throttle|clamp|lock|acquire|retry|backoff|sleep|flush|commit|ack|fsync|sync|wait|join|dedupe|dedup)"
+)
+CACHING = re.compile(
+    r"(?i)(cache|memo|lru|getorload|singleflight|once|batch|bulk|pool|preload|prefetch|index|paginate|limit|compress|gzip|etag)"
+)
+FETCHING = re.compile(
+    r"(?i)(get|fetch|load|query|find|select|request|send|post|put|read|write|call|exec|lookup|list|save|publish|insert|update|scan|open|connect|item|invoke)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +220,9 @@ def code(text: str, path: str) -> str:
     """A line without comments; "" if there is nothing else."""
     stripped = text.strip()
     c_like = re.search(r"\.(c|cc|cpp|h|hpp|cs|go|java|js|jsx|ts|tsx|rs|swift|kt|scala|php|m|proto)$", path)
-    if stripped.startswith(("//", "/*", "<!--", '"""', "'''")) or (stripped.startswith(("#", "*")) and not (c_like and stripped.startswith("#"))):
+    if stripped.startswith(("//", "/*", "<!--", '"""', "'''")) or (
+        stripped.startswith(("#", "*")) and not (c_like and stripped.startswith("#"))
+    ):
         return ""
     if path.endswith(".sql") and stripped.startswith("--"):
         return ""
@@ -205,7 +285,16 @@ def _value_delta(file: FileDiff, hunk: Hunk, kind: str, name: str, old: str, new
         return _delta("changed value", what, file, hunk, line, strength, causes, eases, old=old, new=new)
     verbose = new.strip("\"'").lower() in ("debug", "trace", "all", "verbose") and "level" in name.lower()
     causes = ("logging", "disk", "volume", "cpu") if verbose else ()
-    switch = {old.strip("\"'").lower(), new.strip("\"'").lower()} <= {"true", "false", "on", "off", "enabled", "disabled", "yes", "no"}
+    switch = {old.strip("\"'").lower(), new.strip("\"'").lower()} <= {
+        "true",
+        "false",
+        "on",
+        "off",
+        "enabled",
+        "disabled",
+        "yes",
+        "no",
+    }
     strength = 0.9 if verbose else 0.7 if switch else 0.6 if kind == "config" else 0.3
     return _delta("changed value", what, file, hunk, line, strength, causes, (), old=old, new=new)
 
@@ -241,7 +330,9 @@ def _is_value(value: str, path: str) -> bool:
 def _quantity(text: str) -> float | None:
     """A number with its unit, in seconds or bytes or ones; None for what is none."""
     text = text.strip().strip("\"'")
-    match = re.fullmatch(r"(-?\d[\d_]*(?:\.\d+)?(?:\s*\*\s*\d[\d_]*(?:\.\d+)?)*)\s*(?:\*\s*)?(?:[\w]*(?:\.|::))?([A-Za-z%]*)", text)
+    match = re.fullmatch(
+        r"(-?\d[\d_]*(?:\.\d+)?(?:\s*\*\s*\d[\d_]*(?:\.\d+)?)*)\s*(?:\*\s*)?(?:[\w]*(?:\.|::))?([A-Za-z%]*)", text
+    )
     if not match:
         return None
     product = 1.0
@@ -262,12 +353,26 @@ def _same_text(old: str, new: str) -> bool:
 
 def _operators(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
     """Lines that are the same but for an operator, a bound or a negation."""
-    left = {re.sub(r"<=|>=|==|!=|&&|\|\||[<>!]|\bnot\b|\bis\b|\band\b|\bor\b|[+\-*/%]", "~", squash_words(text)): text for _, text in removed}
+    left = {
+        re.sub(r"<=|>=|==|!=|&&|\|\||[<>!]|\bnot\b|\bis\b|\band\b|\bor\b|[+\-*/%]", "~", squash_words(text)): text
+        for _, text in removed
+    }
     for line, text in added:
         key = re.sub(r"<=|>=|==|!=|&&|\|\||[<>!]|\bnot\b|\bis\b|\band\b|\bor\b|[+\-*/%]", "~", squash_words(text))
         old = left.get(key)
         if old and squash(old) != squash(text) and not text.startswith(("import", "from")):
-            yield _delta("changed operator", f"{old} -> {text}", file, hunk, line, 0.8, ("wrong", "bounds", "error", "parse"), (), old=old, new=text)
+            yield _delta(
+                "changed operator",
+                f"{old} -> {text}",
+                file,
+                hunk,
+                line,
+                0.8,
+                ("wrong", "bounds", "error", "parse"),
+                (),
+                old=old,
+                new=text,
+            )
 
 
 def squash_words(text: str) -> str:
@@ -279,15 +384,32 @@ def _clauses(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator
     before, after = _clause_words(removed), _clause_words(added)
     for clause in before:
         if before[clause][0] > after.get(clause, (0, None))[0]:
-            causes = ("query", "latency", "cpu", "memory") if clause in ("LIMIT", "WHERE", "INDEX", "CREATE INDEX", "DISTINCT", "JOIN") else ("query", "wrong", "lock")
+            causes = (
+                ("query", "latency", "cpu", "memory")
+                if clause in ("LIMIT", "WHERE", "INDEX", "CREATE INDEX", "DISTINCT", "JOIN")
+                else ("query", "wrong", "lock")
+            )
             yield _delta("removed clause", clause, file, hunk, before[clause][1], 0.9, causes, ())
     for clause in after:
         if clause not in before:
-            harsh = clause in ("DROP", "ALTER", "RENAME", "TRUNCATE", "FOR UPDATE", "LOCK", "CASCADE", "NOT NULL", "UNIQUE", "DELETE")
+            harsh = clause in (
+                "DROP",
+                "ALTER",
+                "RENAME",
+                "TRUNCATE",
+                "FOR UPDATE",
+                "LOCK",
+                "CASCADE",
+                "NOT NULL",
+                "UNIQUE",
+                "DELETE",
+            )
             index = clause in ("INDEX", "CREATE INDEX", "LIMIT", "ON")
             causes = ("lock", "query", "missing", "latency", "error") if harsh else ("lock",) if index else ("query", "latency")
             eases = ("query", "latency", "cpu") if index else ()
-            yield _delta("added clause", clause, file, hunk, after[clause][1], 0.7 if harsh else 0.15 if index else 0.5, causes, eases)
+            yield _delta(
+                "added clause", clause, file, hunk, after[clause][1], 0.7 if harsh else 0.15 if index else 0.5, causes, eases
+            )
 
 
 def _clause_words(rows: Rows) -> dict[str, tuple[int, Line]]:
@@ -307,7 +429,15 @@ def _calls(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Moved
         last = re.split(r"\.|->|::", name)[-1]
         if SAYS.match(name) or moved.added_words.get(last, 0) >= moved.removed_words.get(last, 1):
             continue
-        yield _removed_call(file, hunk, name, last, line, bool(re.search(rf"\b(func|def|function|fn|void)\s+(\(.*?\)\s*)?{re.escape(last)}\b", line.text)), moved)
+        yield _removed_call(
+            file,
+            hunk,
+            name,
+            last,
+            line,
+            bool(re.search(rf"\b(func|def|function|fn|void)\s+(\(.*?\)\s*)?{re.escape(last)}\b", line.text)),
+            moved,
+        )
     for name, line in after.items():
         last = re.split(r"\.|->|::", name)[-1]
         if SAYS.match(name) or _defines(line.text, last):
@@ -320,7 +450,9 @@ def _calls(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Moved
 
 
 def _removed_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line, definition: bool, moved: _Moved) -> Delta:
-    replaced = any(last.lower() in other.lower() or other.lower() in last.lower() for other in moved.added_words if len(other) > 3)
+    replaced = any(
+        last.lower() in other.lower() or other.lower() in last.lower() for other in moved.added_words if len(other) > 3
+    )
     causes: tuple[str, ...] = ("missing", "wrong", "error")
     strength = 0.55
     if RELEASE.search(last):
@@ -389,11 +521,18 @@ def _guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Move
         if not caught and not re.match(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require|when)\b)", text):
             continue
         asked = text.split(";", 1)[1] if re.match(r"(\}?\s*else )?if .*:=.*;", text) else text
-        parts = set(re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", re.split(r"\{|:$|\breturn\b|\braise\b", asked)[0])) - {"if", "else", "elif", "return"}
+        parts = set(re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", re.split(r"\{|:$|\breturn\b|\braise\b", asked)[0])) - {
+            "if",
+            "else",
+            "elif",
+            "return",
+        }
         kept = {part for part in parts if part in added_text}
         if parts and len(kept) >= 0.7 * len(parts):
             if kept != parts:
-                yield _delta("changed condition", text, file, hunk, line, 0.45, ("wrong", "error", "bounds", "missing"), (), side="-")
+                yield _delta(
+                    "changed condition", text, file, hunk, line, 0.45, ("wrong", "error", "bounds", "missing"), (), side="-"
+                )
             continue
         causes = ("crash", "error", "upstream") if caught else _guarded(text)
         yield _delta("removed guard", text, file, hunk, line, 0.95, causes, (), side="-")
@@ -401,7 +540,16 @@ def _guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Move
         for line, text in added:
             if re.match(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require)\b|raise\b|throw\b)", text):
                 raising = bool(re.search(r"raise|throw|panic|abort|return.*err", text + _next(hunk, line)))
-                yield _delta("added condition", text, file, hunk, line, 0.45 if raising else 0.25, ("error", "parse", "missing") if raising else ("wrong",), ("nil", "crash", "bounds"))
+                yield _delta(
+                    "added condition",
+                    text,
+                    file,
+                    hunk,
+                    line,
+                    0.45 if raising else 0.25,
+                    ("error", "parse", "missing") if raising else ("wrong",),
+                    ("nil", "crash", "bounds"),
+                )
 
 
 def _next(hunk: Hunk, line: Line) -> str:
@@ -430,8 +578,23 @@ def _patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterato
         if re.fullmatch(r"[\w.:/{}-]{2,60}", literal) and before[literal]:
             others = sorted(set(after) - set(before))
             if others and not SAYS.match((CALL.search(before[literal].text.strip()) or ["", ""])[1]):
-                causes: tuple[str, ...] = ("dns", "upstream", "missing") if re.search(r"://|\.\w+:\d|localhost", literal) else ("missing", "parse", "wrong", "auth", "nil", "cache")
-                yield _delta("changed name", f"{literal} -> {others[0]}", file, hunk, after[others[0]], 0.5, causes, (), old=literal, new=others[0])
+                causes: tuple[str, ...] = (
+                    ("dns", "upstream", "missing")
+                    if re.search(r"://|\.\w+:\d|localhost", literal)
+                    else ("missing", "parse", "wrong", "auth", "nil", "cache")
+                )
+                yield _delta(
+                    "changed name",
+                    f"{literal} -> {others[0]}",
+                    file,
+                    hunk,
+                    after[others[0]],
+                    0.5,
+                    causes,
+                    (),
+                    old=literal,
+                    new=others[0],
+                )
                 return
 
 
@@ -448,7 +611,9 @@ def _plain(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) ->
     elif removed and added:
         yield _delta("rewritten", acting[0][1][:80], file, hunk, acting[0][0], 0.25, (), (), side=acting[0][0].tag)
     elif added:
-        fresh = file.status == "A" or re.match(r"(func|def|class|function|fn|public|private|export|async def|type)\b", acting[0][1])
+        fresh = file.status == "A" or re.match(
+            r"(func|def|class|function|fn|public|private|export|async def|type)\b", acting[0][1]
+        )
         yield _delta("added code", acting[0][1][:80], file, hunk, acting[0][0], 0.15 if fresh else 0.25, (), ())
     else:
         yield _delta("removed code", acting[0][1][:80], file, hunk, acting[0][0], 0.35, (), (), side="-")
@@ -456,7 +621,11 @@ def _plain(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) ->
 
 def _only_says(text: str) -> bool:
     call = CALL.search(text)
-    return text.startswith(("import ", "from ", "require", "using ", "#include", "package ", "use ")) or bool(call and SAYS.match(call[1])) or bool(re.fullmatch(r"[\"'`].*[\"'`],?\)?", text))
+    return (
+        text.startswith(("import ", "from ", "require", "using ", "#include", "package ", "use "))
+        or bool(call and SAYS.match(call[1]))
+        or bool(re.fullmatch(r"[\"'`].*[\"'`],?\)?", text))
+    )
 
 
 def _dependencies(file: FileDiff) -> Iterator[Delta]:
@@ -468,7 +637,9 @@ def _dependencies(file: FileDiff) -> Iterator[Delta]:
         for line in hunk.lines:
             named = re.search(r'^\s*"?name"?\s*[=:]\s*"([^"]+)"', line.text)
             context = named[1] if named else context
-            match = re.search(r"([A-Za-z@][\w@./\[\]-]*[\w\]])\"?'?\s*(?:[:=~^><! ]+)\s*[\"'^~>=v]*\s*v?(\d+(?:\.\d+)+[\w.+-]*)", line.text)
+            match = re.search(
+                r"([A-Za-z@][\w@./\[\]-]*[\w\]])\"?'?\s*(?:[:=~^><! ]+)\s*[\"'^~>=v]*\s*v?(\d+(?:\.\d+)+[\w.+-]*)", line.text
+            )
             if not match or line.tag == " ":
                 continue
             name = context if match[1] == "version" else match[1]
@@ -479,12 +650,49 @@ def _dependencies(file: FileDiff) -> Iterator[Delta]:
     for name, (new, line, within) in after.items():
         old = before.get(name)
         if old and old != new and name:
-            strength = 0.6 if old.split(".")[0] != new.split(".")[0] else 0.45 if old.split(".")[:2] != new.split(".")[:2] else 0.25
-            yield Delta(kind="upgraded package", what=f"{name} {old} -> {new}", path=file.path, strength=strength, side="+", number=line.number, text=line.text, old=old, new=new, within=within)
+            strength = (
+                0.6 if old.split(".")[0] != new.split(".")[0] else 0.45 if old.split(".")[:2] != new.split(".")[:2] else 0.25
+            )
+            yield Delta(
+                kind="upgraded package",
+                what=f"{name} {old} -> {new}",
+                path=file.path,
+                strength=strength,
+                side="+",
+                number=line.number,
+                text=line.text,
+                old=old,
+                new=new,
+                within=within,
+            )
 
 
 def _delta(
-    kind: str, what: str, file: FileDiff, hunk: Hunk, line: Line, strength: float, causes: tuple[str, ...], eases: tuple[str, ...], *, side: str = "", old: str = "", new: str = ""
+    kind: str,
+    what: str,
+    file: FileDiff,
+    hunk: Hunk,
+    line: Line,
+    strength: float,
+    causes: tuple[str, ...],
+    eases: tuple[str, ...],
+    *,
+    side: str = "",
+    old: str = "",
+    new: str = "",
 ) -> Delta:
     weight = 0.6 if kind_of(file.path) == "build" else 1.0
-    return Delta(kind=kind, what=what[:160], path=file.path, strength=round(strength * weight, 3), causes=causes, eases=eases, side=side or line.tag, number=line.number, text=line.text, old=old, new=new, within=hunk.within)
+    return Delta(
+        kind=kind,
+        what=what[:160],
+        path=file.path,
+        strength=round(strength * weight, 3),
+        causes=causes,
+        eases=eases,
+        side=side or line.tag,
+        number=line.number,
+        text=line.text,
+        old=old,
+        new=new,
+        within=hunk.within,
+    )

@@ -85,7 +85,9 @@ def read(root: str | Path) -> Desk:
     desk.title = str(trigger.get("title") or _first(alerts, "title", "summary", "name", "alertname"))
     desk.service = str(trigger.get("service") or _first(alerts, "service"))
     desk.request = str(trigger.get("request") or "")
-    desk.labels = {str(k): str(v) for k, v in (trigger.get("labels") or {}).items()} if isinstance(trigger.get("labels"), dict) else {}
+    desk.labels = (
+        {str(k): str(v) for k, v in (trigger.get("labels") or {}).items()} if isinstance(trigger.get("labels"), dict) else {}
+    )
     desk.at = moment(trigger.get("at")) or moment(_first(alerts, "starts_at", "startsAt", "fired_at", "timestamp") or None)
     desk.text = " ".join([desk.title, desk.request, *(_text(alert) for alert in alerts)])
     desk.metric = _metric(alerts, desk.labels)
@@ -149,7 +151,18 @@ def _first(alerts: list[dict[str, Any]], *names: str) -> str:
 def _text(value: object) -> str:
     """All words in an alert, without addresses and fingerprints."""
     if isinstance(value, dict):
-        skip = ("fingerprint", "links", "generatorURL", "externalURL", "source", "status", "starts_at", "ends_at", "startsAt", "endsAt")
+        skip = (
+            "fingerprint",
+            "links",
+            "generatorURL",
+            "externalURL",
+            "source",
+            "status",
+            "starts_at",
+            "ends_at",
+            "startsAt",
+            "endsAt",
+        )
         return " ".join(_text(v) for k, v in value.items() if k not in skip)
     if isinstance(value, list):
         return " ".join(_text(v) for v in value)
@@ -174,7 +187,11 @@ def _records(desk: Desk, case: dict[str, Any], incident: Path) -> None:
             desk.notes.append(f"deployments: no readable timestamp in {str(row)[:80]}")
             continue
         packages = tuple(
-            (str(p.get("package")), str(p.get("from_version") or p.get("from") or ""), str(p.get("to_version") or p.get("to") or ""))
+            (
+                str(p.get("package")),
+                str(p.get("from_version") or p.get("from") or ""),
+                str(p.get("to_version") or p.get("to") or ""),
+            )
             for p in row.get("package_changes") or ()
             if isinstance(p, dict) and p.get("package")
         )

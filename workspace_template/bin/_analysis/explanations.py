@@ -13,17 +13,31 @@ from _analysis.desk import Desk, service_key
 from _analysis.symptoms import VOLUME, Anomaly, Symptoms
 
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|net|org|io|cloud|dev|app|ai|co|gov|edu)\b")
-ANSWERED = re.compile(r"(?i)\b50[0234]\b|unavailable|slow ?down|internal ?error|throttl|too many requests|connection (?:refused|reset|timed out)|bad gateway|rate exceeded|service error|status[ =:]5\d\d|timed? ?out")
-EXPIRED = re.compile(r"(?i)(certificate|cert|token|secret|credential|key|license|licence|password)s?\b.{0,60}\b(has )?expired|expired .{0,30}(certificate|token|secret|credential|license|key)|not yet valid|notafter|x509: certificate")
+ANSWERED = re.compile(
+    r"(?i)\b50[0234]\b|unavailable|slow ?down|internal ?error|throttl|too many requests|connection (?:refused|reset|timed out)|bad gateway|rate exceeded|service error|status[ =:]5\d\d|timed? ?out"
+)
+EXPIRED = re.compile(
+    r"(?i)(certificate|cert|token|secret|credential|key|license|licence|password)s?\b.{0,60}\b(has )?expired|expired .{0,30}(certificate|token|secret|credential|license|key)|not yet valid|notafter|x509: certificate"
+)
 EXPIRY_METRIC = re.compile(r"(?i)expir|not_?after|valid_(?:for|until)|remaining|days_left|until")
 TROUBLE = re.compile(r"(?i)degrad|outage|disrupt|incident|impair|elevated|increased error|unavailable|partial|major|down\b")
 HEALTHY = re.compile(r"(?i)operating normally|operational|resolved|healthy|informational|maintenance scheduled|completed")
-IDENTITY = re.compile(r"(?i)(^|_|\.)(record|message|msg|event|row|doc|document|object|item|file|offset|order|user|account|tenant|batch|customer|device|payload|entity|line)(_?(id|key|no|num|number|name|uuid))?$")
-INVALID = re.compile(r"(?i)out of range|invalid|malformed|corrupt|cannot parse|failed to parse|unexpected (?:value|token|type)|bad (?:record|data|row)|schema|validation|decode|deserial|unmarshal|illegal|poison|not a number|nan\b")
-AGAIN = re.compile(r"(?i)redeliver|poison|dead.?letter|same (?:offset|record|message)|retrying (?:record|message)|skip(?:ping)? record|commit blocked|stuck")
-NODE = re.compile(r"(?i)\bnode[_ -]|noisy|neighbou?r|steal|iowait|io_wait|cfs_throttl|host_|hypervisor|kernel|oom-?kill|evict|preempt|notready|disk_io|memory_pressure|ec2|spot|throttled_periods|bandwidth|packet loss|ecc|hardware|nic\b|load1\b")
+IDENTITY = re.compile(
+    r"(?i)(^|_|\.)(record|message|msg|event|row|doc|document|object|item|file|offset|order|user|account|tenant|batch|customer|device|payload|entity|line)(_?(id|key|no|num|number|name|uuid))?$"
+)
+INVALID = re.compile(
+    r"(?i)out of range|invalid|malformed|corrupt|cannot parse|failed to parse|unexpected (?:value|token|type)|bad (?:record|data|row)|schema|validation|decode|deserial|unmarshal|illegal|poison|not a number|nan\b"
+)
+AGAIN = re.compile(
+    r"(?i)redeliver|poison|dead.?letter|same (?:offset|record|message)|retrying (?:record|message)|skip(?:ping)? record|commit blocked|stuck"
+)
+NODE = re.compile(
+    r"(?i)\bnode[_ -]|noisy|neighbou?r|steal|iowait|io_wait|cfs_throttl|host_|hypervisor|kernel|oom-?kill|evict|preempt|notready|disk_io|memory_pressure|ec2|spot|throttled_periods|bandwidth|packet loss|ecc|hardware|nic\b|load1\b"
+)
 GROWTH = re.compile(r"(?i)used|usage|size|bytes|count|depth|utili[sz]ation|fill|rows|inodes|backlog|pct|percent")
-BUSY = re.compile(r"(?i)saturat|queue|cpu|pool|latency|duration|p9\d|throttl|overload|capacity|rejected|shed|5xx|error|timeout|429|memory|utili")
+BUSY = re.compile(
+    r"(?i)saturat|queue|cpu|pool|latency|duration|p9\d|throttl|overload|capacity|rejected|shed|5xx|error|timeout|429|memory|utili"
+)
 
 
 @dataclass(kw_only=True)
@@ -78,7 +92,9 @@ def _external(desk: Desk, symptoms: Symptoms) -> Explanation:
         common = {w for w in words.words(text) if symptoms.words.get(w, 0) > 0.3}
         if common:
             near = 1.0 if abs(onset - change.at) <= 300 else 0.5
-            made.add(2.0 + near, f"provider status at {clock.iso(change.at)}: {text[:120]} (shares {', '.join(sorted(common)[:4])})")
+            made.add(
+                2.0 + near, f"provider status at {clock.iso(change.at)}: {text[:120]} (shares {', '.join(sorted(common)[:4])})"
+            )
     ours = set(symptoms.names)
     peers: dict[str, set[str]] = {}
     for anomaly in symptoms.anomalies:
@@ -87,14 +103,22 @@ def _external(desk: Desk, symptoms: Symptoms) -> Explanation:
             host = HOST.search(anomaly.detail)
             if key not in ours and (host or "." in anomaly.detail.split()[0]):
                 peers.setdefault(anomaly.detail, set()).add(anomaly.service)
-                made.add(1.2 if len(peers) == 1 else 0.1, f"the failing call at the bottom of the trace goes to {anomaly.detail[:80]}, which is none of our services", anomaly)
+                made.add(
+                    1.2 if len(peers) == 1 else 0.1,
+                    f"the failing call at the bottom of the trace goes to {anomaly.detail[:80]}, which is none of our services",
+                    anomaly,
+                )
     errors = [a for a in symptoms.anomalies if a.kind == "log" and a.level >= 2 and a.fresh]
     total = sum(a.weight for a in errors)
     named = [a for a in errors if HOST.search(a.quote.lower()) and ANSWERED.search(a.quote) and not _own_host(a.quote, ours)]
     share = sum(a.weight for a in named) / total if total else 0.0
     if share > 0.2 and named:
         host = HOST.search(named[0].quote.lower())
-        made.add(2.0 * share + 0.4, f"{share:.0%} of the new errors come as answers of {host[0] if host else 'a host outside'}", named[0])
+        made.add(
+            2.0 * share + 0.4,
+            f"{share:.0%} of the new errors come as answers of {host[0] if host else 'a host outside'}",
+            named[0],
+        )
         made.shown += [a for a in named[1:3] if a not in made.shown]
         if len({a.service for a in named}) > 1:
             made.add(0.8, f"it hits {len({a.service for a in named})} services at once", None)
@@ -119,13 +143,30 @@ def _expired(desk: Desk, symptoms: Symptoms) -> Explanation:
     elif EXPIRED.search(desk.text):
         made.add(1.5, "the alert says that something expired")
     for shift in symptoms.shifts:
-        if shift.crossing is not None and EXPIRY_METRIC.search(shift.metric) and symptoms.onset and abs(shift.crossing - symptoms.onset) < 900:
+        if (
+            shift.crossing is not None
+            and EXPIRY_METRIC.search(shift.metric)
+            and symptoms.onset
+            and abs(shift.crossing - symptoms.onset) < 900
+        ):
             made.service = shift.service
-            shown = Anomaly(kind="metric", service=shift.service, text=f"{shift.metric} falls through zero", onset=shift.crossing, weight=1.0, file=shift.file)
-            made.add(2.5, f"{shift.metric} of {shift.service} went through zero at {clock.iso(shift.crossing)}, at the onset", shown)
+            shown = Anomaly(
+                kind="metric",
+                service=shift.service,
+                text=f"{shift.metric} falls through zero",
+                onset=shift.crossing,
+                weight=1.0,
+                file=shift.file,
+            )
+            made.add(
+                2.5, f"{shift.metric} of {shift.service} went through zero at {clock.iso(shift.crossing)}, at the onset", shown
+            )
     if made.why and symptoms.onset:
         for text in [desk.text, *(a.quote for a in named)]:
-            for match in re.finditer(r"(?i)(?:not\s?after|valid until|expire[sd]?(?: at| on)?)\W{0,6}(?:is )?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?Z?)", text):
+            for match in re.finditer(
+                r"(?i)(?:not\s?after|valid until|expire[sd]?(?: at| on)?)\W{0,6}(?:is )?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?Z?)",
+                text,
+            ):
                 found = clock.find(match[1])
                 if found and abs(found[0] - symptoms.onset) < 600:
                     made.add(2.0, f"its end of validity, {match[1]}, is the onset")
@@ -157,7 +198,12 @@ def _data(symptoms: Symptoms) -> Explanation:
 
 def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
     made = Explanation(category="capacity", statement="more traffic came than there is capacity for")
-    volumes = [s for s in symptoms.shifts if VOLUME.search(s.metric) and not re.search(r"(?i)error|fail|5xx|timeout|retr|miss|throttl|reject|cancel|query|queries|db_", s.metric)]
+    volumes = [
+        s
+        for s in symptoms.shifts
+        if VOLUME.search(s.metric)
+        and not re.search(r"(?i)error|fail|5xx|timeout|retr|miss|throttl|reject|cancel|query|queries|db_", s.metric)
+    ]
     risen = [s for s in volumes if s.up and s.after >= 1.4 * max(s.before, 1e-9) and s.before > 0]
     if not risen:
         return made
@@ -166,9 +212,16 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
     first = min(risen, key=lambda s: s.onset)
     troubles = [a for a in symptoms.anomalies if a.weight >= 0.3 and not VOLUME.search(a.text) and BUSY.search(a.text)]
     earliest = min((a.onset for a in troubles), default=first.onset)
-    shown = next((a for a in symptoms.anomalies if a.kind == "metric" and a.service == first.service and a.text.startswith(first.metric)), None)
+    shown = next(
+        (a for a in symptoms.anomalies if a.kind == "metric" and a.service == first.service and a.text.startswith(first.metric)),
+        None,
+    )
     if first.onset <= earliest + 90 and entries:
-        made.add(2.0, f"{first.metric} of {first.service} grew {first.after / first.before:.1f}x from {clock.iso(first.onset)}, before anything failed", shown)
+        made.add(
+            2.0,
+            f"{first.metric} of {first.service} grew {first.after / first.before:.1f}x from {clock.iso(first.onset)}, before anything failed",
+            shown,
+        )
         made.service = first.service
         if len({service_key(s.service) for s in risen}) > 1:
             made.add(0.8, f"traffic grew at {len({service_key(s.service) for s in risen})} services at once")

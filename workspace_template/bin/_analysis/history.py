@@ -81,7 +81,20 @@ class History:
 
 def git(repo: Path, *arguments: str, stdin: str = "", limit: int = DIFF_BYTES) -> str:
     """What git prints, cut at `limit` bytes; "" where it fails. No configuration of the repository can run a command."""
-    command = ["git", "-c", "core.fsmonitor=false", "-c", "safe.directory=*", "-c", "core.quotepath=off", "-c", "diff.external=", "-C", str(repo), *arguments]
+    command = [
+        "git",
+        "-c",
+        "core.fsmonitor=false",
+        "-c",
+        "safe.directory=*",
+        "-c",
+        "core.quotepath=off",
+        "-c",
+        "diff.external=",
+        "-C",
+        str(repo),
+        *arguments,
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdin and process.stdout
         try:
@@ -178,7 +191,15 @@ def _undeployed(desk: Desk, name: str, repo: Path, found: dict[str, Commit]) -> 
     """Commits of the last day that no known deployment brought: they may have come another way, but it is not likely."""
     if desk.at is None:
         return
-    shas = git(repo, "rev-list", "--no-merges", f"--max-count={UNDEPLOYED}", f"--before={int(desk.at)}", f"--since={int(desk.at - 86400)}", "--all")
+    shas = git(
+        repo,
+        "rev-list",
+        "--no-merges",
+        f"--max-count={UNDEPLOYED}",
+        f"--before={int(desk.at)}",
+        f"--since={int(desk.at - 86400)}",
+        "--all",
+    )
     for sha in shas.split():
         found.setdefault(sha, Commit(repo=name, sha=sha))
 
@@ -217,7 +238,9 @@ def is_package(repo: Path, name: str, package: str) -> bool:
             text = (repo / manifest).read_text("utf-8", errors="replace")[:20_000]
         except OSError:
             continue
-        if re.search(rf"(?mi)^\s*[\"']?(?:name|module)[\"']?\s*[=: ]\s*[\"']?(?:[\w@./-]*/)?{re.escape(package)}[\"']?\s*,?\s*$", text):
+        if re.search(
+            rf"(?mi)^\s*[\"']?(?:name|module)[\"']?\s*[=: ]\s*[\"']?(?:[\w@./-]*/)?{re.escape(package)}[\"']?\s*,?\s*$", text
+        ):
             return True
     return False
 
@@ -252,10 +275,26 @@ def _plain_version(tag: str, package: str) -> str:
 def _with_diffs(name: str, repo: Path, found: dict[str, Commit], history: History) -> list[Commit]:
     shas = list(found)
     if len(shas) > DIFFS:
-        history.notes.append(f"repos/{name}: {len(shas)} commits in the window; diffs of {DIFFS} were read, those that touch code first")
+        history.notes.append(
+            f"repos/{name}: {len(shas)} commits in the window; diffs of {DIFFS} were read, those that touch code first"
+        )
         shas = _prefer(repo, shas)[:DIFFS]
     form = "%x00%H%x1f%P%x1f%ct%x1f%an%x1f%s%x1f%b%x1e"
-    text = git(repo, "diff-tree", "--stdin", "--root", "-r", "-p", "-U5", "-M", "--no-ext-diff", "--no-textconv", "--no-color", f"--pretty=format:{form}", stdin="\n".join(shas) + "\n")
+    text = git(
+        repo,
+        "diff-tree",
+        "--stdin",
+        "--root",
+        "-r",
+        "-p",
+        "-U5",
+        "-M",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--no-color",
+        f"--pretty=format:{form}",
+        stdin="\n".join(shas) + "\n",
+    )
     for part in text.split("\0")[1:]:
         head, _, diff = part.partition("\x1e")
         fields = head.split("\x1f")
@@ -283,11 +322,15 @@ def _names(repo: Path) -> dict[str, list[str]]:
 
 def _prefer(repo: Path, shas: list[str]) -> list[str]:
     """Commits that touch something other than tests, documents and build files first; otherwise in order."""
-    text = git(repo, "diff-tree", "--stdin", "--root", "-r", "--name-only", "--pretty=format:%x00%H", stdin="\n".join(shas) + "\n")
+    text = git(
+        repo, "diff-tree", "--stdin", "--root", "-r", "--name-only", "--pretty=format:%x00%H", stdin="\n".join(shas) + "\n"
+    )
     idle: set[str] = set()
     for part in text.split("\0")[1:]:
         rows = [row for row in part.splitlines() if row]
-        if rows and all(re.search(r"(^|/)(tests?|docs?|\.github|examples?)/|\.(md|rst|txt|svg|png|po)$", row) for row in rows[1:]):
+        if rows and all(
+            re.search(r"(^|/)(tests?|docs?|\.github|examples?)/|\.(md|rst|txt|svg|png|po)$", row) for row in rows[1:]
+        ):
             idle.add(rows[0])
     return [sha for sha in shas if sha not in idle] + [sha for sha in shas if sha in idle]
 

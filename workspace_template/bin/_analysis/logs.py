@@ -32,8 +32,12 @@ WIDE = re.compile(
 LEVEL = re.compile(r"\b(FATAL|CRITICAL|PANIC|EMERG|ALERT|ERROR|ERR|SEVERE|WARNING|WARN|NOTICE|INFO|DEBUG|TRACE)\b", re.IGNORECASE)
 KLOG_LEVEL = {"E": "ERROR", "W": "WARN", "F": "FATAL", "I": "INFO"}
 RANK = {"TRACE": 0, "DEBUG": 0, "INFO": 1, "NOTICE": 1, "WARN": 2, "WARNING": 2, "ERROR": 3, "ERR": 3, "SEVERE": 3}
-CONTINUES = re.compile(r"^(?:\s|Traceback |Caused by:|goroutine \d|\.\.\. \d+ more|During handling|The above exception|stack traceback)")
-RAISED = re.compile(r"^([A-Za-z_][\w.$]*(?:Error|Exception|Warning|Exit|Interrupt|Fault|Failure|Timeout|NotFound)\w*)(?::\s?(.*))?$")
+CONTINUES = re.compile(
+    r"^(?:\s|Traceback |Caused by:|goroutine \d|\.\.\. \d+ more|During handling|The above exception|stack traceback)"
+)
+RAISED = re.compile(
+    r"^([A-Za-z_][\w.$]*(?:Error|Exception|Warning|Exit|Interrupt|Fault|Failure|Timeout|NotFound)\w*)(?::\s?(.*))?$"
+)
 FRAME = (
     re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)'),
     re.compile(r"^\s*at (?P<name>[\w.$<>/ \[\]]+?)\s?\((?P<file>[^():]+\.\w+):(?P<line>\d+)(?::\d+)?\)"),
@@ -43,7 +47,18 @@ FRAME = (
 TIMES = ("timestamp", "@timestamp", "time", "ts", "datetime", "date", "eventTime", "event_time", "asctime", "t", "timeUnixNano")
 TEXTS = ("msg", "message", "body", "log", "event", "text", "line", "short_message")
 LEVELS = ("level", "severity_text", "severity", "levelname", "lvl", "log.level", "loglevel")
-SERVICES = ("service", "service.name", "service_name", "serviceName", "app", "application", "component", "container", "job", "logger")
+SERVICES = (
+    "service",
+    "service.name",
+    "service_name",
+    "serviceName",
+    "app",
+    "application",
+    "component",
+    "container",
+    "job",
+    "logger",
+)
 DETAILS = ("error", "err", "exception", "exc_info", "stack", "stacktrace", "stack_trace", "error.message", "exception.message")
 
 
@@ -96,7 +111,11 @@ class Scan:
 
 def files(desk: Desk) -> list[Path]:
     """The log files of the desk, compressed ones left out."""
-    found = [p for p in sorted(desk.telemetry.rglob("*")) if p.is_file() and p.suffix in (".log", ".txt", ".ndjson", ".jsonl", ".out", ".err")]
+    found = [
+        p
+        for p in sorted(desk.telemetry.rglob("*"))
+        if p.is_file() and p.suffix in (".log", ".txt", ".ndjson", ".jsonl", ".out", ".err")
+    ]
     queries = desk.telemetry / "queries"
     return found + [p for p in (sorted(queries.glob("*.json")) if queries.is_dir() else ()) if _is_log_query(p)]
 
@@ -168,7 +187,9 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
     made.start = min((t.first for t in made.templates if t.first is not None), default=None)
     made.end = max((t.last for t in made.templates if t.last is not None), default=None)
     if made.undated:
-        made.notes.append(f"{made.undated} log lines carry no readable time and stand outside every comparison of before and after")
+        made.notes.append(
+            f"{made.undated} log lines carry no readable time and stand outside every comparison of before and after"
+        )
     return made
 
 
@@ -284,7 +305,10 @@ def _service_of(path: Path, known: set[str]) -> str:
         if name and service_key(name) == service_key(stem):
             return name
     folder = path.parent.name
-    if stem in ("logs", "log", "app", "out", "stdout", "stderr", "output", "error", "access") and folder not in ("logs", "telemetry"):
+    if stem in ("logs", "log", "app", "out", "stdout", "stderr", "output", "error", "access") and folder not in (
+        "logs",
+        "telemetry",
+    ):
         return folder
     return "" if stem in ("logs", "log", "all", "combined") else stem
 
@@ -471,7 +495,9 @@ class _Reader:
                 key = (service, "<other lines, too different from each other to keep>")
                 template = self.templates.get(key)
             if template is None:
-                template = Template(service=service, text=key[1], level=level, file=self.part.shown, offset=offset, sample=sample[:1200])
+                template = Template(
+                    service=service, text=key[1], level=level, file=self.part.shown, offset=offset, sample=sample[:1200]
+                )
                 self.templates[key] = template
         template.count += self.part.weight
         if level > template.level:
@@ -541,7 +567,10 @@ def _rank(level: str, message: str) -> int:
 
 
 def _join(
-    merged: dict[tuple[str, str], Template], frames: dict[tuple[str, str, str, int], Frame], templates: list[Template], found: list[Frame]
+    merged: dict[tuple[str, str], Template],
+    frames: dict[tuple[str, str, str, int], Frame],
+    templates: list[Template],
+    found: list[Frame],
 ) -> None:
     for template in templates:
         key = (template.service, template.text)

@@ -113,7 +113,9 @@ def read(desk: Desk, paths: list[Path]) -> tuple[list[Series], list[str]]:
             )
             series.points.append((when, value))
         if broken:
-            notes.append(f"{desk.shown(path)}:{first}: {broken} unreadable row{'s' if broken > 1 else ''}, this is the first; left out")
+            notes.append(
+                f"{desk.shown(path)}:{first}: {broken} unreadable row{'s' if broken > 1 else ''}, this is the first; left out"
+            )
     if stride > 1:
         notes.append(f"metrics: {total / 1e6:.0f} MB, every {stride}. row read")
     return [_tidy(series) for series in found.values()], notes
@@ -152,7 +154,9 @@ def _tolerant(reader: Any) -> Iterator[list[str]]:
             yield ["\0broken"]
 
 
-def _csv_row(row: list[str], names: list[str], where: list[int | None], times: dict[str, float | None], line: int) -> Iterator[Row]:
+def _csv_row(
+    row: list[str], names: list[str], where: list[int | None], times: dict[str, float | None], line: int
+) -> Iterator[Row]:
     at, service_at, metric_at, value_at = where
     if len(row) != len(names) or at is None:
         yield line, None
@@ -299,7 +303,10 @@ def _begin(times: list[float], values: list[float], split: int, shape: str) -> f
     level, width = median(before), noise(before)
     up = median(values[split:]) > level
     beyond = [(v - level if up else level - v) > 2.5 * width for v in values]
-    first = next((i for i in range(max(1, split // 2), len(values)) if beyond[i] and sum(beyond[i : i + 5]) >= min(4, len(values) - i)), split)
+    first = next(
+        (i for i in range(max(1, split // 2), len(values)) if beyond[i] and sum(beyond[i : i + 5]) >= min(4, len(values) - i)),
+        split,
+    )
     if first == split and shape == "step":
         return times[split]
     stretch = range(first, min(len(values), first + max(6, len(values) // 20)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,11 @@ def parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=name, description=what, epilog=f"examples:\n{examples}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--root", default="/workspace", help="the desk: a folder with incident/, telemetry/, repos/ (default: %(default)s)")
+    made.add_argument(
+        "--root",
+        default=os.environ.get("WORKSPACE", "/workspace"),
+        help="the desk: a folder with incident/, telemetry/, repos/ (default: $WORKSPACE or /workspace)",
+    )
     made.add_argument("--json", action="store_true", help="JSON of at most 4 kB instead of a table")
     return made
 
@@ -30,13 +35,18 @@ def fit(answer: dict[str, Any], limit: int = LIMIT) -> str:
         if len(text.encode("utf-8")) <= limit:
             return text
         lists = [(len(json.dumps(value)), name) for name, value in answer.items() if isinstance(value, list) and value]
+        lists = [entry for entry in lists if len(answer[entry[1]]) > 1] or lists
         if lists:
             name = max(lists)[1]
             if not _trim(answer[name]):
                 answer[name].pop()
                 cut[name] = cut.get(name, 0) + 1
             continue
-        longest = max((name for name, value in answer.items() if isinstance(value, (str, dict))), key=lambda n: len(str(answer[n])), default="")
+        longest = max(
+            (name for name, value in answer.items() if isinstance(value, (str, dict))),
+            key=lambda n: len(str(answer[n])),
+            default="",
+        )
         if not longest:
             return text[:limit]
         answer[longest] = str(answer[longest])[: len(str(answer[longest])) // 2]
@@ -47,8 +57,8 @@ def _trim(rows: list[Any]) -> bool:
     for row in reversed(rows):
         if isinstance(row, dict):
             for key, value in row.items():
-                if isinstance(value, str) and len(value) > 400:
-                    row[key] = value[:400]
+                if isinstance(value, str) and len(value) > 200:
+                    row[key] = value[:200]
                     return True
     return False
 

@@ -97,7 +97,9 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
     return found
 
 
-def _weigh(desk: Desk, symptoms: Symptoms, history: History, suspect: Suspect, likeness: float, emitted: dict[tuple[str, str], list[str]]) -> None:
+def _weigh(
+    desk: Desk, symptoms: Symptoms, history: History, suspect: Suspect, likeness: float, emitted: dict[tuple[str, str], list[str]]
+) -> None:
     commit = suspect.commit
     lives = [d for d in commit.brought if desk.at is None or d.at <= desk.at + 60]
     ways = []
@@ -107,7 +109,7 @@ def _weigh(desk: Desk, symptoms: Symptoms, history: History, suspect: Suspect, l
     timing, told, related, relation, suspect.deployment = max(ways, key=lambda way: way[0] + way[2])
     mechanism, suspect.best = _mechanism(symptoms, suspect)
     place, where = _place(symptoms, commit, emitted)
-    suspect.parts = {"timing": timing, "mechanism": mechanism, "words": 2.0 * likeness, "place": place, "service": related}
+    suspect.parts = {"timing": timing, "mechanism": mechanism, "words": 2.0 * likeness * (0.4 + 0.6 * min(1.0, max(0.0, (mechanism + 1.0) / 3.0))), "place": place, "service": related}
     suspect.score = round(sum(suspect.parts.values()), 3)
     suspect.why = [t for t in (told, relation, _said(suspect.best), where) if t]
     if suspect.shared:
@@ -130,7 +132,9 @@ def _timing(symptoms: Symptoms, commit: Commit, deployment: Deployment | None, d
     score = 2.5 * soon / total - 4.0 * early / total if total else 0.0
     gap = symptoms.onset - when if symptoms.onset is not None else None
     if deployment is None:
-        return score - (2.5 if dated else 0.3), f"{'no known deployment brought it; committed' if dated else 'committed'} {_gap(gap)}"
+        return score - (
+            2.5 if dated else 0.3
+        ), f"{'no known deployment brought it; committed' if dated else 'committed'} {_gap(gap)}"
     return score, f"live at {deployment.service or 'its service'} {_gap(gap)}"
 
 
@@ -147,8 +151,19 @@ def _relation(symptoms: Symptoms, commit: Commit, deployment: Deployment | None)
         return (0.3, "") if affected else (0.0, "")
     key = service_key(deployment.service)
     weight = symptoms.services.get(key, 0.0)
-    called = {service_key(c) for caller, callees in symptoms.calls.items() if symptoms.services.get(service_key(caller), 0) > 0.1 for c in callees}
-    score, why = (0.5 + 0.7 * weight, "") if weight > 0.03 else (0.6, f"{deployment.service} is called by what fails") if key in called else (-1.5, f"{deployment.service} shows no symptom")
+    called = {
+        service_key(c)
+        for caller, callees in symptoms.calls.items()
+        if symptoms.services.get(service_key(caller), 0) > 0.1
+        for c in callees
+    }
+    score, why = (
+        (0.5 + 0.7 * weight, "")
+        if weight > 0.03
+        else (0.6, f"{deployment.service} is called by what fails")
+        if key in called
+        else (-1.5, f"{deployment.service} shows no symptom")
+    )
     if commit.package:
         return score, f"it came with the upgrade of {commit.package}"
     others = [k for k in symptoms.names if k != key and len(k) > 2]
@@ -166,7 +181,9 @@ def _belongs(key: str, path: str) -> bool:
 
 def _mechanism(symptoms: Symptoms, suspect: Suspect) -> tuple[float, Delta | None]:
     """Whether its diff has the means: its strongest delta, weighed by how well it meets the symptom's kind and words."""
-    scored = sorted(((_means(symptoms, delta, suspect), delta) for delta in suspect.deltas), key=lambda s: (-s[0], s[1].path, s[1].number))
+    scored = sorted(
+        ((_means(symptoms, delta, suspect), delta) for delta in suspect.deltas), key=lambda s: (-s[0], s[1].path, s[1].number)
+    )
     if not scored:
         return -3.0, None
     value = scored[0][0] + 0.15 * (scored[1][0] if len(scored) > 1 else 0.0)
@@ -260,7 +277,12 @@ def _place(symptoms: Symptoms, commit: Commit, emitted: dict[tuple[str, str], li
             touched = _touches(file, frame.name, frame.line)
             worth = (2.6 if touched else 0.9) * near
             if worth > score:
-                score, why = worth, f"it changes {frame.name or file.path} of the stack trace" if touched else f"it changes {file.path}, which is in the stack trace"
+                score, why = (
+                    worth,
+                    f"it changes {frame.name or file.path} of the stack trace"
+                    if touched
+                    else f"it changes {file.path}, which is in the stack trace",
+                )
         if (commit.repo, file.path) in emitted and score < 0.6:
             score, why = 0.6, f"{file.path} writes “{emitted[commit.repo, file.path][0][:60]}”"
     return score, why
@@ -279,7 +301,14 @@ def _touches(file: object, name: str, line: int) -> bool:
     last = re.split(r"[.:$]", name)[-1] if name else ""
     for hunk in getattr(file, "hunks", ()):
         changed = [row for row in hunk.lines if row.tag != " "]
-        if last and len(last) > 2 and (re.search(rf"\b{re.escape(last)}\b", hunk.within) or any(re.search(rf"\b(?:def|func|function|fn)\b[^(]*\b{re.escape(last)}\b", row.text) for row in hunk.lines)):
+        if (
+            last
+            and len(last) > 2
+            and (
+                re.search(rf"\b{re.escape(last)}\b", hunk.within)
+                or any(re.search(rf"\b(?:def|func|function|fn)\b[^(]*\b{re.escape(last)}\b", row.text) for row in hunk.lines)
+            )
+        ):
             return True
         if not last and changed and min(abs(row.number - line) for row in changed) <= 8:
             return True

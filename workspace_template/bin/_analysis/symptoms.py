@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from _analysis import logs, metrics, traces, words
 from _analysis.desk import Desk, service_key
 
-VOLUME = re.compile(r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|ingest|lines|jobs|orders|sessions|users)(_|\b).*(per|rate|total|count|sec|min)|rps|qps|throughput|requests?_total")
+VOLUME = re.compile(
+    r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|ingest|lines|jobs|orders|sessions|users)(_|\b).*(per|rate|total|count|sec|min)|rps|qps|throughput|requests?_total"
+)
 
 
 @dataclass(kw_only=True)
@@ -85,7 +87,10 @@ def _of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
         size = min(1.0, math.log2(1 + template.count) / 4)
         if fresh:
             weight = (1.5 if template.level >= 3 else 1.2 if template.level == 2 else 0.45) * size
-            if quiet and (template.count < 3 or re.search(r"(?i)\b(start(ing|ed)?|boot|listening|ready|deploy|version|shutdown|stopping)\b", template.text)):
+            if quiet and (
+                template.count < 3
+                or re.search(r"(?i)\b(start(ing|ed)?|boot|listening|ready|deploy|version|shutdown|stopping)\b", template.text)
+            ):
                 weight = 0.05
             when = template.first
             up = True
@@ -98,7 +103,21 @@ def _of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
             weight *= 1.0 if up else 0.4
         if weight > 0.04:
             found.append(
-                Anomaly(kind="log", service=template.service, text=template.text[:400], onset=when, weight=round(weight, 3), level=template.level, fresh=fresh, up=up, count=template.count, file=template.file, offset=template.offset, quote=template.sample, values=template.values)
+                Anomaly(
+                    kind="log",
+                    service=template.service,
+                    text=template.text[:400],
+                    onset=when,
+                    weight=round(weight, 3),
+                    level=template.level,
+                    fresh=fresh,
+                    up=up,
+                    count=template.count,
+                    file=template.file,
+                    offset=template.offset,
+                    quote=template.sample,
+                    values=template.values,
+                )
             )
     return found
 
@@ -128,7 +147,20 @@ def _of_metrics(shifts: list[metrics.Shift], desk: Desk) -> list[Anomaly]:
             weight += 0.2 * weight
         text = f"{shift.metric} {'rises' if shift.up else 'falls'}"
         detail = f"{shift.before:.4g} -> {shift.after:.4g} ({shift.shape}, score {shift.score:g})"
-        found.append(Anomaly(kind="metric", service=shift.service, text=text, onset=shift.onset, weight=round(weight, 3), level=2, up=shift.up, file=shift.file, detail=detail, quote=shift.labels))
+        found.append(
+            Anomaly(
+                kind="metric",
+                service=shift.service,
+                text=text,
+                onset=shift.onset,
+                weight=round(weight, 3),
+                level=2,
+                up=shift.up,
+                file=shift.file,
+                detail=detail,
+                quote=shift.labels,
+            )
+        )
     return found
 
 
@@ -136,7 +168,21 @@ def _of_spans(spans: traces.Summary) -> list[Anomaly]:
     found = []
     for service, name, what, count, span in spans.guilty[:40]:
         if span.start is not None:
-            found.append(Anomaly(kind="span", service=service, text=f"{name}: {what}", onset=span.start, weight=round(0.5 * min(1.0, math.log2(1 + count) / 2), 3), level=3 if span.failed else 2, fresh=True, count=count, file=span.file, quote=span.error or span.name, detail=span.peer))
+            found.append(
+                Anomaly(
+                    kind="span",
+                    service=service,
+                    text=f"{name}: {what}",
+                    onset=span.start,
+                    weight=round(0.5 * min(1.0, math.log2(1 + count) / 2), 3),
+                    level=3 if span.failed else 2,
+                    fresh=True,
+                    count=count,
+                    file=span.file,
+                    quote=span.error or span.name,
+                    detail=span.peer,
+                )
+            )
     return found
 
 
@@ -155,7 +201,9 @@ def onset(anomalies: list[Anomaly]) -> float | None:
 
 def _services(made: Symptoms, desk: Desk) -> None:
     weights: Counter[str] = Counter()
-    names = {d.service for d in desk.deployments} | {a.service for a in made.anomalies} | {desk.service} | set(made.spans.by_service)
+    names = (
+        {d.service for d in desk.deployments} | {a.service for a in made.anomalies} | {desk.service} | set(made.spans.by_service)
+    )
     names |= {t.service for t in made.scan.templates}
     made.names = {service_key(name): name for name in sorted(names) if name}
     for anomaly in made.anomalies:
@@ -197,4 +245,6 @@ def _words(made: Symptoms, desk: Desk) -> None:
         for word in words.words(f"{frame.name} {frame.file.rsplit('/', 1)[-1]}"):
             made.words[word] += 0.3
     top = max(facets.values(), default=1.0)
-    made.facets = {name: round(min(1.0, (weight / top) ** 0.5), 3) for name, weight in sorted(facets.items(), key=lambda f: -f[1])}
+    made.facets = {
+        name: round(min(1.0, (weight / top) ** 0.5), 3) for name, weight in sorted(facets.items(), key=lambda f: -f[1])
+    }

@@ -65,7 +65,9 @@ def summary(desk: Desk) -> Summary:
     made = Summary()
     for path in files(desk):
         if path.stat().st_size > LARGEST and path.suffix == ".json":
-            made.notes.append(f"{desk.shown(path)}: {path.stat().st_size / 1e6:.0f} MB in one JSON value is not read; write spans as .ndjson")
+            made.notes.append(
+                f"{desk.shown(path)}: {path.stat().st_size / 1e6:.0f} MB in one JSON value is not read; write spans as .ndjson"
+            )
             continue
         rows = _rows(desk, path, made.notes)
         for index, (row, service) in enumerate(rows):
@@ -113,8 +115,16 @@ def _walk(data: Any, service: str = "", depth: int = 0) -> Iterator[tuple[dict[s
     if not isinstance(data, dict) or depth > 8:
         return
     if "resource" in data:
-        service = str(_attributes(data["resource"].get("attributes") if isinstance(data["resource"], dict) else {}).get("service.name", service))
-    inner = [data[k] for k in ("resourceSpans", "scopeSpans", "instrumentationLibrarySpans", "spans", "data", "traces", "batches") if k in data]
+        service = str(
+            _attributes(data["resource"].get("attributes") if isinstance(data["resource"], dict) else {}).get(
+                "service.name", service
+            )
+        )
+    inner = [
+        data[k]
+        for k in ("resourceSpans", "scopeSpans", "instrumentationLibrarySpans", "spans", "data", "traces", "batches")
+        if k in data
+    ]
     if inner:
         for part in inner:
             yield from _walk(part, service, depth + 1)
@@ -136,11 +146,22 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _span(row: dict[str, Any], service: str, file: str, index: int) -> Span | None:
-    more = {**_attributes(row.get("tags")), **_attributes(row.get("attributes")), **{k: v for k, v in row.items() if not isinstance(v, (dict, list))}}
+    more = {
+        **_attributes(row.get("tags")),
+        **_attributes(row.get("attributes")),
+        **{k: v for k, v in row.items() if not isinstance(v, (dict, list))},
+    }
     status = row.get("status")
     code = str(status.get("code", "") if isinstance(status, dict) else status or row.get("status_code") or "").upper()
     message = str(status.get("message", "") if isinstance(status, dict) else "")
-    error = next((str(more[k]) for k in ("error", "error.message", "exception.message", "status_message", "statusMessage", "otel.status_description") if more.get(k) not in (None, "", False, True, "true")), message)
+    error = next(
+        (
+            str(more[k])
+            for k in ("error", "error.message", "exception.message", "status_message", "statusMessage", "otel.status_description")
+            if more.get(k) not in (None, "", False, True, "true")
+        ),
+        message,
+    )
     start = clock.moment(_first(row, "start", "start_time", "startTime", "startTimeUnixNano", "timestamp", "ts"))
     end = clock.moment(_first(row, "end", "end_time", "endTime", "endTimeUnixNano"))
     ms = _duration(row, start, end)
@@ -151,10 +172,28 @@ def _span(row: dict[str, Any], service: str, file: str, index: int) -> Span | No
         owner = process.get("serviceName", "")
     if not owner and not name:
         return None
-    peer = next((str(more[k]) for k in ("peer.service", "net.peer.name", "server.address", "http.host", "db.system", "rpc.service") if more.get(k)), "")
-    host = next((str(more[k]) for k in ("net.peer.name", "server.address", "http.host", "http.url", "url.full") if more.get(k)), "")
-    failed = code in ("ERROR", "2", "STATUS_CODE_ERROR", "FAILED") or more.get("error") in (True, "true") or bool(error and code != "OK")
-    words = " ".join(f"{k} {v}" for k, v in more.items() if k not in ("trace_id", "span_id", "parent_id", "start", "duration_ms", "traceId", "spanId") and isinstance(v, (str, int, float)))
+    peer = next(
+        (
+            str(more[k])
+            for k in ("peer.service", "net.peer.name", "server.address", "http.host", "db.system", "rpc.service")
+            if more.get(k)
+        ),
+        "",
+    )
+    host = next(
+        (str(more[k]) for k in ("net.peer.name", "server.address", "http.host", "http.url", "url.full") if more.get(k)), ""
+    )
+    failed = (
+        code in ("ERROR", "2", "STATUS_CODE_ERROR", "FAILED")
+        or more.get("error") in (True, "true")
+        or bool(error and code != "OK")
+    )
+    words = " ".join(
+        f"{k} {v}"
+        for k, v in more.items()
+        if k not in ("trace_id", "span_id", "parent_id", "start", "duration_ms", "traceId", "spanId")
+        and isinstance(v, (str, int, float))
+    )
     return Span(
         trace=str(_first(row, "trace_id", "traceId", "traceID") or ""),
         id=str(_first(row, "span_id", "spanId", "spanID", "id") or ""),
@@ -180,7 +219,15 @@ def _reference(row: dict[str, Any]) -> str:
 
 
 def _duration(row: dict[str, Any], start: float | None, end: float | None) -> float:
-    for name, scale in (("duration_ms", 1.0), ("durationMs", 1.0), ("elapsed_ms", 1.0), ("duration", 1e-3), ("duration_us", 1e-3), ("duration_ns", 1e-6), ("duration_s", 1e3)):
+    for name, scale in (
+        ("duration_ms", 1.0),
+        ("durationMs", 1.0),
+        ("elapsed_ms", 1.0),
+        ("duration", 1e-3),
+        ("duration_us", 1e-3),
+        ("duration_ns", 1e-6),
+        ("duration_s", 1e3),
+    ):
         try:
             if row.get(name) is not None:
                 return float(row[name]) * scale
@@ -200,7 +247,12 @@ def _repair(spans: list[Span]) -> None:
     for span in spans:
         if span.parent and (span.trace, span.parent) not in known and (span.file, span.parent) in seen:
             span.trace = seen[span.file, span.parent]
-        elif span.parent and (span.file, span.parent) in seen and seen[span.file, span.parent] != span.trace and sum(1 for k in known if k == (span.trace, span.parent)) == 1:
+        elif (
+            span.parent
+            and (span.file, span.parent) in seen
+            and seen[span.file, span.parent] != span.trace
+            and sum(1 for k in known if k == (span.trace, span.parent)) == 1
+        ):
             span.trace = seen[span.file, span.parent]
         seen[span.file, span.id] = span.trace
 
@@ -233,7 +285,9 @@ def _judge(made: Summary, at: float | None) -> None:
         entry2["failed"] += span.failed
         entry2["slow"] += _slow(span, usual)
     made.fan = _fan(made.spans, children)
-    made.words = " ".join(f"{s.service} {s.name} {s.error} {s.peer} {s.words}" for s in made.spans if s.failed or _slow(s, usual))[:60_000]
+    made.words = " ".join(
+        f"{s.service} {s.name} {s.error} {s.peer} {s.words}" for s in made.spans if s.failed or _slow(s, usual)
+    )[:60_000]
 
 
 def _usual(spans: list[Span]) -> dict[tuple[str, str], tuple[float, float]]:

@@ -50,16 +50,32 @@ PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in FACETS
 
 RISE_FALL: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("timeout deadline wait budget", ("latency", "pool", "queue"), ("timeout", "retry", "upstream")),
-    ("ttl expiry expire expires expiration maxage lifetime", ("memory", "queue", "wrong", "disk"), ("cache", "query", "volume", "cpu", "auth")),
+    (
+        "ttl expiry expire expires expiration maxage lifetime",
+        ("memory", "queue", "wrong", "disk"),
+        ("cache", "query", "volume", "cpu", "auth"),
+    ),
     ("retry retries attempts tries", ("volume", "throttle", "latency"), ("retry", "timeout", "crash")),
-    ("backoff delay sleep interval period jitter frequency cooldown debounce", ("latency", "queue"), ("volume", "cpu", "throttle", "query")),
+    (
+        "backoff delay sleep interval period jitter frequency cooldown debounce",
+        ("latency", "queue"),
+        ("volume", "cpu", "throttle", "query"),
+    ),
     ("pool conns connections conn idle", ("memory", "pool"), ("pool", "latency", "timeout")),
-    ("threads workers concurrency parallelism parallel processes replicas shards partitions executors", ("memory", "cpu", "throttle", "pool", "lock"), ("queue", "latency", "pool", "timeout")),
+    (
+        "threads workers concurrency parallelism parallel processes replicas shards partitions executors",
+        ("memory", "cpu", "throttle", "pool", "lock"),
+        ("queue", "latency", "pool", "timeout"),
+    ),
     ("batch chunk bulk prefetch", ("memory", "timeout", "latency", "payload"), ("volume", "throttle", "latency", "query")),
     ("memory heap mem xmx ram", (), ("memory", "crash")),
     ("cpu cores millicores", (), ("cpu", "latency", "throttle")),
     ("sample sampling verbosity level verbose debug trace", ("logging", "disk", "volume", "cpu"), ()),
-    ("limit max maximum size capacity buffer quota depth length page top", ("memory", "latency", "query", "disk", "payload"), ("throttle", "queue", "payload", "bounds", "pool", "missing")),
+    (
+        "limit max maximum size capacity buffer quota depth length page top",
+        ("memory", "latency", "query", "disk", "payload"),
+        ("throttle", "queue", "payload", "bounds", "pool", "missing"),
+    ),
     ("threshold tolerance ratio rate weight factor", ("wrong", "throttle", "error"), ("wrong", "throttle", "error")),
 )
 
