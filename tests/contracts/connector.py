@@ -62,7 +62,7 @@ class ConnectorContract:
 
     async def test_times_are_rfc_3339_in_utc_and_within_the_window(self, connector: Connector, example: Example) -> None:
         rows = await connector.query(example.query, example.window)
-        at = rows.columns.index("timestamp")
+        at = [column.lower() for column in rows.columns].index("timestamp")
         for row in rows.rows:
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", row[at])
             assert example.window.start <= datetime.fromisoformat(row[at]) <= example.window.end
