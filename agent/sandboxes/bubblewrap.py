@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
-import json
 import os
 import platform
 import secrets
@@ -28,22 +27,10 @@ from pathlib import Path
 from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
 from agent.core.sandbox import WORKSPACE, FileInfo, Layer, Limits, Probe, Result, Sandbox, SandboxSpec
 from agent.sandboxes import cgroups, seccomp
-from agent.sandboxes.command import (
-    TIMED_OUT,
-    check_id,
-    collect,
-    environment,
-    exit_code,
-    feed,
-    folder,
-    readable,
-    seconds_allowed,
-    to_the_end,
-    words,
-)
+from agent.sandboxes.command import check_id, environment, folder, seconds_allowed, to_the_end, words
 from agent.sandboxes.disk import LoopDisk, check_layers
 from agent.sandboxes.files import Files
-from agent.sandboxes.system import options
+from agent.sandboxes.launch import HOST_PATH, Room, launch
 
 _FIRST_UID = 0x70000000
 """Host user ids from here on belong to nobody (systemd's UIDS-GIDS lists 1879048192 and above as unused)."""
@@ -60,17 +47,6 @@ _PROGRAMS = {
     "bash": "bash",
 }
 """What is run on the host, and the package it is in."""
-
-_SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-
-_SHARED_MEMORY = 64 << 20
-"""Bytes of /dev/shm, which is memory, and counts as the sandbox's where a control group counts."""
-
-_JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"'
-"""Enters the control groups, then becomes bubblewrap. Arguments: files to write to, --, the command."""
-
-_GATE = 'read -r go || exit 125; [ "$1" = piped ] || exec </dev/null; cd -- "$2" || exit 1; shift 2; exec /usr/bin/env -i -- "$@"'
-"""Waits for the word of a host that is alive, then becomes the command with its environment. It runs as the sandbox's user."""
 
 
 class Bubblewrap:
@@ -190,67 +166,14 @@ class BubblewrapSandbox:
         output_limit: int = 10_000_000,
     ) -> Result:
         """See agent/core/sandbox.py."""
-        arguments = [f"{name}={value}" for name, value in environment(env).items()] + words(command)
+        inside = [f"{name}={value}" for name, value in environment(env).items()] + words(command)
         seconds = seconds_allowed(timeout, self.spec.limits.seconds)
         lock = await self._use()
         try:
-            inner = ["piped" if stdin else "empty", folder(cwd), *arguments]
-            return await self._run(inner, stdin, seconds, output_limit)
+            room = Room(uid=self.uid, view=self._disk.view, etc=self._disk.etc, limits=self.spec.limits, group=self._joined())
+            return await launch(room, inside, folder(cwd), stdin, seconds, output_limit)
         finally:
             os.close(lock)
-
-    async def _run(self, inner: list[str], stdin: bytes, seconds: float, output_limit: int) -> Result:
-        started = time.monotonic()
-        with _Descriptors() as held:
-            gate = held.pipe()
-            status = held.pipe()
-            arguments = held.file(self._options())
-            filter = held.file(seccomp.program(platform.machine(), without_shared_memory="memory" not in self._joined().bounds))
-            outer = ["--args", str(arguments), "--seccomp", str(filter), "--json-status-fd", str(status[1])]
-            process = await asyncio.create_subprocess_exec(
-                *self._confined([*outer, "--", *_drop(self.uid), "/bin/sh", "-c", _GATE, "sh", *inner]),
-                stdin=gate[0],
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={"PATH": _SYSTEM_PATH, "LC_ALL": "C"},
-                cwd="/",
-                pass_fds=(arguments, filter, status[1]),
-                limit=1 << 17,
-            )
-            held.close(gate[0], arguments, filter, status[1])
-            running = _Running(process, status[0], output_limit)
-            timed_out = False
-            try:
-                async with asyncio.timeout(seconds):
-                    await running.started()
-                    await running.finished(held.give(gate[1]), b"go\n" + stdin)
-            except TimeoutError:
-                timed_out = True
-            finally:
-                await to_the_end(running.end())
-        return running.result(time.monotonic() - started, timed_out)
-
-    def _confined(self, bwrap: list[str]) -> list[str]:
-        """The command line that sets rlimits and enters the control groups before it becomes bubblewrap."""
-        limits, group = self.spec.limits, self._joined()
-        rlimits = {"core": 0, "nofile": "4096:16384", "nproc": limits.processes, "fsize": limits.disk}
-        if "memory" not in group.bounds:
-            rlimits["as"] = limits.memory
-        joins = [str(folder / "cgroup.procs") for folder in group.folders]
-        prlimit = ["/usr/bin/prlimit", *(f"--{name}={value}" for name, value in rlimits.items()), "--"]
-        return [*prlimit, "/bin/sh", "-c", _JOIN, "sh", *joins, "--", "/usr/bin/bwrap", *bwrap]
-
-    def _options(self) -> bytes:
-        """bubblewrap's own options, which go by descriptor: the sandbox can read its first process's command line."""
-        arguments = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-        arguments += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
-        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):  # for setpriv, which drops them with the rest
-            arguments += ["--cap-add", capability]
-        arguments += options()
-        arguments += ["--ro-bind", str(self._disk.etc), "/etc"]
-        arguments += ["--perms", "1777", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
-        arguments += ["--bind", str(self._disk.view / "tmp"), "/tmp", "--bind", str(self._disk.view / "workspace"), WORKSPACE]
-        return b"".join(os.fsencode(argument) + b"\0" for argument in [*arguments, "--remount-ro", "/"])
 
     async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         """See agent/core/sandbox.py."""
@@ -392,114 +315,12 @@ class BubblewrapSandbox:
         (self.folder / "group.json").unlink(missing_ok=True)
 
 
-class _Running:
-    """One command, from the start of bubblewrap to the death of everything in it."""
-
-    def __init__(self, process: asyncio.subprocess.Process, status: int, output_limit: int) -> None:
-        assert process.stdout and process.stderr
-        self.process, self.status = process, status
-        self.outputs = [asyncio.create_task(collect(stream, output_limit)) for stream in (process.stdout, process.stderr)]
-        self.feeding: asyncio.Task[None] | None = None
-        self.first: int | None = None
-        self.said = b""
-
-    async def started(self) -> None:
-        """Until bubblewrap says which process is the first inside; a descriptor of that one tells when all are dead."""
-        while b"\n" not in self.said and await self._hear():
-            pass
-        if self.said:
-            with suppress(ProcessLookupError):
-                self.first = os.pidfd_open(json.loads(self.said.splitlines()[0])["child-pid"])
-
-    async def _hear(self) -> bool:
-        await readable(self.status)
-        heard = os.read(self.status, 1 << 16)
-        self.said += heard
-        return bool(heard)
-
-    async def finished(self, pipe: int, content: bytes) -> None:
-        """Opens the gate and waits for bubblewrap's end, which is that of the command."""
-        self.feeding = asyncio.create_task(feed(pipe, content))
-        await self.process.wait()
-
-    async def end(self) -> None:
-        """Kills what is left and waits until nothing is: the first process of the namespace dies after all others."""
-        if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                self.process.kill()
-        if self.first is not None:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.first, signal.SIGKILL)
-            await readable(self.first)
-            os.close(self.first)
-        await self.process.wait()
-        await asyncio.gather(*self.outputs)
-        if self.feeding is not None:
-            self.feeding.cancel()
-            await asyncio.wait([self.feeding])
-        while await self._hear():
-            pass
-
-    def result(self, seconds: float, timed_out: bool) -> Result:
-        """Raises SandboxError if bubblewrap never came to the command."""
-        stdout, stderr = (output.result() for output in self.outputs)
-        code = self.process.returncode
-        assert code is not None
-        if code > 0 and not timed_out and b'"exit-code"' not in self.said:
-            reason = stderr.content.decode("utf-8", "replace").strip()[-2000:] or f"bubblewrap exited with {code}"
-            hint = "If it says that a resource is unavailable, the sandbox's limit of processes is used up by other commands."
-            raise SandboxError(f"the command could not be started: {reason}", hint)
-        return Result(
-            exit_code=TIMED_OUT if timed_out else exit_code(code),
-            stdout=stdout.content,
-            stderr=stderr.content,
-            seconds=seconds,
-            timed_out=timed_out,
-            truncated=stdout.truncated or stderr.truncated,
-        )
-
-
-class _Descriptors:
-    """The descriptors that starting a command takes; whatever is still open at the end is closed."""
-
-    def __init__(self) -> None:
-        self._open: set[int] = set()
-
-    def __enter__(self) -> _Descriptors:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close(*tuple(self._open))
-
-    def pipe(self) -> tuple[int, int]:
-        ends = os.pipe()
-        self._open.update(ends)
-        return ends
-
-    def file(self, content: bytes) -> int:
-        """A file in memory, to be read from its beginning."""
-        descriptor = os.memfd_create("sandbox")
-        self._open.add(descriptor)
-        os.write(descriptor, content)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return descriptor
-
-    def give(self, descriptor: int) -> int:
-        """Somebody else closes this one."""
-        self._open.remove(descriptor)
-        return descriptor
-
-    def close(self, *descriptors: int) -> None:
-        for descriptor in descriptors:
-            os.close(self.give(descriptor))
-
-
 def check_host() -> None:
     """Raises SandboxUnavailable, with the mend, if something is missing that can be seen without trying."""
     seccomp.program(platform.machine())
     if os.geteuid() != 0:
         raise SandboxUnavailable("bubblewrap sandboxes need root, to mount their disks", "Run it as root or with sudo.")
-    missing = [name for name in _PROGRAMS if shutil.which(name, path=_SYSTEM_PATH) is None]
+    missing = [name for name in _PROGRAMS if shutil.which(name, path=HOST_PATH) is None]
     if missing:
         packages = sorted({_PROGRAMS[name] for name in missing})
         raise SandboxUnavailable(
@@ -514,12 +335,6 @@ def kill_all_of(uid: int) -> None:
             with suppress(FileNotFoundError, ProcessLookupError):
                 if entry.stat().st_uid == uid:
                     os.kill(int(entry.name), signal.SIGKILL)
-
-
-def _drop(uid: int) -> list[str]:
-    """Becomes that user without groups, capabilities or a way to get any. The environment is empty up to here."""
-    none = ["--clear-groups", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"]
-    return ["/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", *none, "--"]
 
 
 def _make_root(root: Path) -> None:

@@ -6,6 +6,7 @@ How a process is confined, started and killed is each kind's own affair.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import posixpath
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -39,6 +40,8 @@ TIMED_OUT = 124
 T = TypeVar("T")
 
 _CHUNK = 1 << 18
+"""Bytes read or written at once, and what a command's pipes hold."""
+
 _FLOOD_PAUSE = 0.002
 """Seconds between two chunks of output that will be cut out anyway: a flood is slowed, not the host."""
 
@@ -46,7 +49,7 @@ _FLOOD_PAUSE = 0.002
 def words(command: str | Sequence[str]) -> list[str]:
     """The argument list of a command. Raises ToolError if no process could be given it."""
     arguments = ["/bin/bash", "-c", command] if isinstance(command, str) else list(command)
-    if not arguments or not arguments[0]:
+    if not command or not arguments[0]:
         raise ToolError("there is no command to run")
     for argument in arguments:
         _check(argument)
@@ -85,6 +88,34 @@ def seconds_allowed(timeout: float | None, limit: float) -> float:
     return limit if timeout is None else min(timeout, limit)
 
 
+class Pipes:
+    """A command's ends of its standard streams, and ours. `stdin` is /dev/null, and there is nothing to feed, if it is None.
+
+    owner: the user that may open them again by name (/dev/stdout), where that is not this process's.
+    """
+
+    def __init__(self, *, stdin: bool, owner: int | None = None) -> None:
+        self.feed: int | None = None
+        self.stdin, self.feed = os.pipe() if stdin else (os.open("/dev/null", os.O_RDONLY), None)
+        self.out, self.stdout = os.pipe()
+        self.err, self.stderr = os.pipe()
+        for pipe in (self.stdout, self.stderr, *([self.stdin] if stdin else [])):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _CHUNK)
+            if owner is not None:
+                os.fchown(pipe, owner, owner)
+
+    def started(self) -> None:
+        """The command has its ends: ours must not keep them open."""
+        for descriptor in (self.stdin, self.stdout, self.stderr):
+            os.close(descriptor)
+
+    def failed(self) -> None:
+        """Nothing was started."""
+        self.started()
+        for descriptor in (self.out, self.err, *([self.feed] if self.feed is not None else [])):
+            os.close(descriptor)
+
+
 def exit_code(returncode: int) -> int:
     """A shell's view of how a process ended: 128+n for signal n."""
     return 128 - returncode if returncode < 0 else returncode
@@ -103,22 +134,23 @@ class Output(Data):
     truncated: bool
 
 
-async def collect(stream: asyncio.StreamReader, limit: int) -> Output:
-    """Reads a stream to its end and keeps at most `limit` bytes of it, both ends; a line in the middle counts what is missing."""
+async def collect(pipe: int, limit: int) -> Output:
+    """Reads a pipe to its end, closes it, and keeps at most `limit` bytes, both ends; a line in the middle counts the others."""
     head, tail, total = bytearray(), bytearray(), 0
-    front = limit - limit // 2
     back = limit // 2
-    while chunk := await stream.read(_CHUNK):
-        total += len(chunk)
-        if len(head) < front:
-            room = front - len(head)
+    front = limit - back
+    os.set_blocking(pipe, False)
+    try:
+        while chunk := await _read(pipe):
+            total += len(chunk)
+            room = max(0, front - len(head))
             head += chunk[:room]
-            chunk = chunk[room:]
-        tail += chunk
-        if len(tail) > back + 4 * _CHUNK:
-            del tail[: len(tail) - back]
-        if total > limit + 16 * _CHUNK:
-            await asyncio.sleep(_FLOOD_PAUSE)
+            tail += chunk[room:]
+            if len(tail) > back + 4 * _CHUNK:
+                del tail[: len(tail) - back]
+            await asyncio.sleep(_FLOOD_PAUSE if total > limit + 16 * _CHUNK else 0)
+    finally:
+        os.close(pipe)
     if total <= limit:
         return Output(content=bytes(head + tail), truncated=False)
     del tail[: len(tail) - back]
@@ -126,11 +158,19 @@ async def collect(stream: asyncio.StreamReader, limit: int) -> Output:
     return Output(content=bytes(head) + note + bytes(tail), truncated=True)
 
 
+async def _read(pipe: int) -> bytes:
+    while True:
+        try:
+            return os.read(pipe, _CHUNK)
+        except BlockingIOError:
+            await readable(pipe)
+
+
 async def feed(pipe: int, content: bytes) -> None:
     """Writes all of a command's input into a pipe and closes it. A command that does not read it is no error."""
-    os.set_blocking(pipe, False)
     rest = memoryview(content)
     try:
+        os.set_blocking(pipe, False)
         while rest:
             try:
                 rest = rest[os.write(pipe, rest[:_CHUNK]) :]

@@ -147,7 +147,7 @@ def _info(root: int, folder: str, entry: os.DirEntry[str]) -> FileInfo:
     if stat.S_ISLNK(about.st_mode):
         with suppress(ToolError), _opened(root, name, os.O_PATH) as target:
             about = os.fstat(target)
-    path = posixpath.relpath(name, WORKSPACE).encode("utf-8", "replace").decode()
+    path = name[len(WORKSPACE) + 1 :].encode("utf-8", "replace").decode()
     return FileInfo(path=path, size=about.st_size, is_folder=stat.S_ISDIR(about.st_mode))
 
 

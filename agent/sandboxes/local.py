@@ -19,19 +19,21 @@ from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
 from agent.core.sandbox import WORKSPACE, FileInfo, Probe, Result, Sandbox, SandboxSpec
 from agent.sandboxes.command import (
     TIMED_OUT,
+    Pipes,
     check_id,
     collect,
     environment,
     exit_code,
     feed,
     folder,
-    readable,
     seconds_allowed,
     to_the_end,
     words,
 )
 from agent.sandboxes.disk import check_layers, copy_tree, inside_workspace
 from agent.sandboxes.files import Files
+
+_START = 'cd -- "$1" || exit 1; shift; exec /usr/bin/env -i -- "$@"'
 
 
 class Local:
@@ -97,6 +99,7 @@ class LocalSandbox:
     def __init__(self, place: Path, spec: SandboxSpec) -> None:
         self.id, self.place, self.spec = place.name, place, spec
         self._files = Files(place / "view", os.getuid())
+        self._running: set[asyncio.subprocess.Process] = set()
 
     async def run(
         self,
@@ -114,40 +117,33 @@ class LocalSandbox:
         variables = {name: self._outside(value) for name, value in environment({"HOME": "/tmp", **env}).items()}
         seconds = seconds_allowed(timeout, self.spec.limits.seconds)
         started = time.monotonic()
-        gate = os.pipe() if stdin else (os.open("/dev/null", os.O_RDONLY), -1)
+        pipes = Pipes(stdin=bool(stdin))
         try:
-            start = [
-                "/bin/sh",
-                "-c",
-                'cd -- "$1" || exit 1; shift; exec /usr/bin/env -i -- "$@"',
-                "sh",
-                self._outside(folder(cwd)),
-            ]
             process = await asyncio.create_subprocess_exec(
-                *start,
+                *("/bin/sh", "-c", _START, "sh", self._outside(folder(cwd))),
                 *(f"{name}={value}" for name, value in variables.items()),
                 *arguments,
-                stdin=gate[0],
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+                stdin=pipes.stdin,
+                stdout=pipes.stdout,
+                stderr=pipes.stderr,
                 start_new_session=True,
-                limit=1 << 17,
             )
-        finally:
-            os.close(gate[0])
-        assert process.stdout and process.stderr
-        outputs = [asyncio.create_task(collect(stream, output_limit)) for stream in (process.stdout, process.stderr)]
-        feeding = asyncio.create_task(feed(gate[1], stdin)) if stdin else None
-        ended = os.pidfd_open(process.pid)
+        except BaseException:
+            pipes.failed()
+            raise
+        pipes.started()
+        outputs = [asyncio.create_task(collect(pipe, output_limit)) for pipe in (pipes.out, pipes.err)]
+        feeding = asyncio.create_task(feed(pipes.feed, stdin)) if pipes.feed is not None else None
+        self._running.add(process)
         timed_out = False
         try:
             async with asyncio.timeout(seconds):
-                await readable(ended)
+                await process.wait()
         except TimeoutError:
             timed_out = True
         finally:
-            os.close(ended)
             await to_the_end(self._end(process, outputs, feeding))
+            self._running.discard(process)
         stdout, stderr = (output.result() for output in outputs)
         return Result(
             exit_code=TIMED_OUT if timed_out else exit_code(process.returncode or 0),
@@ -162,8 +158,7 @@ class LocalSandbox:
         self, process: asyncio.subprocess.Process, outputs: Sequence[asyncio.Task[object]], feeding: asyncio.Task[None] | None
     ) -> None:
         """Kills the command's session: what left it with setsid stays alive, one more thing that nothing here prevents."""
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        self._kill(process)
         await process.wait()
         await asyncio.gather(*outputs)
         if feeding is not None:
@@ -188,8 +183,14 @@ class LocalSandbox:
     async def suspend(self) -> None:
         """There is nothing to give back."""
 
+    def _kill(self, process: asyncio.subprocess.Process) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
     async def delete(self) -> None:
         """See agent/core/sandbox.py."""
+        for process in self._running:
+            self._kill(process)
         await to_the_end(asyncio.to_thread(shutil.rmtree, self.place, ignore_errors=True))
 
     def _check_exists(self) -> None:

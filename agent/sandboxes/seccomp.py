@@ -29,6 +29,10 @@ _FAMILIES = (1, 2, 10, 16)
 _TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX: ioctls that type into a terminal."""
 
+_RLIMIT_CORE = 4
+"""A limit of 1 keeps the host's crash handler (core(5), a program that root runs) away; it must stay 1. Setting it is answered
+with success and does nothing, because honest programs switch core dumps off as well."""
+
 _LAST_KNOWN = 462
 """mseal, Linux 6.10. Anything younger does not exist inside."""
 
@@ -41,6 +45,8 @@ class Architecture(Data):
     absent: dict[str, int]
     clone: int
     ioctl: int
+    setrlimit: int
+    prlimit: int
     socket: int
     socketpair: int
     x32: int | None = None
@@ -58,6 +64,8 @@ _X86_64 = Architecture(
     x32=0x40000000,
     clone=56,
     ioctl=16,
+    setrlimit=160,
+    prlimit=302,
     socket=41,
     socketpair=53,
     absent=_ABSENT_EVERYWHERE | {"userfaultfd": 323},
@@ -78,6 +86,8 @@ _AARCH64 = Architecture(
     audit=0xC00000B7,
     clone=220,
     ioctl=29,
+    setrlimit=164,
+    prlimit=261,
     socket=198,
     socketpair=199,
     absent=_ABSENT_EVERYWHERE | {"userfaultfd": 282},
@@ -120,11 +130,26 @@ def program(machine: str, *, without_shared_memory: bool = False) -> bytes:
     )
     typing = [entry for value in _TERMINAL_INPUT for entry in ((_JUMP_EQUAL, 0, 1, value), _failing(_EPERM))]
     parts += _by_argument(architecture.ioctl, 1, [*typing, (_RETURN, 0, 0, _ALLOW)])
+    pretend = [(_JUMP_EQUAL, 0, 1, _RLIMIT_CORE), _failing(0), (_RETURN, 0, 0, _ALLOW)]
+    parts += _by_argument(architecture.setrlimit, 0, pretend)
+    parts += _by_argument(architecture.prlimit, 1, _PRETEND_UNLESS_ASKING)
     family = [entry for value in _FAMILIES for entry in ((_JUMP_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW))]
     for call in (architecture.socket, architecture.socketpair):
         parts += _by_argument(call, 0, [*family, _failing(_EAFNOSUPPORT)])
     parts += [(_RETURN, 0, 0, _ALLOW)]
     return b"".join(struct.pack("=HBBI", *part) for part in parts)
+
+
+# prlimit64(pid, resource, new, old): with `new` null, in both halves, it only asks.
+_PRETEND_UNLESS_ASKING: list[tuple[int, ...]] = [
+    (_JUMP_EQUAL, 0, 5, _RLIMIT_CORE),
+    (_LOAD, 0, 0, 16 + 8 * 2),
+    (_JUMP_EQUAL, 0, 2, 0),
+    (_LOAD, 0, 0, 16 + 8 * 2 + 4),
+    (_JUMP_EQUAL, 1, 0, 0),
+    (_RETURN, 0, 0, _ERRNO),
+    (_RETURN, 0, 0, _ALLOW),
+]
 
 
 def _failing(errno: int) -> tuple[int, ...]:
