@@ -43,6 +43,9 @@ class StatisticalModel:
         """Nothing, whatever was used."""
         return 0.0
 
+    async def close(self) -> None:
+        """Nothing to give back."""
+
 
 class StatisticalConversation:
     """One conversation: the head and the messages, nothing else."""
