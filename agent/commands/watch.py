@@ -25,7 +25,7 @@ class Watch:
     def announce(self, investigation: str, text: str) -> None:
         """One step. A text of several lines gets a box."""
         first, _, rest = text.partition("\n")
-        self.console.print(f"[dim]{time.monotonic() - self.started:5.1f} s[/dim]  {escape(first)}")
+        self.console.print(f"[dim]{time.monotonic() - self.started:5.1f} s[/dim]  {escape(first)}", soft_wrap=True)
         if rest:
             self.console.print(Panel(escape(rest), border_style="dim", expand=False))
 

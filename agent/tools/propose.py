@@ -20,7 +20,7 @@ def propose(sandbox: Sandbox, journal: Journal, *, commits: Mapping[str, str]) -
     async def propose(
         repo: Annotated[str, Field(description="The repository's folder name in repos/.")],
         title: Annotated[str, Field(description="One line for the pull request.", min_length=1, max_length=120)],
-        why: Annotated[
+        body: Annotated[
             str,
             Field(description="For the reviewer: what broke, why this change, how to verify it, how to go back.", min_length=1),
         ],
@@ -34,7 +34,7 @@ def propose(sandbox: Sandbox, journal: Journal, *, commits: Mapping[str, str]) -
             raise ToolError(
                 f"propose: there is no repository {repo!r} on this desk", f"There are: {', '.join(commits) or 'none'}."
             )
-        staged = await stage(journal, sandbox, repo=repo, commit=commits[repo], title=title, body=why)
+        staged = await stage(journal, sandbox, repo=repo, commit=commits[repo], title=title, body=body)
         size = len(await journal.get(staged.patch))
         return f"Staged the change in {repo} ({size} bytes). It is tested and published after your report."
 
