@@ -129,6 +129,11 @@ async def git(
     return Output(code=code, out=out, errors=text, cut=cut)
 
 
+async def has(folder: Path, commit: str) -> bool:
+    """Whether a repository has a commit, named by its full id."""
+    return (await git(folder, "cat-file", "-e", f"{commit}^{{commit}}", ok=(0, 1, 128))).code == 0
+
+
 async def _feed(pipe: asyncio.StreamWriter, content: bytes) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it ended early: its exit code says why
         pipe.write(content)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.core.errors import ForgeError, RepositoryError
 from agent.core.forge import Proposal
-from agent.git import clone, git
+from agent.git import clone, git, has
 from agent.lock import locked
 from agent.patch import workbench
 
@@ -83,8 +83,7 @@ class Local:
                 copy.rename(repository)
             finally:
                 await asyncio.to_thread(shutil.rmtree, copy, ignore_errors=True)
-        there = await git(repository, "cat-file", "-e", f"{proposal.base}^{{commit}}", ok=(0, 1, 128))
-        if there.code:
+        if not await has(repository, proposal.base):
             await git(
                 repository, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(mirror),
                 "+refs/heads/*:refs/remotes/origin/*", local=True,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from agent.core.data import Data
-from agent.core.errors import ForgeError, RepositoryError
+from agent.core.errors import ForgeError, RepositoryError, SandboxError, ToolError
 from agent.core.forge import Forge, Proposal
 from agent.core.investigation import Case, RepositoryRef
 from agent.core.journal import Entry, Journal
@@ -102,7 +102,7 @@ class Proposals:
 
         Raises RepositoryError where the repository cannot be had at all.
         """
-        mirror = await self.repositories.mirror(_reference(case, staged.repo))
+        mirror = await self.repositories.mirror(_reference(case, staged.repo, deployed))
         main = await self.repositories.main(mirror, deployed[staged.repo], live=case.live, at=case.trigger.at)
         async with workbench(mirror.folder) as bench:
             try:
@@ -117,9 +117,12 @@ class Proposals:
         checkout = await self.repositories.checkout(mirror, main, live=case.live, at=case.trigger.at)
         paths = await self.repositories.history([mirror]).files(mirror.name, main)
         ways = candidates(paths, [file.path for file in applied.files], configured=self.tests.get(mirror.name, ""))
-        comparison = await self.trials.compare(
-            sandbox_id(investigation, key), checkout, applied.patch, ways, tests_only=tests_only
-        )
+        try:
+            comparison = await self.trials.compare(
+                sandbox_id(investigation, key), checkout, applied.patch, ways, tests_only=tests_only
+            )
+        except (SandboxError, ToolError) as error:
+            comparison = Comparison(command=ways[0].command if ways else "", problem=f"the sandbox failed: {error.problem}")
         record = ProposalRecord(
             repo=staged.repo, title=staged.title, applies_to_main=True,
             tests_before=comparison.before, tests_after=comparison.after, why=comparison.problem,
@@ -182,11 +185,11 @@ def _prepared(record: ProposalRecord, facts: Facts, applied: Applied) -> Prepare
     return Prepared(record=record.model_copy(update={"branch": branch}), proposal=proposal)
 
 
-def _reference(case: Case, repo: str) -> RepositoryRef:
+def _reference(case: Case, repo: str, deployed: Mapping[str, str]) -> RepositoryRef:
     for reference in case.repositories:
-        if reference.name == repo:
+        if reference.name == repo and repo in deployed:
             return reference
-    raise RepositoryError(f"the case has no repository {repo!r}")
+    raise RepositoryError(f"there is no repository {repo[:100]!r} on the desk", f"There are: {', '.join(deployed) or 'none'}.")
 
 
 def _entry(entries: list[Entry], kind: str, key: str) -> Entry | None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from agent.core.data import Data
 from agent.core.errors import RepositoryError
 from agent.core.sandbox import WORKSPACE, Layer
-from agent.git import git
+from agent.git import COMMIT_ID, git, has
 from agent.lock import locked
 from agent.repos.index import Entry, settle
 from agent.repos.mirrors import Mirror
@@ -95,10 +95,21 @@ class Checkouts:
 
     async def checkout(self, mirror: Mirror, commit: str, *, live: bool, at: datetime) -> Checkout:
         """The checkout of a commit, made if there is none yet. `at` is when the incident began. Raises RepositoryError."""
+        if not COMMIT_ID.fullmatch(commit) or not await has(mirror.folder, commit):
+            raise RepositoryError(f"repository {mirror.name!r} has no commit {commit[:100]!r}", "Give a full commit id.")
         async with locked(mirror.folder.with_suffix(".lock"), shared=True):
             view = await (everything(mirror) if live else before(mirror, commit, at))
             shallow = await shallow_commits(mirror, commit, view)
-            content = "\n".join([FORMAT, commit, view.head, *(f"{id} {name}" for name, id in view.refs), *shallow])
+            content = "\n".join(
+                [
+                    FORMAT,
+                    "hides" if view.hides else "shows",
+                    commit,
+                    view.head,
+                    *(f"{id} {name}" for name, id in view.refs),
+                    *shallow,
+                ]
+            )
             key = f"{mirror.key}-{commit[:16]}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
             place = self.root / key
             async with locked(self.root / f"{key}.lock"):
