@@ -16,17 +16,33 @@ from agent.core.errors import ModelError, ModelRefused, PromptTooLong
 from agent.core.message import Block, Message, Opaque, Reply, Text, ToolCall, ToolResult, Usage
 from agent.core.model import Head, Listener
 from agent.models import prices
-from agent.models.conversation import GrowingConversation, as_count, as_object
+from agent.models.conversation import GrowingConversation
 from agent.models.failures import Transient
 from agent.models.patience import Patience
 from agent.models.transcript import Transcript, checked, finished
-from agent.models.wire import Http, arguments, clean_key, connection_error, encode, plain, read, status_error, stream_error
+from agent.models.wire import (
+    Http,
+    Unreadable,
+    arguments,
+    as_count,
+    as_object,
+    clean_key,
+    clean_url,
+    connection_error,
+    encode,
+    plain,
+    read,
+    status_error,
+    stream_error,
+)
 
 PROVIDER = "anthropic"
 DEFAULT = "claude-opus-5-5"
 BASE_URL = "https://api.anthropic.com"
 OUTPUT = 32_000
 """Tokens asked for at most, where the model could give more."""
+AFTER = "_after"
+"""Added to each block of thinking: what stood before it. Thinking is bound to that, and refused after anything else."""
 THINKING = frozenset({"thinking", "redacted_thinking"})
 SHORT = b',"cache_control":{"type":"ephemeral"}'
 LONG = b',"cache_control":{"type":"ephemeral","ttl":"1h"}'
@@ -78,7 +94,7 @@ class AnthropicModel:
         self._key = clean_key(key, base_url, PROVIDER)
         self._client = AsyncAnthropic(
             api_key=self._key,
-            base_url=base_url or BASE_URL,
+            base_url=clean_url(base_url or BASE_URL),
             max_retries=0,
             timeout=http.timeout,
             default_headers=http.headers,
@@ -134,23 +150,34 @@ class AnthropicConversation(GrowingConversation):
         wire, self._head_mark = _head(model, head)
         super().__init__(wire, Transcript(PROVIDER, dangling=THINKING, id_length=128), model.patience)
         self._model = model
+        self._role = ""
         self._first_end = 0
         self._sent_end = 0
         self._sent_at: float | None = None
         self._long = False
 
     def entry(self, message: Message) -> bytes:
-        return encode({"role": message.role, "content": [_block(block) for block in message.blocks]})
+        """The message, without thinking that followed anything else than what stands here: it would be refused."""
+        if message.role == "assistant" and self._role == "user":
+            self._request_ended()
+        self._role = message.role
+        digest = self.digest
+        kept = [block for block in message.blocks if not isinstance(block, Opaque) or block.data.get(AFTER, digest) == digest]
+        return encode({"role": message.role, "content": [_block(block) for block in kept]})
 
     async def attempt(self, body: bytes, listen: Listener) -> AnthropicReader:
-        reader = AnthropicReader(self._model, listen)
+        reader = AnthropicReader(self._model, listen, after=self.digest)
         await self._model.send(body, reader)
         return reader
 
     def answered(self) -> None:
+        self._request_ended()
+        self._sent_at = self._model.patience.clock()
+
+    def _request_ended(self) -> None:
+        """A request ended here: it was just answered, or an answer to it is being appended, as after a restart."""
         self._first_end = self._first_end or self.ends[-1]
         self._sent_end = self.ends[-1]
-        self._sent_at = self._model.patience.clock()
 
     def request(self) -> bytes:
         """Everything so far, with cache marks put in."""
@@ -188,8 +215,9 @@ class AnthropicReader:
 
     skip = frozenset({b"ping", b"content_block_stop"})
 
-    def __init__(self, model: AnthropicModel, listen: Listener) -> None:
+    def __init__(self, model: AnthropicModel, listen: Listener, *, after: str) -> None:
         self.finished = False
+        self._after = after
         self.usage = Usage()
         self._model = model
         self._listen = listen
@@ -227,7 +255,7 @@ class AnthropicReader:
     def _delta(self, index: int, delta: dict[str, Any]) -> None:
         block = self._blocks.get(index)
         if block is None:
-            raise ValueError(f"a piece of block {index}, which never began")
+            raise Unreadable(f"a piece of block {index}, which never began")
         kind = delta.get("type")
         if kind == "text_delta":
             text = str(delta.get("text") or "")
@@ -255,8 +283,7 @@ class AnthropicReader:
     def reply(self, discarded: Usage) -> Reply:
         """The reply. Raises ModelRefused, and PromptTooLong where the window was full before anything was said."""
         cut = self._stop in ("max_tokens", "model_context_window_exceeded")
-        blocks = [self._block(index) for index in sorted(self._blocks)]
-        message = finished([block for block in blocks if block], cut=cut, dangling=THINKING)
+        message = finished(self._kept(), cut=cut, dangling=THINKING)
         if self._stop == "refusal":
             raise ModelRefused(f"{self._model.who}: declined to answer: {message.text[:500]}", "Another model may answer it.")
         if self._stop == "model_context_window_exceeded" and not message.blocks:
@@ -269,6 +296,17 @@ class AnthropicReader:
             model=self._name,
         )
 
+    def _kept(self) -> list[Block]:
+        """The blocks that may be sent back. A blank text may not, and then no thinking that came after it in the same answer."""
+        kept: list[Block] = []
+        gap = False
+        for index in sorted(self._blocks):
+            block = self._block(index)
+            gap = gap or block is None
+            if block is not None and not (gap and isinstance(block, Opaque)):
+                kept.append(block)
+        return kept
+
     def _block(self, index: int) -> Block | None:
         block, text = self._blocks[index], "".join(self._pieces[index])
         kind = block.get("type")
@@ -280,7 +318,7 @@ class AnthropicReader:
             return ToolCall(id=str(block.get("id")), name=str(block.get("name")), arguments=values, malformed=malformed)
         if kind == "thinking":
             block = {**block, "thinking": str(block.get("thinking") or "") + text}
-        return Opaque(provider=PROVIDER, data=block)
+        return Opaque(provider=PROVIDER, data={**block, AFTER: self._after})
 
 
 def _head(model: AnthropicModel, head: Head) -> tuple[bytearray, int]:
@@ -308,7 +346,7 @@ def _block(block: Block) -> dict[str, Any]:
         case Text():
             return {"type": "text", "text": plain(block.text)}
         case Opaque():
-            return block.data
+            return {name: value for name, value in block.data.items() if name != AFTER}
         case ToolCall():
             values = block.arguments if block.malformed is None else {"malformed_arguments": plain(block.malformed)}
             return {"type": "tool_use", "id": block.id, "name": block.name, "input": values}

@@ -6,8 +6,8 @@ What a provider's dialect is, and what is put around the bytes to make a request
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, Protocol
+from hashlib import blake2b
+from typing import Protocol
 
 from agent.core.message import Message, Reply, Usage
 from agent.core.model import Listener, ignore
@@ -31,6 +31,7 @@ class GrowingConversation(ABC):
 
     def __init__(self, head: bytes | bytearray, transcript: Transcript, patience: Patience) -> None:
         self.wire = bytearray(head)
+        self._hash = blake2b(head, digest_size=8)
         self.ends: list[int] = []
         self._transcript = transcript
         self._patience = patience
@@ -65,6 +66,11 @@ class GrowingConversation(ABC):
         again = await self._ask(listen)
         return again.model_copy(update={"discarded": reply.usage + reply.discarded + again.discarded})
 
+    @property
+    def digest(self) -> str:
+        """Stands for everything that was said so far, to the byte."""
+        return self._hash.hexdigest()
+
     def room(self, window: int, most: int, least: int) -> int:
         """Tokens a reply may have: the most that is wanted, or what is left of the window if that is less."""
         appended = (len(self.wire) - self._measured) // BYTES_A_TOKEN
@@ -78,22 +84,7 @@ class GrowingConversation(ABC):
         return reader.reply(wasted)
 
     def _put(self, message: Message) -> None:
-        if self.ends:
-            self.wire += b","
-        self.wire += self.entry(message)
+        entry = (b"," if self.ends else b"") + self.entry(message)
+        self.wire += entry
+        self._hash.update(entry)
         self.ends.append(len(self.wire))
-
-
-def as_object(value: object) -> dict[str, Any]:
-    """A value that has to be a JSON object. Raises ValueError."""
-    if not isinstance(value, dict):
-        raise ValueError(f"expected an object, got {type(value).__name__}")
-    return value
-
-
-def as_count(counts: Mapping[str, Any], name: str) -> int:
-    """A count of tokens, 0 where there is none. Raises ValueError."""
-    value = counts.get(name)
-    if value is not None and not isinstance(value, int):
-        raise ValueError(f"expected a number for {name}, got {type(value).__name__}")
-    return value or 0

@@ -20,11 +20,24 @@ from agent.core.errors import ModelError, ModelRefused
 from agent.core.message import Block, Message, Opaque, Reply, Text, ToolCall, ToolResult, Usage
 from agent.core.model import Head, Listener
 from agent.models import prices
-from agent.models.conversation import GrowingConversation, as_count, as_object
+from agent.models.conversation import GrowingConversation
 from agent.models.failures import Transient
 from agent.models.patience import Patience
 from agent.models.transcript import Transcript, checked, finished
-from agent.models.wire import Http, arguments, clean_key, connection_error, encode, plain, read, status_error, stream_error
+from agent.models.wire import (
+    Http,
+    arguments,
+    as_count,
+    as_object,
+    clean_key,
+    clean_url,
+    connection_error,
+    encode,
+    plain,
+    read,
+    status_error,
+    stream_error,
+)
 
 PROVIDER = "openai"
 DEFAULT = "gpt-6.1-sol"
@@ -79,7 +92,7 @@ class OpenAIModel:
         self._key = clean_key(key, base_url, PROVIDER)
         self._client = AsyncOpenAI(
             api_key=self._key,
-            base_url=base_url or BASE_URL,
+            base_url=clean_url(base_url or BASE_URL),
             max_retries=0,
             timeout=http.timeout,
             default_headers=http.headers,

@@ -31,27 +31,62 @@ PATTERN = "|".join(
 PIECE = 50_000
 """Characters encoded at a time: one endless word would keep the encoder busy for minutes."""
 
-_WORD = re.compile(r"[A-Za-z]+|[0-9]+|\n+|[^\sA-Za-z0-9]")
+SAMPLED = 100_000
+"""Characters above which only slices of a text are looked at."""
+SLICE = 4_000
+
+_PIECES = re.compile(
+    r"(?P<word>[^\r\nA-Za-z0-9]?(?:[A-Z]?[a-z]+|[A-Z]+))"
+    r"|(?P<digits>[0-9]+)"
+    r"|(?P<mark> ?[!-/:-@\[-`{-~]+[\r\n]*)"
+    r"|(?P<space>\s+)"
+    r"|(?P<wide>[^\x00-\x7f]+)"
+    r"|(?P<other>.)"
+)
+"""The pieces that a byte-pair encoding works within, much as o200k_base cuts them."""
+_RUNS = re.compile(r"[A-Za-z0-9+/]{40,}+")
 
 
 def estimate(text: str) -> int:
-    """Tokens of a text, within about 15 % on prose, code, JSON, logs and metrics; too many rather than too few elsewhere.
-
-    A word costs one token and a fifth for each letter beyond seven, digits a third each, punctuation about a half.
+    """Tokens of a text, within about 15 % of o200k_base on prose, code, JSON, logs, metrics and base64. Linear, and never slow:
+    of a long text it looks at slices.
     """
+    if len(text) <= SAMPLED:
+        return round(_count(text))
+    step = len(text) * SLICE // SAMPLED
+    slices = [text[at : at + SLICE] for at in range(0, len(text), step)]
+    return round(sum(map(_count, slices)) * len(text) / sum(map(len, slices)))
+
+
+def _count(text: str) -> float:
+    """Tokens, with runs that look like base64 at their own rate."""
+    total, at = 0.0, 0
+    for match in _RUNS.finditer(text):
+        run = match[0]
+        if run.lower() != run != run.upper() and not run.isalpha():
+            total += _pieces(text[at : match.start()]) + len(run) / 1.45
+            at = match.end()
+    return total + _pieces(text[at:])
+
+
+def _pieces(text: str) -> float:
     total = 0.0
-    for match in _WORD.finditer(text):
-        piece = match[0]
-        first = piece[0]
-        if first == "\n":
-            total += 0.3
-        elif first.isascii() and first.isalpha():
-            total += 1.0 if len(piece) <= 7 else 1.0 + (len(piece) - 7) / 5
-        elif first.isascii() and first.isdigit():
-            total += max(1.0, len(piece) / 3)
+    for match in _PIECES.finditer(text):
+        kind = match.lastgroup
+        size = match.end() - match.start()
+        if kind == "word":
+            total += 1.0 if size <= 9 else 1.0 + (size - 9) / 5
+        elif kind == "digits":
+            total += -(-size // 3)
+        elif kind == "mark":
+            total += 1.0 if size <= 3 else 1.0 + (size - 3) / 4
+        elif kind == "space":
+            total += 1.0 + size / 128
+        elif kind == "wide":
+            total += size * (0.3 if match[0][0] < "\u2000" else 0.7)
         else:
-            total += 0.55
-    return round(total)
+            total += 1.0
+    return total
 
 
 def counter(folder: Path | None = None) -> Counter:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import httpx2
+from pydantic import Field
 
 from agent.core.data import Data
 from agent.core.errors import ModelError
@@ -32,7 +33,7 @@ class Http(Data):
     idle: float = 300.0
     total: float = 3600.0
     connections: int = 1000
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = Field(default={}, repr=False)
 
     @property
     def timeout(self) -> httpx2.Timeout:
@@ -41,6 +42,10 @@ class Http(Data):
     @property
     def limits(self) -> httpx2.Limits:
         return httpx2.Limits(max_connections=self.connections, max_keepalive_connections=100)
+
+
+class Unreadable(Exception):
+    """What came is not what the provider documents. It is treated like a connection that was cut."""
 
 
 def clean_key(key: str, base_url: str | None, provider: str) -> str:
@@ -53,6 +58,17 @@ def clean_key(key: str, base_url: str | None, provider: str) -> str:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ModelError(f"{provider}: the key holds characters that no key has", "Copy it again; it is one line of ASCII.")
     return key
+
+
+def clean_url(url: str) -> str:
+    """A base URL. Raises ModelError where it is none: the provider would only be waited for in vain."""
+    try:
+        parsed = httpx2.URL(url.strip())
+    except httpx2.InvalidURL:
+        parsed = httpx2.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ModelError("the model's base URL is not one that begins with http:// or https:// and a host", "Mend `base_url`.")
+    return str(parsed)
 
 
 def encode(value: Any) -> bytes:
@@ -91,10 +107,25 @@ def _finite(digits: str) -> float:
     return number
 
 
+def as_object(value: object) -> dict[str, Any]:
+    """A value that has to be a JSON object. Raises Unreadable."""
+    if not isinstance(value, dict):
+        raise Unreadable(f"expected an object, got {type(value).__name__}")
+    return value
+
+
+def as_count(counts: Mapping[str, Any], name: str) -> int:
+    """A count, 0 where there is none. Raises Unreadable."""
+    value = counts.get(name)
+    if value is not None and not isinstance(value, int):
+        raise Unreadable(f"expected a number for {name}, got {type(value).__name__}")
+    return value or 0
+
+
 class Events:
     """Makes JSON objects of a server-sent event stream (WHATWG HTML, section 9.2), chunk by chunk.
 
-    Events named in `skip` are not parsed. Data that is no JSON object raises ValueError.
+    Events named in `skip` are not parsed. Data that is no JSON object raises Unreadable.
     """
 
     def __init__(self, skip: frozenset[bytes] = frozenset()) -> None:
@@ -109,10 +140,11 @@ class Events:
         for block in blocks:
             data = self._data(block)
             if data and data != b"[DONE]":
-                event = json.loads(data)
-                if not isinstance(event, dict):
-                    raise ValueError("an event is not a JSON object")
-                yield event
+                try:
+                    event = json.loads(data)
+                except (ValueError, RecursionError) as error:
+                    raise Unreadable(f"an event is not JSON: {error}") from None
+                yield as_object(event)
 
     def _data(self, block: bytes) -> bytes:
         lines = []
@@ -132,7 +164,7 @@ class Reader(Protocol):
     usage: Usage
 
     def take(self, event: dict[str, Any]) -> None:
-        """Raises ValueError for an event that makes no sense, and what the provider's error events mean."""
+        """Raises Unreadable for an event that makes no sense, and what the provider's error events mean."""
 
 
 async def read(who: str, key: str, post: Callable[[], Awaitable[httpx2.Response]], http: Http, reader: Reader) -> None:
@@ -149,7 +181,7 @@ async def read(who: str, key: str, post: Callable[[], Awaitable[httpx2.Response]
                     reader.take(event)
                 if reader.finished:
                     limit.reschedule(asyncio.get_running_loop().time() + AFTER_END)
-    except (httpx2.HTTPError, httpx2.StreamError, TimeoutError, ValueError) as error:
+    except (httpx2.HTTPError, httpx2.StreamError, TimeoutError, Unreadable) as error:
         failure = f"was cut off or unreadable ({type(error).__name__}: {error})"
     finally:
         if response is not None:

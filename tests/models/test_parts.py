@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from agent.core.message import Usage, user
 from agent.core.model import Head
 from agent.models import model, prices, tokens
 from agent.models.scripted import ScriptedModel
-from agent.models.wire import Events, arguments
+from agent.models.wire import Events, Unreadable, arguments
 
 # The menu
 
@@ -116,17 +117,39 @@ def test_a_newer_minor_version_has_limits_but_no_price() -> None:
 # Tokens
 
 SAMPLES = {
-    "prose": ("The cache hit rate of the large model fell from seventy to forty-eight percent over one week. " * 20, 4.7),
-    "code": ("def render(prompt: str, *, tools: list[Tool]) -> bytes:\n    return encode(prompt) + join(tools)\n" * 20, 4.2),
-    "log": ('2026-11-20T12:31:07.123Z INFO [http-42] request_id=9f3ac1d2 status=500 latency_ms=1234 path="/v1/x"\n' * 20, 2.1),
-    "metrics": ('http_requests_total{service="web",code="500",instance="10.1.2.3:9100"} 12345.678\n' * 20, 2.65),
+    "prose": "The cache hit rate of the large model fell from seventy to forty-eight percent over one week. " * 20,
+    "code": "def render(prompt: str, *, tools: list[Tool]) -> bytes:\n    return encode(prompt) + join(tools)\n" * 20,
+    "log": '2026-11-20T12:31:07.123Z INFO [http-42] request_id=9f3ac1d2 status=500 latency_ms=1234 path="/v1/x"\n' * 20,
+    "metrics": 'http_requests_total{service="web",code="500",instance="10.1.2.3:9100"} 12345.678\n' * 20,
+    "csv": "2026-11-20T12:31:00Z,web,latency_p99,123.456789\n" * 20,
+    "json": json.dumps([{"id": n, "level": "error", "ms": n / 7, "tags": ["a", "b"]} for n in range(40)]),
+    "base64": base64.b64encode(hashlib.sha512(b"x").digest() * 20).decode(),
+    "hex": hashlib.sha512(b"x").hexdigest() * 10,
+    "japanese": "キャッシュのヒット率が低下した。" * 20,
 }
+TRUE = {
+    "prose": 381,
+    "code": 520,
+    "log": 900,
+    "metrics": 620,
+    "csv": 520,
+    "json": 1357,
+    "base64": 1159,
+    "hex": 630,
+    "japanese": 220,
+}
+"""Tokens of o200k_base."""
 
 
 @pytest.mark.parametrize("kind", SAMPLES)
 def test_the_estimate_is_right_on_what_an_investigation_reads(kind: str) -> None:
-    text, characters_a_token = SAMPLES[kind]
-    assert len(text) / characters_a_token == pytest.approx(tokens.estimate(text), rel=0.25)
+    assert tokens.estimate(SAMPLES[kind]) == pytest.approx(TRUE[kind], rel=0.2)
+
+
+@pytest.mark.parametrize("kind", SAMPLES)
+def test_a_long_text_is_estimated_from_slices(kind: str) -> None:
+    times = 300_000 // len(SAMPLES[kind])
+    assert tokens.estimate(SAMPLES[kind] * times) == pytest.approx(tokens.estimate(SAMPLES[kind]) * times, rel=0.05)
 
 
 def test_an_estimate_of_nothing_is_nothing() -> None:
@@ -184,5 +207,5 @@ def test_events_are_the_same_however_the_stream_is_cut(newline: bytes, size: int
 
 @pytest.mark.parametrize("data", [b"data: {oops\n\n", b"data: []\n\n", b"data: \xff\n\n"])
 def test_an_event_that_is_no_object_is_an_error(data: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(Unreadable):
         list(Events().feed(data))

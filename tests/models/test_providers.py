@@ -70,9 +70,7 @@ async def test_a_conversation_rebuilt_from_json_sends_the_same_bytes(rig: Rig) -
         rebuilt.append(Message.model_validate(json.loads(json.dumps(message.model_dump()))))
     await rebuilt.reply()
     before, after = rig.provider.asked[-2:]
-    assert unmarked(before.raw) == unmarked(after.raw)
-    if rig.api == "openai":
-        assert before.raw == after.raw
+    assert before.raw.rpartition(b'],"')[0] == after.raw.rpartition(b'],"')[0]
     assert rig.provider.refused == []
 
 
@@ -353,7 +351,53 @@ async def test_tools_no_provider_accepts_are_an_error_before_anything_is_sent(ri
         rig.model().open(HEAD.model_copy(update={"tools": tools}))
 
 
+@pytest.mark.parametrize("url", ["localhost:8000", "htp://x", "/v1", "http://", "ftp://host/v1"])
+async def test_a_base_url_that_is_none_is_an_error_at_once(rig: Rig, url: str) -> None:
+    with pytest.raises(ModelError, match="base URL"):
+        rig.model(base_url=url)
+
+
+async def test_a_listener_that_fails_is_not_taken_for_the_provider(rig: Rig) -> None:
+    def listen(piece: str) -> None:
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await rig.conversation([DONE, DONE]).reply(listen)
+    assert len(rig.provider.asked) == 1
+
+
 # What only one of them has
+
+
+async def test_claudes_thinking_is_left_out_where_it_would_follow_something_else() -> None:
+    """An epoch that keeps a tail verbatim: the thinking in it is bound to a history that is gone."""
+    async with rigged("anthropic") as rig:
+        conversation = rig.conversation([LOOK] * 3 + [DONE] * 3)
+        replies = await turns(conversation, 3)
+        epoch = rig.model().open(HEAD)
+        epoch.append(user("A summary of what was found."))
+        for reply in replies[1:]:
+            epoch.append(reply.message)
+            epoch.append(answers(reply))
+        await turns(epoch, 2)
+        assert rig.provider.refused == []
+        kinds = [block["type"] for message in rig.provider.asked[-1].body["messages"] for block in message["content"]]
+        assert kinds.count("tool_use") == 2 and kinds.count("thinking") == 1
+
+
+async def test_after_a_restart_claudes_last_tail_is_marked_as_before() -> None:
+    async with rigged("anthropic") as rig:
+        conversation = rig.conversation(lambda asked: LOOK)
+        replies = await turns(conversation, 3, "ok")
+        await conversation.reply()
+        rebuilt = rig.model().open(HEAD)
+        rebuilt.append(user("Why?"))
+        for reply in replies:
+            rebuilt.append(reply.message)
+            rebuilt.append(answers(reply))
+        await rebuilt.reply()
+        before, after = rig.provider.asked[-2:]
+        assert before.raw == after.raw
 
 
 async def test_claude_refusing_in_the_middle_is_a_refusal() -> None:
