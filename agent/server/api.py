@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.sse import EventSourceResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from agent import triggers
 from agent.core.errors import AgentError, BadInput, NotFound
@@ -172,9 +171,14 @@ def api(store: Store, engine: Engine, guard: Guard, intake: Intake, streams: Str
     @router.get(
         "/investigations/{id}/events",
         tags=["investigations"],
-        response_class=EventSourceResponse,
+        response_class=StreamingResponse,
         response_model=None,
-        responses={200: {"description": "Journal entries, each an event named by its kind, with its number as id"}},
+        responses={
+            200: {
+                "description": "Journal entries, each an event named by its kind, with its number as id",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            }
+        },
     )
     async def stream(id: str, request: Request, caller: Enter, after: Annotated[int, Query(ge=0, le=1 << 53)] = 0) -> Response:
         """Streams the journal as it grows, from its beginning or after `Last-Event-ID`. It closes after an event named `end`."""

@@ -13,7 +13,8 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Literal
 
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
 from starlette.types import Message, Receive, Scope, Send
 
 from agent.core.data import Data
@@ -114,11 +115,12 @@ class Busy(AgentError):
     """Too many do the same at once."""
 
 
-class Stream(EventSourceResponse):
+class Stream(StreamingResponse):
     """One client's stream. However it ends, its generator is closed and it is counted out."""
 
     def __init__(self, streams: Streams, events: AsyncIterator[Event], encode: Encode) -> None:
-        super().__init__(self._encoded(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(self._encoded(), headers=headers, media_type="text/event-stream")
         self._streams = streams
         self._events = events
         self._encode = encode

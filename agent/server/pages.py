@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote, urlencode
@@ -29,6 +29,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 PAGE = 50
 INBOX = 200
 PROBLEMS = 20
+PROBLEM_DAYS = 7
 FORM_LIMIT = 64 * 1024
 SHOWN_ENTRIES = 2000
 
@@ -192,7 +193,8 @@ def _live(event: events.Event) -> bytes:
 
 
 def _is_problem(row: Delivery) -> bool:
-    return row.state == "rejected" and not row.problem.startswith(NOTHING)
+    fresh = datetime.now(UTC) - row.received_at < timedelta(days=PROBLEM_DAYS)
+    return fresh and row.state == "rejected" and not row.problem.startswith(NOTHING)
 
 
 def _inside(address: str) -> str:

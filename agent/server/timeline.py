@@ -14,6 +14,8 @@ SHOWN = 6000
 """Characters of one text on a page; the API has the rest."""
 
 TITLE = 200
+OWN_ENTRY = ("finding", "query", "ask", "report", "propose")
+"""Calls that leave an entry of their own, or an error; showing the call as well would say it twice."""
 
 
 class Item(Data):
@@ -82,7 +84,9 @@ def _reply(data: dict[str, Any]) -> Fields:
     for block in message.get("blocks", ()):
         if block.get("type") == "tool_call":
             arguments = block.get("arguments", {})
-            first = next((str(value) for value in arguments.values()), block.get("malformed") or "")
+            if block.get("name") in OWN_ENTRY:
+                continue
+            first = max((str(value) for value in arguments.values()), key=len, default=block.get("malformed") or "")
             fields.append(
                 {
                     "label": block.get("name", "call"),

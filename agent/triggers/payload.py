@@ -90,7 +90,8 @@ def _integer(digits: str) -> int | str:
 def _unreadable(error: json.JSONDecodeError, body: bytes, text: str, source: str) -> BadAlert:
     at = len(text[: error.pos].encode("utf-8")) + (3 if body.startswith(b"\xef\xbb\xbf") else 0)
     where = f"byte {at}, line {error.lineno}, column {error.colno}"
-    if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+    in_escape = error.msg.startswith("Invalid \\") and error.pos >= len(text) - 6
+    if error.pos >= len(text.rstrip()) or in_escape or error.msg.startswith("Unterminated string"):
         return BadAlert(
             f"{source}: the JSON ends in the middle, at {len(body)} bytes ({where}: {error.msg})",
             "The sender or something on the way cut it off. The bytes were kept as they came.",
@@ -178,7 +179,7 @@ def moment(value: Any) -> datetime | None:
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             seconds = float(value)
-            while abs(seconds) >= 1e11:
+            while 1e11 <= abs(seconds) < 1e20:
                 seconds /= 1000
             parsed = datetime.fromtimestamp(seconds, UTC)
         elif isinstance(value, str):
