@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from _analysis import history, logs, metrics, suspects, symptoms, traces
 from _analysis.clock import iso, span
-from _analysis.desk import Deployment, Desk, describe, service_key
+from _analysis.desk import Deployment, Desk, cache, describe, service_key
 from _analysis.output import table
 
 QUOTE = 300
@@ -592,3 +593,24 @@ def recall_text(answer: dict[str, Any]) -> str:
     if not answer["rows"]:
         return f"nothing in {answer['searched']} documents speaks of this"
     return "\n\n".join(f"{row['where']}\n{row['text']}" for row in answer["rows"])
+
+
+def judged(desk: Desk) -> dict[str, Any]:
+    """The ranking, the brief and the upgrades, from the cache where nothing changed: every command that judges shares one judgement."""
+    files = [p for p in (desk.root / "incident", desk.root / "memory", desk.root / "investigations") if p.is_dir()]
+    inputs = [p for base in files for p in sorted(base.rglob("*")) if p.is_file()]
+    inputs += logs.files(desk) + metrics.files(desk) + traces.files(desk)
+    refs = [history.git(repo, "for-each-ref") + history.git(repo, "rev-parse", "HEAD") for repo in desk.repos.values()]
+    kept = cache(desk, "judged", inputs, refs)
+    if kept.exists():
+        return dict(json.loads(kept.read_text("utf-8")))
+    verdict = suspects.judge(desk)
+    answer = {
+        "suspects": suspects_answer(desk, verdict, 30),
+        "brief": brief(desk, verdict),
+        "dependencies": dependency_diff(desk, "", "", "", verdict, 30),
+    }
+    partial = kept.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(answer), "utf-8")
+    partial.replace(kept)
+    return answer

@@ -37,6 +37,7 @@ KINDS = (
 )
 PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE if name != "ci" else 0)) for name, pattern in KINDS)
 REQUIREMENTS = re.compile(r"(^|/)(requirements|constraints)[^/]*\.txt$")
+FILES, HUNKS = 80, 60
 IDLE = ("test", "docs", "ci", "style")
 
 UNIT = {
@@ -107,6 +108,7 @@ SAYS = re.compile(
     r"(?i)^(?:\w+\.)*(?:log|logger|logging|slog|zap|console|fmt|printf?|println|debug|info|warn|warning|error|fatal|LOG_[A-Z]+|trace|observe|inc|dec|counter|histogram|gauge|register|mustregister|newcounter|newhistogram|setattributes?|setattribute|errorf|sprintf|wrap|record|span|metrics?\w*)(?:\.\w+)*$|^(?:\w+\.)*(?:new_?)?(?:err[A-Z_]\w*|\w*(?:Error|Exception))$"
 )
 LOOP = re.compile(r"^\s*(?:async\s+)?(?:for|while|foreach|loop)\b|\.(?:map|forEach|each|flatMap)\(|\bfor\s+\w+\s+in\b")
+DEFINITION = re.compile(r"\b(?:func|def|function|fn|class|interface|struct|void)\s+(?:\([^)]*\)\s*)?([A-Za-z_$][\w$]*)")
 GUARD = re.compile(r"\b(?:if|unless|elif|else if|assert|guard|require|when)\b|\?\?|\?\.|\|\||\b(?:or|and)\b")
 CATCH = re.compile(r"\b(?:try|except|catch|rescue|recover|finally|ensure)\b")
 REGEX = re.compile(
@@ -167,12 +169,12 @@ def of(commit: Commit) -> list[Delta]:
     found: list[Delta] = []
     acting = [file for file in commit.files if kind_of(file.path) not in IDLE]
     moved = _Moved(acting)
-    for file in acting:
+    for file in acting[:FILES]:
         kind = kind_of(file.path)
         if kind == "dependency":
             found += _dependencies(file)
             continue
-        for hunk in file.hunks:
+        for hunk in file.hunks[:HUNKS]:
             found += _hunk(file, kind, hunk, moved)
         if file.status == "D" and kind == "code":
             found.append(Delta(kind="removed file", what=file.path, path=file.path, strength=0.4, causes=("missing", "error")))
@@ -198,6 +200,7 @@ class _Moved:
         self._both = {"-": Counter(both), "+": Counter(both)}
         self.removed_words = _names(removed - both)
         self.added_words = _names(added - both)
+        self.added_pieces = {piece for word in self.added_words for piece in words.pieces(word)}
         self.added_text = "\n".join(added - both)
         self.removed_text = "\n".join(removed - both)
         self.all_added = "\n".join(added)
@@ -435,7 +438,7 @@ def _calls(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Moved
             name,
             last,
             line,
-            bool(re.search(rf"\b(func|def|function|fn|void)\s+(\(.*?\)\s*)?{re.escape(last)}\b", line.text)),
+            _defines(line.text, last),
             moved,
         )
     for name, line in after.items():
@@ -494,7 +497,8 @@ def _called(rows: Rows) -> dict[str, Line]:
 
 
 def _defines(text: str, name: str) -> bool:
-    return bool(re.search(rf"\b(?:func|def|function|fn|class|interface|struct)\b[^=]*\b{re.escape(name)}\s*[\[(<]", text))
+    match = DEFINITION.search(text)
+    return bool(match) and match is not None and match[1] == name
 
 
 def _in_loops(hunk: Hunk) -> set[int]:

@@ -23,6 +23,7 @@ from _analysis.symptoms import Symptoms, gather
 UNKNOWN = 2.0
 COOL = 0.7
 RIVALS = 10
+READ = 300
 SLACK = 90.0
 
 
@@ -39,6 +40,7 @@ class Suspect:
     best: Delta | None = None
     deployment: Deployment | None = None
     shared: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -88,11 +90,17 @@ def judge(desk: Desk) -> Verdict:
 
 
 def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]:
-    found = [Suspect(commit=commit, deltas=deltas.of(commit)) for commit in history.commits]
+    """All commits with their scores; what a diff does is worked out for the READ likeliest by everything else."""
+    found = [Suspect(commit=commit) for commit in history.commits]
     text = _text_scores(found, symptoms)
     emitted = _emitters(desk, symptoms)
     for suspect, likeness in zip(found, text, strict=True):
         _weigh(desk, symptoms, history, suspect, likeness, emitted)
+    found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
+    for suspect in found[:READ]:
+        suspect.deltas = deltas.of(suspect.commit)
+    for suspect in found:
+        _means_of(symptoms, suspect)
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
     return found
 
@@ -107,11 +115,20 @@ def _weigh(
         timing, told = _timing(symptoms, commit, deployment, commit.repo in history.dated)
         ways.append((timing, told, *_relation(symptoms, commit, deployment), deployment))
     timing, told, related, relation, suspect.deployment = max(ways, key=lambda way: way[0] + way[2])
-    mechanism, suspect.best = _mechanism(symptoms, suspect)
     place, where = _place(symptoms, commit, emitted)
-    suspect.parts = {"timing": timing, "mechanism": mechanism, "words": 2.0 * likeness * (0.4 + 0.6 * min(1.0, max(0.0, (mechanism + 1.0) / 3.0))), "place": place, "service": related}
+    suspect.parts = {"timing": timing, "words": 2.0 * likeness, "place": place, "service": related}
     suspect.score = round(sum(suspect.parts.values()), 3)
-    suspect.why = [t for t in (told, relation, _said(suspect.best), where) if t]
+    suspect.told = [told, relation, where]
+
+
+def _means_of(symptoms: Symptoms, suspect: Suspect) -> None:
+    """Adds what its diff can do. Words without the means are worth less."""
+    mechanism, suspect.best = _mechanism(symptoms, suspect)
+    suspect.parts["mechanism"] = mechanism
+    suspect.parts["words"] *= 0.4 + 0.6 * min(1.0, max(0.0, (mechanism + 1.0) / 3.0))
+    suspect.score = round(sum(suspect.parts.values()), 3)
+    live, relation, where = suspect.told
+    suspect.why = [t for t in (live, relation, _said(suspect.best), where) if t]
     if suspect.shared:
         suspect.why.append(f"shares {', '.join(suspect.shared[:5])} with the symptoms")
 
