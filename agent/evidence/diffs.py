@@ -7,11 +7,15 @@ import re
 from agent.core.data import Data
 
 FILE = re.compile(r"^diff --git (?:\"?a/.*?\"?) \"?b/(.*?)\"?$")
+DEFINITION = re.compile(
+    r"^ \s*(?:(?:export|default|async|public|private|protected|static|final|override|pub)\s+)*"
+    r"(?:def|func|fn|fun|function|class|sub)\s"
+)
 HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@ ?(.*)$")
 
 
 class Changed(Data):
-    """What a commit did to one file. functions: what git says a hunk stands in."""
+    """What a commit did to one file. functions: what its hunks stand in, as git says, and what is defined around them."""
 
     path: str
     added: tuple[str, ...] = ()
@@ -34,6 +38,8 @@ def parse(show: bytes) -> tuple[Changed, ...]:
             lines[-1][2].append(match[1])
         elif in_hunk and line[:1] in ("+", "-"):
             lines[-1][line[0] == "-"].append(line[1:])
+        elif in_hunk and DEFINITION.match(line):
+            lines[-1][2].append(line[1:])
     return tuple(
         Changed(path=path, added=tuple(added), removed=tuple(removed), functions=tuple(filter(None, functions)))
         for path, (added, removed, functions) in zip(paths, lines, strict=True)

@@ -7,7 +7,7 @@ every change to the loud service would share them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from agent.evidence.diffs import Changed
@@ -43,9 +43,10 @@ def of_change(files: Iterable[Changed]) -> str:
     return "\n".join(parts)
 
 
-def shared(files: Iterable[Changed], seen: str, ignore: Iterable[str]) -> list[str]:
-    """The names that a change and the telemetry share: one that only code has, or two words that are not `ignore`d; else none."""
+def shared(files: Sequence[Changed], seen: str, ignore: Iterable[str]) -> list[str]:
+    """What a change and the telemetry both name: a file's path, a name that only code has, or two words not `ignore`d."""
+    paths = [tail for file in files if "/" in (tail := "/".join(PurePosixPath(file.path).parts[-2:])) and tail in seen]
     ignored = set().union(*(words(text) | set(text.lower().split()) for text in ignore)) if ignore else set()
     found = (words(of_change(files)) & words(seen)) - ignored
     strong = {word for word in found if "_" in word.strip("_") or any(c.isdigit() for c in word) or len(word) >= 10}
-    return sorted(found) if strong or len(found) >= 2 else []
+    return sorted({*paths, *found}) if paths or strong or len(found) >= 2 else []

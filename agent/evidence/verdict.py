@@ -94,8 +94,8 @@ def _why_not(outcomes: Sequence[Outcome], suspect: Suspect) -> str:
         return f"the check's symptom began before commit {suspect.commit[:12]} was live ({suspect.live})"
     if any(o.kind == "commit" for o in good):
         return (
-            "the check reads the change itself instead of running the code, which any commit would pass, and no verified telemetry"
-            f" names anything that commit {suspect.commit[:12]} changed"
+            "the check reads the change itself instead of running the code, which any commit would pass, and no verified"
+            f" telemetry names anything that commit {suspect.commit[:12]} changed"
         )
     return (
         "the check shows when it began, not that this commit did it: no verified telemetry names anything that commit"

@@ -1,0 +1,610 @@
+"""What stands of a report when the host has looked: real git, real checkouts, real commands, in the sandbox that ships for tests."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.investigation import Alert, Case, Deployment, RepositoryRef, Trigger
+from agent.core.journal import MemoryJournal
+from agent.core.report import (
+    Cause,
+    Check,
+    CodeSource,
+    CommandSource,
+    Conclusion,
+    Evidence,
+    QuerySource,
+    Side,
+    Source,
+    Suspect,
+    TelemetrySource,
+)
+from agent.core.sandbox import Sandbox, SandboxSpec
+from agent.core.workspace import furnish
+from agent.evidence import Checker
+from agent.redaction import Redaction
+from agent.repos import Repositories
+from agent.sandboxes.local import Local
+
+AT = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
+TOTAL = """def total_price(order):
+    price = order["price"] * order["count"]
+    return price - order.get("discount", 0)
+"""
+COMMITS = (
+    ("first", -300, {"pricing/__init__.py": "", "pricing/total.py": TOTAL, "web/banner.py": "BANNER = 'welcome'\n"}),
+    ("pool", -200, {"settings.yaml": "pool_size: 5\n"}),
+    ("guilty", -20, {"pricing/total.py": TOTAL.replace('order.get("discount", 0)', 'order["discount"]')}),
+    ("decoy", -15, {"web/banner.py": "BANNER = 'spring sale'\n", "settings.yaml": "pool_size: 9\n"}),
+    ("later", 90, {"pricing/total.py": TOTAL}),
+)
+FAILURE = """\
+2026-03-04T11:5{minute}:00Z ERROR web order {number} failed
+Traceback (most recent call last):
+  File "/srv/shop/pricing/total.py", line 3, in total_price
+    return price - order["discount"]
+KeyError: 'discount'
+"""
+REPRODUCER = (
+    "cd repos/shop && python3 -c '\n"
+    "from pricing.total import total_price\n"
+    'try:\n    total_price({"price": 2, "count": 3})\n'
+    'except KeyError as error:\n    print("KeyError:", error)\n'
+    "else:\n    raise SystemExit(1)\n'"
+)
+BY_TIME = """awk -v s="$START" -v e="$END" '$1 >= s && $1 < e && / ERROR /{n++} END{exit !n}' telemetry/logs/web.log"""
+
+
+class World:
+    """One incident: a repository with a guilty commit and a decoy, the log of a failing service, and what the host holds of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.commits = repository(folder / "source")
+        self.telemetry = folder / "telemetry"
+        write_log(self.telemetry)
+        alert = Alert(
+            source="generic",
+            fingerprint="f",
+            title="Orders fail",
+            service="shop",
+            labels={"alertname": "OrderErrors"},
+            annotations={"expr": "rate(order_errors_total[5m]) > 0.1"},
+            starts_at=AT,
+            raw={"title": "Orders fail", "expr": "rate(order_errors_total[5m]) > 0.1"},
+        )
+        self.case = Case(
+            trigger=Trigger(kind="alert", key="k", at=AT, title="Orders fail", service="shop", alerts=(alert,)),
+            repositories=(RepositoryRef(name="shop", url=str(folder / "source"), service="shop"),),
+            deployments=(Deployment(timestamp=AT - timedelta(minutes=10), service="shop", commit=self.commits["decoy"]),),
+            telemetry=self.telemetry,
+        )
+        self.journal = MemoryJournal()
+        self.repositories = Repositories(folder / "data")
+        self.sandboxes = Local(folder / "sandboxes", no_protection=True)
+        self.made = 0
+
+    async def checker(self, **options: Any) -> Checker:
+        mirror = await self.repositories.mirror(self.case.repositories[0])
+
+        @asynccontextmanager
+        async def pristine(refs: Mapping[str, str]) -> AsyncIterator[Sandbox]:
+            self.made += 1
+            number = self.made
+            seed = self.folder / f"seed-{number}"
+            seed.mkdir()
+            furnish(seed, template=EMPTY_TEMPLATE, case=self.case)
+            copy_into(self.telemetry, seed / "telemetry")
+            commit = refs.get("shop", self.commits["decoy"])
+            checkout = await self.repositories.checkout(mirror, commit, live=True, at=AT)
+            sandbox = await self.sandboxes.create(f"check-{number}", SandboxSpec(seed=seed, layers=(checkout.layer,)))
+            try:
+                yield sandbox
+            finally:
+                await sandbox.delete()
+
+        return Checker(
+            case=self.case,
+            journal=self.journal,
+            objects=self.repositories.history([mirror]),
+            pristine=pristine,
+            deployed={"shop": self.commits["decoy"]},
+            **options,
+        )
+
+    async def evidence(self, source: Source, quote: str, **options: Any) -> Evidence:
+        """One citation after the host has looked."""
+        item = Evidence(claim="a claim", supports="symptom", source=source, quote=quote)
+        judged = await (await self.checker(**options)).judge(Conclusion(verdict="likely", summary="s", evidence=(item,)))
+        return judged.conclusion.evidence[0]
+
+    def report(self, name: str = "guilty", *checks: Check, **changes: Any) -> Conclusion:
+        """A report that blames a commit, with true quotes of it and of the failure."""
+        commit = self.commits[name]
+        text = {"guilty": 'return price - order["discount"]', "decoy": "BANNER = 'spring sale'"}.get(name, "pool_size: 5")
+        evidence = (
+            Evidence(
+                claim="orders fail", supports="symptom", source=TelemetrySource(path="telemetry/logs/web.log"), quote=SYMPTOM
+            ),
+            Evidence(claim="how", supports="mechanism", source=CodeSource(repo="shop", commit=commit), quote=text),
+        )
+        cause = Cause(statement="it broke orders", category="code", service="shop", repo="shop", commit=commit, confidence=0.95)
+        fields = {"verdict": "root_cause_found", "summary": "s", "causes": (cause,), "evidence": evidence, "checks": checks}
+        return Conclusion(**{**fields, **changes})
+
+    def at_commits(self, name: str, command: str = REPRODUCER, **changes: Any) -> Check:
+        commit = self.commits[name]
+        sides = {"with_": Side(ref=commit), "without": Side(ref=f"{commit}^")}
+        fields: dict[str, Any] = {"claim": "it fails with the commit", "command": command, "repo": "shop", **sides, **changes}
+        return Check(**fields)
+
+
+SYMPTOM = 'File "/srv/shop/pricing/total.py", line 3, in total_price'
+EMPTY_TEMPLATE = Path(__file__).parent / "contracts"
+
+
+def copy_into(source: Path, target: Path) -> None:
+    for file in source.rglob("*"):
+        if file.is_file():
+            (target / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            os.link(file, target / file.relative_to(source))
+
+
+def repository(folder: Path) -> dict[str, str]:
+    """The repository, and its commits by name."""
+    folder.mkdir()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1"}
+
+    def git(*words: str, minutes: int = 0) -> str:
+        moment = (AT + timedelta(minutes=minutes)).isoformat()
+        dates = {"GIT_AUTHOR_DATE": moment, "GIT_COMMITTER_DATE": moment}
+        identity = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+        return subprocess.run(
+            ["git", *identity, *words], cwd=folder, env={**environment, **dates}, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    made = {}
+    for name, minutes, files in COMMITS:
+        for path, content in files.items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(content)
+        git("add", ".")
+        git("commit", "-q", "-m", name, minutes=minutes)
+        made[name] = git("rev-parse", "HEAD")
+    return made
+
+
+def write_log(folder: Path) -> None:
+    lines = [f"2026-03-04T11:{minute:02}:00Z INFO web order {minute} done\n" for minute in range(10, 52)]
+    lines += [FAILURE.format(minute=minute, number=100 + minute) for minute in range(2, 10)]
+    (folder / "logs").mkdir(parents=True)
+    (folder / "logs" / "web.log").write_text("".join(lines))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+# Citations
+
+
+async def test_code_is_found_at_its_commit_and_its_lines_are_put_right(world: World) -> None:
+    source = CodeSource(
+        repo="shop", commit=world.commits["guilty"][:10], path="repos/shop/pricing/total.py", start_line=1, end_line=1
+    )
+    found = await world.evidence(source, 'return   price - order["discount"]')
+    line = b'    return price - order["discount"]\n'
+    assert found == Evidence(
+        claim="a claim",
+        supports="symptom",
+        source=CodeSource(repo="shop", commit=world.commits["guilty"], path="pricing/total.py", start_line=3, end_line=3),
+        quote='return   price - order["discount"]',
+        sha256=hashlib.sha256(line).hexdigest(),
+        verified=True,
+    )
+
+
+async def test_a_commits_own_diff_can_be_quoted_with_and_without_its_marks(world: World) -> None:
+    source = CodeSource(repo="shop", commit=world.commits["guilty"])
+    marked = await world.evidence(source, '-    return price - order.get("discount", 0)\n+    return price - order["discount"]')
+    after = await world.evidence(source, 'price = order["price"] * order["count"]\n    return price - order["discount"]')
+    assert (marked.verified, after.verified) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("source", "quote", "problem"),
+    [
+        ({"path": "pricing/total.py"}, "return price - order.get('rebate', 0)", "is not in pricing/total.py at"),
+        ({"path": "pricing/gone.py"}, "return price - order", "does not exist at that commit"),
+        (
+            {"path": "pricing/total.py", "commit": "0123456789ab"},
+            "return price - order",
+            "commit 0123456789ab is not in the repo",
+        ),
+        ({"path": "pricing/total.py", "repo": "shoop"}, "return price - order", "Did you mean 'shop'?"),
+        ({"path": "pricing/total.py"}, "}", "too short to prove anything"),
+        ({"path": "pricing/total.py"}, "  \n ", "the quote is empty"),
+        ({"path": "pricing/total.py"}, "def total_price(order):\n...\nreturn price", "without an ellipsis"),
+        ({"path": "pricing/total.py"}, "1: def total_price(order):", "leave out line numbers"),
+        ({"path": None}, "pool_size: 5 and more", "not in the diff of"),
+    ],
+)
+async def test_a_wrong_code_citation_says_what_to_mend(world: World, source: dict[str, Any], quote: str, problem: str) -> None:
+    fields = {"repo": "shop", "commit": world.commits["guilty"], **source}
+    found = await world.evidence(CodeSource(**fields), quote)
+    assert (found.verified, found.sha256) == (False, "")
+    assert problem in found.problem
+
+
+async def test_telemetry_is_read_from_the_hosts_file_and_json_spelling_is_no_difference(world: World) -> None:
+    (world.telemetry / "logs" / "app.ndjson").write_text('{"msg":"first"}\n{"msg":"cart says \\"no such item\\" to 17"}\n')
+    found = await world.evidence(TelemetrySource(path="/workspace/telemetry/logs/app.ndjson"), 'cart says "no such item" to 17')
+    line = b'{"msg":"cart says \\"no such item\\" to 17"}\n'
+    place = TelemetrySource(path="telemetry/logs/app.ndjson", start_line=2, end_line=2)
+    assert (found.source, found.sha256, found.problem) == (place, hashlib.sha256(line).hexdigest(), "")
+
+
+async def test_a_compressed_log_is_searched_too(world: World) -> None:
+    (world.telemetry / "logs" / "old.log.gz").write_bytes(gzip.compress(b"a\n" * 9 + b"the disk is full on node seven\n"))
+    found = await world.evidence(TelemetrySource(path="telemetry/logs/old.log.gz"), "the disk is full on node seven")
+    assert found.source == TelemetrySource(path="telemetry/logs/old.log.gz", start_line=10, end_line=10)
+
+
+async def test_a_large_log_is_searched_beyond_the_cited_lines(world: World) -> None:
+    filler = b"".join(b"line %d of nothing that matters here\n" % n for n in range(300_000))
+    (world.telemetry / "logs" / "big.log").write_bytes(filler + b"queue depth reached its limit\n" + filler)
+    source = TelemetrySource(path="telemetry/logs/big.log", start_line=20, end_line=30)
+    found = await world.evidence(source, "queue depth reached its limit")
+    assert found.source == TelemetrySource(path="telemetry/logs/big.log", start_line=300_001, end_line=300_001)
+    window = TelemetrySource(path="telemetry/logs/big.log", start_line=500_001, end_line=500_003)
+    found = await world.evidence(window, "line 200000 of nothing that matters here\nline 200001 of nothing that matters here")
+    assert found.source == TelemetrySource(path="telemetry/logs/big.log", start_line=500_002, end_line=500_003)
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("notes.md", "notes.md is written by the agent"),
+        ("results/0001.txt", "copies that the agent can write"),
+        ("findings.jsonl", "the ledger is written by the agent"),
+        ("memory/overview.md", "what earlier investigations believed"),
+        ("telemetry/../../etc/passwd", "is not a telemetry file"),
+        ("/etc/passwd", "is not a telemetry file"),
+        ("telemetry/logs/out.log", "did not come with the incident"),
+        ("telemetry/logs/none.log", "did not come with the incident"),
+        ("telemetry/queries/0001-x.json", "holds no query that was run"),
+    ],
+)
+async def test_bytes_that_the_agent_could_have_written_are_no_evidence(world: World, path: str, problem: str) -> None:
+    (world.telemetry / "logs" / "out.log").symlink_to("/etc/passwd")
+    found = await world.evidence(TelemetrySource(path=path), "root:x:0:0:root")
+    assert not found.verified
+    assert problem in found.problem
+
+
+async def test_the_alert_as_received_can_be_cited(world: World) -> None:
+    furnished = await world.evidence(TelemetrySource(path="incident/alerts.json"), "rate(order_errors_total[5m]) > 0.1")
+    received = await world.evidence(
+        TelemetrySource(path="incident/alert.json"),
+        '"severity":"critical", "team"',
+        payloads=(b'{"severity":"critical","team":1}',),
+    )
+    assert (furnished.verified, received.problem) == (
+        True,
+        "the quote is not in incident/alert.json; copy it exactly, only white space may differ",
+    )
+
+
+async def queried(world: World) -> tuple[QuerySource, str]:
+    start, end = AT - timedelta(hours=1), AT
+    rows = {"connector": "prometheus", "columns": ["time", "service", "value"], "rows": [["2026-03-04T11:50:00Z", "shop", 0.25]]}
+    blob = await world.journal.put(json.dumps(rows).encode())
+    source = QuerySource(connector="prometheus", query="rate(order_errors_total[5m])", start=start, end=end)
+    fields = {"connector": "prometheus", "query": source.query, "link": "http://prom/graph?x", "blob": blob}
+    times = {"start": start.isoformat(), "end": end.isoformat(), "path": "telemetry/queries/0001-prometheus.json"}
+    await world.journal.append("query", {**fields, **times})
+    return source, blob
+
+
+async def test_a_query_that_was_run_proves_its_rows_however_they_were_shown(world: World) -> None:
+    source, blob = await queried(world)
+    for quote in ('["2026-03-04T11:50:00Z", "shop", 0.25]', "2026-03-04T11:50:00Z\tshop\t0.25", "service: shop, value: 0.25"):
+        found = await world.evidence(source, quote)
+        assert (found.verified, found.sha256, found.problem) == (True, blob, "")
+    assert found.source == source.model_copy(update={"link": "http://prom/graph?x"})
+    by_file = await world.evidence(TelemetrySource(path="telemetry/queries/0001-prometheus.json"), '11:50:00Z", "shop", 0.25]')
+    assert by_file.verified
+
+
+@pytest.mark.parametrize(
+    ("changes", "quote", "problem"),
+    [
+        ({}, "2026-03-04T11:50:00Z shop 0.99", "do not hold the quote"),
+        ({"start": AT - timedelta(hours=2)}, "2026-03-04T11:50:00Z shop 0.25", "not with this window; it was: 2026-03-04T11:00"),
+        ({"query": "up == 0"}, "2026-03-04T11:50:00Z shop 0.25", "was not run on 'prometheus'; the last ones that were"),
+        ({"connector": "loki"}, "2026-03-04T11:50:00Z shop 0.25", "no query was run on a connector 'loki'"),
+    ],
+)
+async def test_a_query_that_was_not_run_proves_nothing(world: World, changes: dict[str, Any], quote: str, problem: str) -> None:
+    source, _ = await queried(world)
+    found = await world.evidence(source.model_copy(update=changes), quote)
+    assert not found.verified
+    assert problem in found.problem
+
+
+async def test_a_command_is_run_again_where_nobody_has_worked(world: World) -> None:
+    await queried(world)
+    counted = await world.evidence(
+        CommandSource(command="grep -c KeyError telemetry/logs/web.log | sed 's/^/failures: /'"), "failures: 8"
+    )
+    rows = await world.evidence(CommandSource(command="cat telemetry/queries/*.json"), '11:50:00Z", "shop", 0.25]')
+    assert (counted.problem, rows.problem) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "quote", "problem"),
+    [
+        ("echo 'orders fail with KeyError'", "orders fail with KeyError", "holds the quote itself"),
+        (
+            "printf 'orders fail %s\\n' 'with KeyError'",
+            "orders fail with KeyError",
+            "even where there is no code and no telemetry",
+        ),
+        ("cat results/0001.txt", "orders fail with KeyError", "results/ is empty there"),
+        ("sleep 30", "orders fail with KeyError", "did not end within 2 s"),
+        ("no-such-program", "orders fail with KeyError", "was not found (exit 127)"),
+        ("tail -1 telemetry/logs/web.log", "orders fail with KeyError", "It prints: KeyError: 'discount'"),
+    ],
+)
+async def test_a_command_that_proves_nothing_says_why(world: World, command: str, quote: str, problem: str) -> None:
+    found = await world.evidence(CommandSource(command=command), quote, seconds=2.0)
+    assert not found.verified
+    assert problem in found.problem
+
+
+async def test_a_redacted_quote_is_compared_with_the_text_it_stands_for_and_stays_redacted(world: World, tmp_path: Path) -> None:
+    line = "2026-03-04T11:55:00Z WARN login of carol@corp.example.org failed"
+    (world.telemetry / "logs" / "auth.log").write_text(f"{line}\n")
+    redaction = Redaction(tmp_path / "redaction")
+    quote = redaction.redact(line)
+    found = await world.evidence(TelemetrySource(path="telemetry/logs/auth.log"), quote, redactor=redaction)
+    assert (found.verified, found.quote) == (True, quote)
+    assert "carol" not in found.model_dump_json()
+    missing = await world.evidence(
+        CommandSource(command="cat telemetry/logs/auth.log"), "another line altogether", redactor=redaction
+    )
+    assert "carol" not in missing.problem and "[email:" in missing.problem
+
+
+# Checks and the verdict
+
+
+async def test_the_right_cause_with_a_reproducer_stands(world: World) -> None:
+    judged = await (await world.checker()).judge(world.report("guilty", world.at_commits("guilty")))
+    assert (judged.conclusion.verdict, judged.downgraded, judged.objections) == ("root_cause_found", "", ())
+    assert judged.conclusion.checks[0].discriminates
+    outcome = "with the suspect it exits 0, without it exits 1; the same when repeated"
+    assert judged.conclusion.checks[0].outcome == outcome
+    assert judged.conclusion.causes[0].confidence == 0.95
+
+
+async def test_windows_around_the_onset_stand_where_the_failure_names_what_the_commit_changed(world: World) -> None:
+    judged = await (await world.checker()).judge(world.report("guilty", window()))
+    assert (judged.conclusion.verdict, judged.downgraded) == ("root_cause_found", "")
+
+
+def window(command: str = BY_TIME, **changes: Any) -> Check:
+    sides = {
+        "with_": Side(start=AT - timedelta(minutes=9), end=AT),
+        "without": Side(start=AT - timedelta(minutes=40), end=AT - timedelta(minutes=9)),
+    }
+    return Check(**{"claim": "errors began", "command": command, **sides, **changes})
+
+
+@pytest.mark.parametrize("kind", ["the same check", "its own reproducer", "a grep", "a script that greps", "a window", "none"])
+async def test_a_wrong_cause_with_true_quotes_does_not_stand(world: World, kind: str) -> None:
+    """Everything quoted is genuine; what was blamed is a harmless commit that was deployed at the same moment."""
+    reads = "python3 -c \"import sys; sys.exit('spring sale' not in open('repos/shop/web/banner.py').read())\""
+    checks = {
+        "the same check": world.at_commits("decoy"),
+        "its own reproducer": world.at_commits("guilty"),
+        "a grep": world.at_commits("decoy", "grep -q 'spring sale' repos/shop/web/banner.py"),
+        "a script that greps": world.at_commits("decoy", reads),
+        "a window": window(),
+        "none": None,
+    }
+    check = checks[kind]
+    judged = await (await world.checker()).judge(world.report("decoy", *([check] if check else [])))
+    assert judged.conclusion.verdict == "likely"
+    assert judged.conclusion.causes[0].confidence == 0.7
+    assert judged.downgraded.startswith("root_cause_found became likely: ")
+    assert judged.objections
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("grep -q BANNER repos/shop/web/banner.py", "with the suspect it exits 0, without it exits 0"),
+        ("exit 3", "exits 3, without it exits 3; it must exit 0 with the suspect and exactly 1 without it"),
+        ("sleep 30", "did not end within 2 s"),
+        ('test "$(git -C repos/shop rev-parse HEAD)" = x', "asks git or /proc"),
+        ("grep -q {guilty} /tmp/x", "its command names the commit"),
+        ("python3 -c 'import pricing.gone'", "breaks instead of answering no"),
+        ("test $((RANDOM % 2)) = 0 && exit 7; exit 9", "it must exit 0 with the suspect"),
+    ],
+)
+async def test_a_check_that_cannot_tell_is_said_to_fail_and_how(world: World, command: str, problem: str) -> None:
+    text = command.format(guilty=world.commits["guilty"]) if "{guilty}" in command else command
+    if "pricing.gone" in command:
+        text = "cd repos/shop && grep -q 'order.\"discount' pricing/total.py && exit 0; " + command
+    judged = await (await world.checker(seconds=2.0)).judge(world.report("guilty", world.at_commits("guilty", text)))
+    assert (judged.conclusion.checks[0].discriminates, judged.conclusion.verdict) == (False, "likely")
+    assert problem in judged.conclusion.checks[0].outcome
+
+
+@pytest.mark.parametrize(
+    ("check", "problem"),
+    [
+        (window('test "$START" = 2026-03-04T11:51:00Z'), "does not look at data"),
+        (window("grep -q KeyError telemetry/logs/web.log"), "with the suspect it exits 0, without it exits 0"),
+        (
+            window(with_=Side(start=AT, end=AT + timedelta(hours=1)), without=Side(start=AT, end=AT + timedelta(hours=2))),
+            "overlap",
+        ),
+        (window(with_=Side(), without=Side(start=AT, end=AT + timedelta(hours=2))), "needs start and end on both sides"),
+        (
+            window(
+                with_=Side(start=AT + timedelta(hours=3), end=AT + timedelta(hours=4)),
+                without=Side(start=AT + timedelta(hours=1), end=AT + timedelta(hours=2)),
+            ),
+            "do not straddle the onset",
+        ),
+        (window(with_=Side(label="a"), without=Side(label="a")), "its two sides are the same"),
+    ],
+)
+async def test_a_check_by_time_must_look_at_data_on_both_sides_of_the_onset(world: World, check: Check, problem: str) -> None:
+    judged = await (await world.checker()).judge(world.report("guilty", check))
+    assert not judged.conclusion.checks[0].discriminates
+    assert problem in judged.conclusion.checks[0].outcome
+
+
+async def test_what_held_long_before_the_onset_as_well_is_no_sign_of_it(world: World) -> None:
+    log = world.telemetry / "logs" / "web.log"
+    earlier = "".join(f"2026-03-04T10:{minute}:00Z ERROR web order failed\n" for minute in range(41, 59))
+    log.write_text(earlier + log.read_text())
+    judged = await (await world.checker()).judge(world.report("guilty", window()))
+    assert "also holds long before the onset" in judged.conclusion.checks[0].outcome
+
+
+async def test_a_check_with_memory_is_found_out(world: World) -> None:
+    """The state file would make every second run fail; each run has a desk of its own, so there is no second run."""
+    command = "test ! -e notes-of-mine && touch notes-of-mine"
+    judged = await (await world.checker()).judge(world.report("guilty", world.at_commits("guilty", command)))
+    assert judged.conclusion.checks[0].outcome.startswith("with the suspect it exits 0, without it exits 0")
+
+
+async def test_sides_far_apart_must_still_differ_at_the_suspect_itself(world: World) -> None:
+    """From `first` to `decoy` the failure appears, but it is not `pool` that brought it."""
+    sides: dict[str, Any] = {"with_": Side(ref=world.commits["decoy"]), "without": Side(ref=world.commits["first"])}
+    wrong = await (await world.checker()).judge(world.report("pool", world.at_commits("pool", **sides)))
+    assert "it makes no difference" in wrong.conclusion.checks[0].outcome
+    right = await (await world.checker()).judge(world.report("guilty", world.at_commits("guilty", **sides)))
+    assert right.conclusion.verdict == "root_cause_found"
+
+
+async def test_sides_the_wrong_way_round_are_refused(world: World) -> None:
+    check = world.at_commits("guilty", with_=Side(ref=world.commits["first"]), without=Side(ref=world.commits["guilty"]))
+    judged = await (await world.checker()).judge(world.report("guilty", check))
+    assert "the wrong way round" in judged.conclusion.checks[0].outcome
+
+
+async def test_a_commit_of_after_the_incident_or_not_deployed_is_not_the_cause(world: World) -> None:
+    quote = 'return price - order.get("discount", 0)'
+    mechanism = Evidence(
+        claim="how", supports="mechanism", source=CodeSource(repo="shop", commit=world.commits["later"]), quote=quote
+    )
+    judged = await (await world.checker()).judge(world.report("later", world.at_commits("later"), evidence=(mechanism,)))
+    assert judged.conclusion.verdict == "likely"
+    assert "was made at 2026-03-04T13:30:00+00:00, after the incident began" in judged.downgraded
+    assert judged.conclusion.causes[0].confidence == 0.3
+
+
+async def test_an_unknown_commit_is_no_cause_at_all(world: World) -> None:
+    cause = Cause(statement="x", category="code", repo="shop", commit="f" * 40, confidence=0.9)
+    suspects = (Suspect(repo="shop", commit="e" * 40, score=1.0),)
+    judged = await (await world.checker()).judge(world.report("guilty", causes=(cause,), suspects=suspects))
+    assert (judged.conclusion.verdict, judged.conclusion.causes[0].confidence) == ("inconclusive", 0.3)
+    assert "commit " + "f" * 40 + " is not in the repository" in judged.downgraded
+    assert any("e" * 40 in objection for objection in judged.objections)
+
+
+async def test_no_mechanism_no_symptom_or_nothing_verified(world: World) -> None:
+    checker = await world.checker()
+    report = world.report("guilty", world.at_commits("guilty"))
+    verdicts = []
+    for evidence in (report.evidence[:1], report.evidence[1:], ()):
+        judged = await checker.judge(report.model_copy(update={"evidence": evidence}))
+        verdicts.append((judged.conclusion.verdict, judged.downgraded.partition(": ")[2]))
+    assert verdicts == [
+        ("likely", f"no verified evidence of the mechanism of what commit {world.commits['guilty'][:12]} changed"),
+        ("likely", "no verified evidence of the symptom"),
+        ("inconclusive", "no evidence could be verified"),
+    ]
+
+
+async def test_a_cause_without_a_commit_stands_on_a_check_by_time(world: World) -> None:
+    cause = Cause(statement="the provider failed", category="external", commit=None, confidence=0.9)
+    evidence = tuple(
+        Evidence(claim="c", supports=kind, source=TelemetrySource(path="telemetry/logs/web.log"), quote="KeyError: 'discount'")
+        for kind in ("symptom", "mechanism")
+    )
+    report = world.report("guilty", window(), causes=(cause,), evidence=evidence)
+    judged = await (await world.checker()).judge(report)
+    assert (judged.conclusion.verdict, judged.objections) == ("root_cause_found", ())
+
+
+async def test_a_sick_and_a_healthy_instance_make_a_check_by_label(world: World) -> None:
+    (world.telemetry / "logs" / "web-1.log").write_text("ERROR out of memory\n")
+    (world.telemetry / "logs" / "web-2.log").write_text("INFO all well\n")
+    check = Check(
+        claim="only one",
+        command='grep -q ERROR "telemetry/logs/$LABEL.log"',
+        with_=Side(label="web-1"),
+        without=Side(label="web-2"),
+    )
+    judged = await (await world.checker()).judge(world.report("guilty", check))
+    assert judged.conclusion.checks[0].discriminates
+
+
+async def test_an_unsound_alert_needs_evidence_about_the_alerts_own_data(world: World) -> None:
+    checker = await world.checker()
+    cause = Cause(statement="the threshold cannot be met", category="alert", confidence=0.9)
+    log = Evidence(
+        claim="c", supports="symptom", source=TelemetrySource(path="telemetry/logs/web.log"), quote="INFO web order 10 done"
+    )
+    alert = log.model_copy(
+        update={"source": TelemetrySource(path="incident/alerts.json"), "quote": "rate(order_errors_total[5m]) > 0.1"}
+    )
+    verdicts = []
+    for item in (log, alert):
+        conclusion = Conclusion(verdict="alert_unsound", summary="s", causes=(cause,), evidence=(item,))
+        verdicts.append((await checker.judge(conclusion)).conclusion.verdict)
+    assert verdicts == ["likely", "alert_unsound"]
+
+
+async def test_an_honest_i_do_not_know_is_left_alone(world: World) -> None:
+    conclusion = Conclusion(verdict="inconclusive", summary="nothing found")
+    judged = await (await world.checker()).judge(conclusion)
+    assert (judged.conclusion, judged.downgraded, judged.objections) == (conclusion, "", ())
+
+
+async def test_the_same_report_is_not_checked_twice_and_a_mended_one_only_where_it_changed(world: World) -> None:
+    checker = await world.checker()
+    report = world.report("guilty", world.at_commits("guilty"))
+    await checker.judge(report)
+    runs = world.made
+    await checker.judge(report)
+    await checker.judge(report.model_copy(update={"summary": "better words"}))
+    assert (runs, world.made) == (6, 6)
+
+
+async def test_a_repository_that_could_not_be_had_leaves_the_cause_likely(world: World) -> None:
+    world.case = world.case.model_copy(
+        update={"repositories": (*world.case.repositories, RepositoryRef(name="gone", url="/nowhere"))}
+    )
+    cause = Cause(statement="x", category="code", repo="gone", commit="a" * 40, confidence=0.9)
+    judged = await (await world.checker()).judge(world.report("guilty", causes=(cause,)))
+    assert (judged.conclusion.verdict, "repository gone could not be had" in judged.downgraded) == ("likely", True)
