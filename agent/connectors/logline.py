@@ -112,8 +112,14 @@ class Entry:
 
     @property
     def message(self) -> str:
-        head = self.text if self.fields is None else _json_message(self.fields)
-        return "\n".join([head, *self.rest])[:ENTRY_LIMIT]
+        """The entry in one line."""
+        return (self.text if self.fields is None else _json_message(self.fields)).replace("\n", " ")[:ENTRY_LIMIT]
+
+    @property
+    def stack(self) -> str:
+        """What belongs to it and has lines of its own: a traceback, a multi-line text."""
+        lines = [text for text in (self.fields or {}).values() if isinstance(text, str) and "\n" in text.strip()]
+        return "\n".join([*lines, *self.rest])[:ENTRY_LIMIT]
 
     @property
     def whole(self) -> str:
@@ -237,9 +243,13 @@ def _text_level(text: str, rest: list[str]) -> str:
 
 def _json_message(fields: dict[str, Any]) -> str:
     """The message, then the other fields as name=value."""
-    message = next((str(fields[key]) for key in MESSAGE_KEYS if fields.get(key)), "")
+    message = next((str(fields[key]).strip().splitlines()[0] for key in MESSAGE_KEYS if str(fields.get(key) or "").strip()), "")
     skip = {*TIME_KEYS, *LEVEL_KEYS, *MESSAGE_KEYS, *SERVICE_KEYS}
-    plain = {key: value for key, value in fields.items() if key not in skip and not (key.startswith("_") or key.isupper())}
+    plain = {
+        key: value
+        for key, value in fields.items()
+        if key not in skip and not (key.startswith("_") or key.isupper() or "\n" in str(value))
+    }
     rest = " ".join(
         f"{key}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()
     )

@@ -48,7 +48,8 @@ have none (a traceback). An empty query returns everything in the window.
 - `| count` or `| count 10s` at the end: counts by time, service and level instead of entries
 
 Examples: `level>=error -healthz` and `service=orders /status=5\\d\\d/ | count 1m`.
-Result: timestamp (UTC), service, level, message, file, line. Too many matches are thinned evenly, and the note says so."""
+Result: timestamp (UTC), service, level, message, stack (the further lines), file, line. Too many matches are thinned
+evenly, and the note says so."""
 
 
 class Logs:
@@ -108,7 +109,7 @@ class Logs:
         return f"{len(found['files'])} log files, {_size(size)}" + (f"; units {', '.join(units)}" if units else "") + notes
 
     async def query(self, text: str, window: Window, *, limit: int = 10_000) -> Rows:
-        """Columns: timestamp, service, level, message, file, line; or timestamp, service, level, count."""
+        """Columns: timestamp, service, level, message, stack, file, line; or timestamp, service, level, count."""
         what = f"query {text!r} from {_rfc(window.start)} to {_rfc(window.end)}"
         terms, count = _parse(text, what, (window.end - window.start).total_seconds())
         if window.end < window.start:

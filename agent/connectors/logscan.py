@@ -388,8 +388,11 @@ def scan(request: Request) -> dict[str, Any]:
         notes.append(f"sampled: every {kept.every}th of {kept.seen} matches; `| count` counts all")
     rows = sorted(kept.entries, key=lambda entry: entry.at)
     numbers = _numbers(rows, request, notes)
-    table = [[stamp(e.at), e.service, e.level, e.message, e.file.name, number] for e, number in zip(rows, numbers, strict=True)]
-    return {"columns": ["timestamp", "service", "level", "message", "file", "line"], "rows": table, "notes": notes}
+    table = [
+        [stamp(e.at), e.service, e.level, e.message, e.stack, e.file.name, number]
+        for e, number in zip(rows, numbers, strict=True)
+    ]
+    return {"columns": ["timestamp", "service", "level", "message", "stack", "file", "line"], "rows": table, "notes": notes}
 
 
 def _nothing(source: Source) -> Entry:

@@ -391,8 +391,9 @@ def _jobs(up: Sequence[tuple[dict[str, str], list[Any]]]) -> str:
 def _metrics(names: Sequence[str], metadata: Mapping[str, Any]) -> list[str]:
     """Metric families, grouped by their first word, the service's own before those of runtimes."""
     groups: dict[str, dict[str, str]] = {}
+    known = frozenset(names)
     for name in names:
-        family, about = _family(name, metadata)
+        family, about = _family(name, metadata, known)
         groups.setdefault(family.split("_", 1)[0].split(":", 1)[0], {})[family] = about
     own = {group: families for group, families in groups.items() if group not in RUNTIME and group not in ("up", "ALERTS")}
     rest = {group: families for group, families in groups.items() if group not in own}
@@ -407,15 +408,21 @@ def _metrics(names: Sequence[str], metadata: Mapping[str, Any]) -> list[str]:
     return sections
 
 
-def _family(name: str, metadata: Mapping[str, Any]) -> tuple[str, str]:
-    """The family a name belongs to and its type and help: a histogram's three names are one family."""
-    for family in (name, re.sub(r"_(bucket|sum|count|total|created)$", "", name)):
+def _family(name: str, metadata: Mapping[str, Any], names: frozenset[str]) -> tuple[str, str]:
+    """The family a name belongs to and its type and help: a histogram's three names are one family.
+
+    Where the server keeps no metadata, the names themselves tell histograms and counters.
+    """
+    base = re.sub(r"_(bucket|sum|count|total|created)$", "", name)
+    for family in (name, base):
         if entries := metadata.get(family):
             kind, help_text = str(entries[0].get("type", "")), _line(str(entries[0].get("help", "")), 90)
             whole = family if kind in ("histogram", "summary") else name
             parts = " (_bucket, _sum, _count)" if kind == "histogram" else ""
             return whole, f"{parts} {kind}: {help_text}" if help_text else f"{parts} {kind}"
-    return name, ""
+    if {f"{base}_bucket", f"{base}_sum", f"{base}_count"} <= names:
+        return base, " (_bucket, _sum, _count) histogram"
+    return name, " counter" if name.endswith("_total") else ""
 
 
 def _line(text: str, limit: int) -> str:

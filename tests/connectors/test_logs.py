@@ -64,22 +64,23 @@ async def ask(paths: Path, text: str, *, limit: int = 10_000, window: Window = W
 
 async def test_an_entry_has_its_time_service_level_text_file_and_line(folder: Path) -> None:
     rows = await Logs([str(folder)]).query("", WINDOW)
-    assert rows.columns == ("timestamp", "service", "level", "message", "file", "line")
+    assert rows.columns == ("timestamp", "service", "level", "message", "stack", "file", "line")
     assert sorted(rows.rows) == sorted(
         [
-            ("2026-03-01T10:00:00Z", "orders", "info", "2026-03-01T10:00:00Z INFO listening", "orders.log", 1),
-            ("2026-03-01T10:00:00Z", "orders", "info", "2026-03-01T10:00:00Z INFO rotated", "orders.log.1", 2),
-            ("2026-03-01T10:00:05.250Z", "orders", "error", TRACEBACK.rstrip(), "orders.log", 2),
+            ("2026-03-01T10:00:00Z", "orders", "info", "2026-03-01T10:00:00Z INFO listening", "", "orders.log", 1),
+            ("2026-03-01T10:00:00Z", "orders", "info", "2026-03-01T10:00:00Z INFO rotated", "", "orders.log.1", 2),
+            ("2026-03-01T10:00:05.250Z", "orders", "error", *TRACEBACK.rstrip().split("\n", 1), "orders.log", 2),
             (
                 "2026-03-01T10:00:06.500Z",
                 "orders",
                 "warning",
                 "2026-03-01 12:00:06,500+02:00 WARNING slow route=/orders 812 ms",
+                "",
                 "orders.log",
                 6,
             ),
-            ("2026-03-01T10:01:40.500Z", "web", "warning", "retrying attempt=2", "web.ndjson", 1),
-            ("2026-03-01T10:30:00Z", "orders", "error", "2026-03-01T10:30:00Z ERROR packed", "orders.log.2.gz", 2),
+            ("2026-03-01T10:01:40.500Z", "web", "warning", "retrying attempt=2", "", "web.ndjson", 1),
+            ("2026-03-01T10:30:00Z", "orders", "error", "2026-03-01T10:30:00Z ERROR packed", "", "orders.log.2.gz", 2),
         ]
     )
     assert (
@@ -105,7 +106,7 @@ async def test_an_entry_has_its_time_service_level_text_file_and_line(folder: Pa
     ],
 )
 async def test_terms_must_all_hold(folder: Path, text: str, lines: list[tuple[str, int]]) -> None:
-    assert [(row[4], row[5]) for row in await ask(folder, text)] == lines
+    assert [(row[5], row[6]) for row in await ask(folder, text)] == lines
 
 
 async def test_count_tells_how_many_by_time_service_and_level(folder: Path) -> None:
@@ -119,6 +120,13 @@ async def test_count_tells_how_many_by_time_service_and_level(folder: Path) -> N
             ("2026-03-01T10:30:00Z", "orders", "error", 1),
         ),
     )
+
+
+async def test_the_stack_in_a_json_entry_is_kept_apart_from_its_message(tmp_path: Path) -> None:
+    entry = {"ts": "2026-03-01T10:30:00Z", "msg": "failed\nsecond", "exc_info": "Traceback:\n  File x\nKeyError: 1", "order": 7}
+    (tmp_path / "a.log").write_text(json.dumps(entry) + "\n")
+    row = (await Logs([str(tmp_path)]).query("KeyError", WINDOW)).rows[0]
+    assert row[3:5] == ("failed order=7", "failed\nsecond\nTraceback:\n  File x\nKeyError: 1")
 
 
 @pytest.mark.parametrize(
@@ -153,12 +161,12 @@ async def test_a_big_file_is_entered_at_the_window_and_reads_only_that(tmp_path:
             out.write(f"{(start + timedelta(seconds=second)).isoformat()} INFO handled request {second}\n  detail of {second}\n")
     window = Window(start=datetime(2026, 3, 1, 10, 0, 1, tzinfo=UTC), end=datetime(2026, 3, 1, 10, 0, 6, tzinfo=UTC))
     rows = await ask(file, "", window=window)
-    assert [(row[0], row[5]) for row in rows] == [
+    assert [(row[0], row[6]) for row in rows] == [
         ("2026-03-01T10:00:02Z", 36_003),
         ("2026-03-01T10:00:04Z", 36_005),
         ("2026-03-01T10:00:06Z", 36_007),
     ]
-    assert rows[0][3] == "2026-03-01T10:00:02+00:00 INFO handled request 36002\n  detail of 36002"
+    assert rows[0][3:5] == ("2026-03-01T10:00:02+00:00 INFO handled request 36002", "  detail of 36002")
 
 
 async def test_a_file_that_is_not_in_the_order_of_time_is_read_whole_and_says_so(tmp_path: Path) -> None:
@@ -184,7 +192,7 @@ async def test_damaged_and_foreign_bytes_are_told_and_the_rest_is_read(tmp_path:
     (tmp_path / "cut.log.gz").write_bytes(gzip.compress((good * 5000).encode())[:-20])
     os.mkfifo(tmp_path / "pipe.log")
     rows = await Logs([str(tmp_path)]).query("fine", WINDOW)
-    assert {row[4] for row in rows.rows} == {"good.log", "cut.log.gz"}
+    assert {row[5] for row in rows.rows} == {"good.log", "cut.log.gz"}
     assert "cut.log.gz: damaged gzip file, read as far as it goes" in rows.note
 
 
@@ -228,8 +236,8 @@ async def test_a_unit_s_journal_is_asked_for_the_window(tmp_path: Path) -> None:
     script.chmod(0o755)
     rows = await Logs(units="orders.service", journalctl=str(script)).query("", WINDOW)
     assert rows.rows == (
-        ("2026-03-01T10:30:00.250Z", "orders", "error", "payment failed", "unit orders.service", 1),
-        ("2026-03-01T10:30:01Z", "orders", "info", "ok\N{REPLACEMENT CHARACTER}", "unit orders.service", 2),
+        ("2026-03-01T10:30:00.250Z", "orders", "error", "payment failed", "", "unit orders.service", 1),
+        ("2026-03-01T10:30:01Z", "orders", "info", "ok\N{REPLACEMENT CHARACTER}", "", "unit orders.service", 2),
     )
     asked = "--no-pager --output=json --unit=orders.service --since=@1772359200 --until=@1772362801\n"
     assert (tmp_path / "asked").read_text() == asked

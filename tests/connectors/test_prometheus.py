@@ -243,6 +243,21 @@ async def test_the_description_tells_alerts_jobs_services_and_metrics_with_their
     )
 
 
+async def test_without_metadata_the_names_tell_histograms_and_counters() -> None:
+    names = ["orders_total", "took_seconds_bucket", "took_seconds_count", "took_seconds_sum", "depth"]
+
+    def bare(asked: Asked) -> tuple[int, Any]:
+        path = asked.path.removeprefix("/api/v1/")
+        if path == "query":
+            return success({"resultType": "vector", "result": []})
+        return success({"label/__name__/values": names, "labels": []}[path]) if path.startswith("label") else (404, b"")
+
+    with web(bare) as server:
+        text = await Prometheus(server.url).describe()
+    assert "- `took_seconds` (_bucket, _sum, _count) histogram\n" in text
+    assert "- `orders_total` counter\n" in text and "- `depth`\n" in text
+
+
 async def test_thousands_of_metrics_are_described_in_8_kb() -> None:
     names = [f"team{n % 40}_component{n}_operations_total" for n in range(5_000)]
     metadata = {name: [{"type": "counter", "help": "x" * 500}] for name in names}
