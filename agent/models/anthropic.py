@@ -121,7 +121,7 @@ class AnthropicModel:
         """Gives back the connections."""
         await self._client.close()
 
-    async def send(self, body: bytes, reader: AnthropicReader) -> None:
+    async def send(self, body: bytes, reader: AnthropicReader) -> Reply:
         """One attempt. Raises Transient or a ModelError."""
 
         async def post() -> httpx2.Response:
@@ -137,7 +137,7 @@ class AnthropicModel:
                 failure = connection_error(self.who, self._key, error)
             raise failure
 
-        await read(self.who, self._key, post, self.http, reader)
+        return await read(self.who, self._key, post, self.http, reader)
 
     def stream_error(self, error: Mapping[str, Any]) -> ModelError | Transient:
         return stream_error(self.who, self._key, error)
@@ -165,10 +165,8 @@ class AnthropicConversation(GrowingConversation):
         kept = [block for block in message.blocks if not isinstance(block, Opaque) or block.data.get(AFTER, digest) == digest]
         return encode({"role": message.role, "content": [_block(block) for block in kept]})
 
-    async def attempt(self, body: bytes, listen: Listener) -> AnthropicReader:
-        reader = AnthropicReader(self._model, listen, after=self.digest)
-        await self._model.send(body, reader)
-        return reader
+    async def attempt(self, body: bytes, listen: Listener) -> Reply:
+        return await self._model.send(body, AnthropicReader(self._model, listen, after=self.digest))
 
     def answered(self) -> None:
         self._request_ended()
@@ -280,7 +278,7 @@ class AnthropicReader:
             output_tokens=as_count(self._counts, "output_tokens"),
         )
 
-    def reply(self, discarded: Usage) -> Reply:
+    def reply(self) -> Reply:
         """The reply. Raises ModelRefused, and PromptTooLong where the window was full before anything was said."""
         cut = self._stop in ("max_tokens", "model_context_window_exceeded")
         message = finished(self._kept(), cut=cut, dangling=THINKING)
@@ -291,7 +289,6 @@ class AnthropicReader:
         return Reply(
             message=message,
             usage=self.usage,
-            discarded=discarded,
             stop="length" if cut else "tools" if message.calls else "end",
             model=self._name,
         )

@@ -7,23 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from hashlib import blake2b
-from typing import Protocol
 
-from agent.core.message import Message, Reply, Usage
+from agent.core.message import Message, Reply
 from agent.core.model import Listener, ignore
 from agent.models.patience import Patience, persist
 from agent.models.transcript import Transcript
-from agent.models.wire import Reader
 
 BYTES_A_TOKEN = 2
 """For what was appended since the last usage. On the low side, so that a reply has room."""
-
-
-class Replying(Reader, Protocol):
-    """A reader that can say what it read."""
-
-    def reply(self, discarded: Usage) -> Reply:
-        """The reply, once finished. `discarded` is what failed attempts used. Raises ModelRefused or PromptTooLong."""
 
 
 class GrowingConversation(ABC):
@@ -47,7 +38,7 @@ class GrowingConversation(ABC):
         """The body that asks for the next reply."""
 
     @abstractmethod
-    async def attempt(self, body: bytes, listen: Listener) -> Replying:
+    async def attempt(self, body: bytes, listen: Listener) -> Reply:
         """Sends it once and reads the answer. Raises Transient or a ModelError."""
 
     def answered(self) -> None:  # noqa: B027 - not every provider has something to remember
@@ -78,10 +69,10 @@ class GrowingConversation(ABC):
 
     async def _ask(self, listen: Listener) -> Reply:
         body = self.request()
-        reader, wasted = await persist(lambda: self.attempt(body, listen), self._patience)
-        self._measured, self._used = len(self.wire), reader.usage.prompt_tokens
+        reply, discarded = await persist(lambda: self.attempt(body, listen), self._patience)
+        self._measured, self._used = len(self.wire), reply.usage.prompt_tokens
         self.answered()
-        return reader.reply(wasted)
+        return reply.model_copy(update={"discarded": discarded})
 
     def _put(self, message: Message) -> None:
         entry = (b"," if self.ends else b"") + self.entry(message)

@@ -28,6 +28,7 @@ from agent.models.wire import (
     Http,
     arguments,
     as_count,
+    as_list,
     as_object,
     clean_key,
     clean_url,
@@ -113,7 +114,7 @@ class OpenAIModel:
         """Gives back the connections."""
         await self._client.close()
 
-    async def send(self, body: bytes, reader: OpenAIReader) -> None:
+    async def send(self, body: bytes, reader: OpenAIReader) -> Reply:
         """One attempt. Raises Transient or a ModelError."""
 
         async def post() -> httpx2.Response:
@@ -129,7 +130,7 @@ class OpenAIModel:
                 failure = connection_error(self.who, self._key, error)
             raise failure
 
-        await read(self.who, self._key, post, self.http, reader)
+        return await read(self.who, self._key, post, self.http, reader)
 
     def stream_error(self, error: Mapping[str, Any]) -> ModelError | Transient:
         return stream_error(self.who, self._key, error)
@@ -148,10 +149,8 @@ class OpenAIConversation(GrowingConversation):
         items = self._said(message) if message.role == "assistant" else _asked(message)
         return encode(items)[1:-1]
 
-    async def attempt(self, body: bytes, listen: Listener) -> OpenAIReader:
-        reader = OpenAIReader(self._model, listen)
-        await self._model.send(body, reader)
-        return reader
+    async def attempt(self, body: bytes, listen: Listener) -> Reply:
+        return await self._model.send(body, OpenAIReader(self._model, listen))
 
     def request(self) -> bytes:
         if not self._cache_key:
@@ -217,7 +216,7 @@ class OpenAIReader:
         )
         if response.get("status") == "failed":
             raise self._failure(as_object(response.get("error") or {}))
-        for index, item in enumerate(response.get("output") or ()):
+        for index, item in enumerate(as_list(response.get("output"))):
             self._items.setdefault(index, as_object(item))
         self.finished = True
 
@@ -228,7 +227,7 @@ class OpenAIReader:
             failure.usage = self.usage
         return failure
 
-    def reply(self, discarded: Usage) -> Reply:
+    def reply(self) -> Reply:
         """The reply. Raises ModelRefused."""
         blocks: list[Block] = []
         for index in sorted(self._items):
@@ -241,7 +240,6 @@ class OpenAIReader:
         return Reply(
             message=message,
             usage=self.usage,
-            discarded=discarded,
             stop="length" if cut else "tools" if message.calls else "end",
             model=str(self._response.get("model") or self._model.name),
         )
@@ -258,7 +256,7 @@ class OpenAIReader:
         return [Opaque(provider=PROVIDER, data={"type": ITEM, "of": kind, **kept}), block] if kept else [block]
 
     def _text(self, item: dict[str, Any]) -> Text | None:
-        parts = [as_object(part) for part in item.get("content") or ()]
+        parts = [as_object(part) for part in as_list(item.get("content"))]
         refusals = [str(part.get("refusal")) for part in parts if part.get("type") == "refusal"]
         if refusals:
             raise ModelRefused(f"{self._model.who}: declined to answer: {refusals[0][:500]}", "Another model may answer it.")

@@ -16,11 +16,15 @@ from pydantic import Field
 
 from agent.core.data import Data
 from agent.core.errors import ModelError
-from agent.core.message import Usage
+from agent.core.message import Reply, Usage
 from agent.models.failures import Answer, Transient, judge, scrub
 
 AFTER_END = 1.0
 """Seconds to wait for the end of a body whose last event has come, so that the connection can be used again."""
+
+
+DEEPEST = 100
+"""Levels of a call's arguments; what is nested deeper could be read but not written again."""
 
 
 class Http(Data):
@@ -93,7 +97,21 @@ def arguments(raw: str) -> tuple[dict[str, Any], str | None]:
         value = json.loads(raw, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return {}, raw
-    return (value, None) if isinstance(value, dict) else ({}, raw)
+    return (value, None) if isinstance(value, dict) and _depth(raw) <= DEEPEST else ({}, raw)
+
+
+def _depth(raw: str) -> int:
+    """At least as deep as the JSON is nested; brackets within strings count too."""
+    if raw.count("{") + raw.count("[") <= DEEPEST:
+        return 0
+    depth = deepest = 0
+    for character in raw:
+        if character in "{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "}]":
+            depth -= 1
+    return deepest
 
 
 def _refuse(constant: str) -> Any:
@@ -112,6 +130,13 @@ def as_object(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unreadable(f"expected an object, got {type(value).__name__}")
     return value
+
+
+def as_list(value: object) -> list[Any]:
+    """A value that has to be a JSON list, or nothing. Raises Unreadable."""
+    if value is not None and not isinstance(value, list):
+        raise Unreadable(f"expected a list, got {type(value).__name__}")
+    return value or []
 
 
 def as_count(counts: Mapping[str, Any], name: str) -> int:
@@ -157,7 +182,7 @@ class Events:
 
 
 class Reader(Protocol):
-    """Builds a reply from events. `usage` is what is known so far of its cost."""
+    """Builds a reply from events. `usage` is what is known so far of what it cost."""
 
     skip: frozenset[bytes]
     finished: bool
@@ -166,10 +191,13 @@ class Reader(Protocol):
     def take(self, event: dict[str, Any]) -> None:
         """Raises Unreadable for an event that makes no sense, and what the provider's error events mean."""
 
+    def reply(self) -> Reply:
+        """The reply, once finished. Raises Unreadable, ModelRefused or PromptTooLong."""
 
-async def read(who: str, key: str, post: Callable[[], Awaitable[httpx2.Response]], http: Http, reader: Reader) -> None:
-    """Posts and feeds the streamed answer to the reader until it ends. Every way in which transport can fail is a Transient."""
-    failure = ""
+
+async def read(who: str, key: str, post: Callable[[], Awaitable[httpx2.Response]], http: Http, reader: Reader) -> Reply:
+    """Posts, and feeds the streamed answer to the reader until it ends. Every way in which transport can fail is a Transient."""
+    failure = "ended before it was complete"
     response: httpx2.Response | None = None
     try:
         async with asyncio.timeout(http.total) as limit:
@@ -186,8 +214,12 @@ async def read(who: str, key: str, post: Callable[[], Awaitable[httpx2.Response]
     finally:
         if response is not None:
             await response.aclose()
-    if not reader.finished:
-        raise Transient(scrub(f"{who}: the answer {failure or 'ended before it was complete'}", key), usage=reader.usage)
+    if reader.finished:
+        try:
+            return reader.reply()
+        except Unreadable as error:
+            failure = f"makes no sense ({error})"
+    raise Transient(scrub(f"{who}: the answer {failure}", key), usage=reader.usage)
 
 
 def _expect_stream(who: str, key: str, response: httpx2.Response) -> None:

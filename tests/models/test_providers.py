@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+import random
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from agent.models.wire import Http
 from tests.contracts.model import answers, turn, visible
 from tests.models.rig import HEAD, Api, Conversation, Rig, rigged
 from tests.provider import Asked, Call, Fault, Script, Turn
+from tests.provider.http import HttpAnswer, HttpRequest
 
 LOOK = Turn(text="Looking.", thinking="Where?", calls=[Call(name="bash", arguments={"command": "ls"})], piece=3)
 DONE = Turn(text="Done.", thinking="So it is.")
@@ -500,3 +504,50 @@ async def test_openais_cache_key_is_the_same_for_conversations_that_begin_alike(
         await other.reply()
         keys = [asked.body["prompt_cache_key"] for asked in rig.provider.asked]
         assert len(set(keys[:4])) == 1 and keys[4] not in keys[:4]
+
+
+# A server that makes no sense
+
+
+def spoilt(body: bytes, chance: random.Random) -> bytes:
+    """An answer in which one thing is not what it should be."""
+    events = body.split(b"\n\n")
+    place = chance.randrange(len(events) - 1)
+    line, _, data = events[place].partition(b"data: ")
+    event = json.loads(data)
+    holders = [event]
+    for holder in holders:
+        holders += [
+            value for value in (holder.values() if isinstance(holder, dict) else holder) if isinstance(value, (dict, list))
+        ]
+    holder = chance.choice([holder for holder in holders if holder])
+    key = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+    holder[key] = chance.choice([None, 7, -1, "x", [], {}, [7], {"type": "text"}, "thinking", True, [{"a": []}]])
+    events[place] = line + b"data: " + json.dumps(event).encode()
+    return b"\n\n".join(events)
+
+
+@pytest.mark.parametrize("seed", range(150))
+async def test_no_answer_breaks_the_adapter_or_the_next_request(rig: Rig, seed: int) -> None:
+    chance = random.Random(seed)
+    conversation = rig.conversation([LOOK, LOOK, DONE, DONE, DONE], seconds=0.5)
+    answer = rig.provider.answer
+
+    def spoil(request: HttpRequest) -> HttpAnswer:
+        right = answer(request)
+        return replace(right, body=spoilt(right.body, chance)) if rig.provider.number == 2 else right
+
+    await turn(conversation)
+    rig.provider.answer = spoil  # type: ignore[method-assign]
+    with contextlib.suppress(ModelError):
+        reply = await turn(conversation)
+        assert Reply.model_validate_json(reply.model_dump_json()) == reply
+    refused = len(rig.provider.refused)
+    with contextlib.suppress(ModelError):
+        await conversation.reply()
+    forged = [why for why in rig.provider.refused[refused:] if not re.search(FORGED, why)]
+    assert forged == []
+
+
+FORGED = "signature|encrypted content|required following item|expected an ID"
+"""What a provider may refuse of its own thoughts, once it has sent them wrong: they have to go back as they came."""
