@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -356,7 +357,7 @@ class TestCheckout:
         for path in (checkout.folder, *checkout.folder.rglob("*")):
             assert path.stat().st_mode & (0o555 if path.is_dir() else 0o444) == (0o555 if path.is_dir() else 0o444), path
         copied = tmp_path / "copy"
-        subprocess.run(["cp", "-r", "--preserve=timestamps", str(checkout.folder), str(copied)], check=True)
+        shutil.copytree(checkout.folder, copied, symlinks=True)
         made = (copied / "d/3").stat().st_mtime
         (copied / "d/3").write_text("4")
         os.utime(copied / "d/3", (made, made))
@@ -459,7 +460,7 @@ class TestHistory:
                 await history.blob("web", commit, path)
 
 
-async def test_two_processes_make_the_same_desk(source: Source, tmp_path: Path) -> None:
+def test_two_processes_make_the_same_desk(source: Source, tmp_path: Path) -> None:
     source.commit({f"f{number}": "x" * 1000 for number in range(50)})
     program = (
         "import asyncio, sys; from pathlib import Path; from datetime import *; from agent.repos import Repositories\n"

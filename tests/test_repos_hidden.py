@@ -216,7 +216,7 @@ class TestHost:
         commit = hostile(source, path)
         mirror = await repositories.mirror(RepositoryRef(name="web", url=str(source.folder)))
         for live in (True, False):
-            with pytest.raises(RepositoryError, match="invalid path|would be overwritten"):
+            with pytest.raises(RepositoryError, match=r"invalid path|would be overwritten"):
                 await repositories.checkout(mirror, commit, live=live, at=AT)
         assert not (tmp_path / "data/checkouts/out").exists()
         assert [p for p in (tmp_path / "data/checkouts").iterdir() if p.is_dir()] == []

@@ -64,7 +64,7 @@ def plain(text: str) -> str:
 
 def inert(text: str) -> str:
     """A text in which no forge finds a person, an issue, a commit or an address of its own accord."""
-    text = re.sub(r"@(?=\w)", f"@{INERT}", text)
+    text = re.sub(r"(?<![\w.])@(?=\w)", f"@{INERT}", text)
     text = re.sub(r"#(?=\d)", f"#{INERT}", text)
     text = re.sub(r"(?i)\b(GH|fix|close|resolve)(e[sd]|[sd])?(\W+)(?=\S*[#/\d])", rf"\1\2{INERT}\3", text)
     return re.sub(r"(?i)\b(https?|ftp)(?=://)|\bwww(?=\.)", lambda match: match[0] + INERT, text)

@@ -46,8 +46,9 @@ def is_test(path: str) -> bool:
 
 def pytest_names(output: str) -> tuple[frozenset[str], frozenset[str]]:
     """From the short summary of `pytest -rpfE`."""
-    rows = re.findall(r"^(PASSED|FAILED|ERROR) (\S.*?)(?: - .*)?$", output, re.MULTILINE)
-    return _split((name, outcome == "PASSED") for outcome, name in rows)
+    rows = [("PASSED", name) for name in re.findall(r"^PASSED (\S.*)$", output, re.MULTILINE)]
+    rows += re.findall(r"^(FAILED|ERROR) (\S(?:[^\[\n]|\[[^\]\n]*\])*?)(?: - .*)?$", output, re.MULTILINE)
+    return _split((name, outcome == "PASSED") for outcome, name in rows if "::" in name or name.endswith(".py"))
 
 
 def unittest_names(output: str) -> tuple[frozenset[str], frozenset[str]]:
@@ -55,10 +56,10 @@ def unittest_names(output: str) -> tuple[frozenset[str], frozenset[str]]:
     found: list[tuple[str, bool]] = []
     current = ""
     for line in output.splitlines():
-        if summary := re.match(r"(?:FAIL|ERROR): (\w+) \(([\w.]+)\)", line):
+        if summary := re.match(r"(?:FAIL|ERROR): ([\w.]+) \(([\w.]+)\)", line):
             found.append((_full(summary[1], summary[2]), False))
             continue
-        if test := re.match(r"(\w+) \(([\w.]+)\)", line):
+        if test := re.match(r"([\w.]+) \(([\w.]+)\)", line):
             current = _full(test[1], test[2])
         outcome = re.search(r"(?:^|\W)(ok|FAIL|ERROR|skipped .*|expected failure|unexpected success)$", line)
         if current and outcome:

@@ -92,9 +92,10 @@ class Trials:
             if trial.passed:
                 return candidate, trial, ""
             tried = tried or (candidate, trial)
+        lacking = f"the sandbox has no {' and no '.join(missing)}" if missing else ""
         if tried:
-            return *tried, tried[1].problem
-        return None, None, f"the sandbox has no {' and no '.join(missing)}" if missing else ""
+            return *tried, "; ".join(filter(None, (lacking, tried[1].problem)))
+        return None, None, lacking
 
     async def _with(self, sandbox: Sandbox, checkout: Checkout, candidate: Candidate, patch: bytes) -> Trial:
         """The tests with a patch applied."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,13 @@ class ForgeContract:
         base = repository.commit({"a.py": "a = 1\nb = 2\n", "gone": "x", "latin": b"\xe9t\xe9\n"}, "base")
         await self.follow(repository)
         git(repository.folder, "branch", "wanted", base)
-        wanted = {"a.py": "a = 1\nb = 3\n", "gone": None, "latin": b"\xe9t\xe9s\n", "image": BINARY}
-        repository.commit(wanted, branch="wanted")  # type: ignore[arg-type]
+        wanted: dict[str, str | bytes | None] = {
+            "a.py": "a = 1\nb = 3\n",
+            "gone": None,
+            "latin": b"\xe9t\xe9s\n",
+            "image": BINARY,
+        }
+        repository.commit(wanted, branch="wanted")
         async with workbench(repository.folder) as bench:
             patch = await bench.diff(base, git(repository.folder, "rev-parse", "wanted^{tree}"))
         git(repository.folder, "branch", "-D", "wanted")
@@ -94,6 +100,4 @@ def host_files(folder: Path, branch: str) -> dict[str, bytes]:
 
 def git_bytes(folder: Path, *arguments: str) -> bytes:
     """What git printed, to the byte."""
-    import subprocess
-
     return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=True).stdout
