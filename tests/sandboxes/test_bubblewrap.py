@@ -9,6 +9,7 @@ import pytest
 from agent.core.sandbox import Sandboxes
 from agent.sandboxes.bubblewrap import Bubblewrap
 from tests.contracts.sandbox import SandboxContract, source
+from tests.contracts.attacks import SandboxAttacks
 
 __all__ = ["source"]
 
@@ -18,6 +19,12 @@ ELSEWHERE = "from agent.sandboxes.bubblewrap import Bubblewrap\nsandboxes = Bubb
 class TestBubblewrap(SandboxContract):
     elsewhere = ELSEWHERE
 
+    @pytest.fixture
+    def sandboxes(self, tmp_path: Path) -> Sandboxes:
+        return Bubblewrap(tmp_path / "sandboxes")
+
+
+class TestAttacks(SandboxAttacks):
     @pytest.fixture
     def sandboxes(self, tmp_path: Path) -> Sandboxes:
         return Bubblewrap(tmp_path / "sandboxes")
