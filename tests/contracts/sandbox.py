@@ -456,6 +456,7 @@ asyncio.run(main())
         assert len(await sandbox.read("beat")) == beats, "the command outlived the process that ran it"
         await sandbox.delete()
 
+    @pytest.mark.slow
     async def test_100000_files(self, sandboxes: Sandboxes) -> None:
         sandbox = await sandboxes.create("crowded", SandboxSpec(limits=LIMITS.model_copy(update={"disk": 1 << 30})))
         made = await sandbox.run("mkdir d && cd d && seq 100000 | xargs touch && echo done")

@@ -8,8 +8,8 @@ import pytest
 
 from agent.core.sandbox import Sandboxes
 from agent.sandboxes.bubblewrap import Bubblewrap
-from tests.contracts.sandbox import SandboxContract, source
 from tests.contracts.attacks import SandboxAttacks
+from tests.contracts.sandbox import SandboxContract, source
 
 __all__ = ["source"]
 

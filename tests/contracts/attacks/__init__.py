@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from agent.core.sandbox import Sandboxes
 from tests.contracts.attacks import files, network, outliving, privileges, reading, resources
@@ -30,6 +31,23 @@ __all__ = [
 ]
 
 
+SLOW = (
+    resources.bomb_with_forks,
+    resources.burn_the_processor,
+    resources.fill_the_memory,
+    resources.fill_the_memory_with_many_processes,
+    resources.flood_the_output,
+    resources.use_up_the_inodes,
+    privileges.become_root,
+)
+"""Those that take more than a second."""
+
+
+def parameters() -> list[ParameterSet]:
+    """Every attack as a parameter of a test."""
+    return [pytest.param(a, id=a.__name__, marks=[pytest.mark.slow] if a in SLOW else []) for a in ATTACKS]
+
+
 class SandboxAttacks:
     """Each attack is a test. Fill `sandboxes`."""
 
@@ -42,7 +60,7 @@ class SandboxAttacks:
         async with battlefield(sandboxes) as field:
             yield field
 
-    @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+    @pytest.mark.parametrize("attack", parameters())
     async def test_attack(self, field: Field, attack: Attack) -> None:
         assert await attack(field) is None
         assert field.host.heard == []

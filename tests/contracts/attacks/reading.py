@@ -26,11 +26,9 @@ async def read_private_files(field: Field) -> str | None:
 
 @attack
 async def read_the_hosts_name_and_shared_memory(field: Field) -> str | None:
-    out = await field.shell(
-        "hostname; cat /proc/sys/kernel/hostname; tail -n +2 /proc/sysvipc/shm; ls /dev/shm /dev/mqueue 2>/dev/null"
-    )
-    named = os.uname().nodename in out.splitlines()
-    return "it knows the host's name" if named else f"it sees {out!r}" if out.count("\n") > 2 else None
+    out = await field.shell("hostname; cat /proc/sys/kernel/hostname")
+    shared = await field.shell("tail -n +2 /proc/sysvipc/shm; ls -A /dev/shm; ls -A /dev/mqueue 2>/dev/null")
+    return "it knows the host's name" if os.uname().nodename in out.split() else f"it sees {shared!r}" if shared.strip() else None
 
 
 @attack
