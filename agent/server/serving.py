@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -31,24 +30,38 @@ class Impatient(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._hurry = self.loop.call_later(self.header_seconds, self._let_go, None)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
-        if self.cycle is not None and self.cycle.response_complete and self._hurry.cancelled():
-            self._hurry = self.loop.call_later(self.header_seconds, self._let_go, self.cycle)
+        self._expect_headers()
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before:
-            self._hurry.cancel()
+            self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.trailing_data[0]:
+            self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._hurry.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
 
-    def _let_go(self, before: Any) -> None:
-        if self.cycle is before and not self.transport.is_closing():
-            log.info("a client was let go: its request's headers did not arrive within %.0f s", self.header_seconds)
-            self.transport.close()
+    def _expect_headers(self) -> None:
+        """Starts the clock, unless it runs or a request is being answered."""
+        if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+            self._deadline = self.loop.call_later(self.header_seconds, self._let_go)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _let_go(self) -> None:
+        log.info("a client was let go: its request's headers did not arrive within %.0f s", self.header_seconds)
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
