@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
 
-import uvicorn
 from prometheus_client import generate_latest
 
 from agent import __version__, telemetry
@@ -18,10 +18,10 @@ from agent.config import Settings, load
 from agent.core.errors import BadInput
 from agent.engine import Engine
 from agent.server.app import application
+from agent.server.serving import server
 from agent.triggers.grouping import Rules
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-GRACE = 5
 
 
 def run_server(home: Path | None, data: Path | None, *, host: str | None, port: int | None) -> None:
@@ -49,21 +49,20 @@ async def _serve(settings: Settings) -> None:
             rules=Rules(window=timedelta(minutes=policy.group_minutes)),
             metrics=lambda: generate_latest(telemetry.REGISTRY),
         )
-        server = settings.server
-        config = uvicorn.Config(
-            app, host=server.host, port=server.port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE
-        )
-        try:
-            listening = config.bind_socket()
-        except SystemExit:
-            raise BadInput(
-                f"cannot listen on {server.host}:{server.port}", "Is it in use? Choose another with --port or server.port."
-            ) from None
-        host, port = listening.getsockname()[:2]
+        listening = _listen(settings.server.host, settings.server.port)
         await engine.start()
         try:
+            host, port = listening.getsockname()[:2]
             log.info("listening on http://%s:%d, model %s, sandbox %s", host, port, parts.worker.model.name, parts.sandboxes.name)
-            await uvicorn.Server(config).serve(sockets=[listening])
+            await server(app, host=host, port=port).serve(sockets=[listening])
         finally:
             await engine.stop()
             listening.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except OSError as error:
+        hint = "Is it in use? Choose another with --port or server.port."
+        raise BadInput(f"cannot listen on {host}:{port}: {error.strerror}", hint) from error
