@@ -34,7 +34,7 @@ from agent.core.sandbox import Sandbox, SandboxSpec
 from agent.core.workspace import furnish
 from agent.evidence import Checker
 from agent.redaction import Redaction
-from agent.repos import Repositories
+from agent.repos import Checkout, Mirror, Repositories
 from agent.sandboxes.local import Local
 
 AT = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
@@ -66,12 +66,34 @@ REPRODUCER = (
 BY_TIME = """awk -v s="$START" -v e="$END" '$1 >= s && $1 < e && / ERROR /{n++} END{exit !n}' telemetry/logs/web.log"""
 
 
+class Code:
+    """The repository of all incidents here, mirrored and checked out once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source = folder / "source"
+        self.commits = repository(self.source)
+        self.repositories = Repositories(folder / "data")
+        self._mirror: Mirror | None = None
+        self._checkouts: dict[str, Checkout] = {}
+
+    async def mirror(self) -> Mirror:
+        if self._mirror is None:
+            self._mirror = await self.repositories.mirror(RepositoryRef(name="shop", url=str(self.source), service="shop"))
+        return self._mirror
+
+    async def checkout(self, commit: str) -> Checkout:
+        if commit not in self._checkouts:
+            self._checkouts[commit] = await self.repositories.checkout(await self.mirror(), commit, live=True, at=AT)
+        return self._checkouts[commit]
+
+
 class World:
     """One incident: a repository with a guilty commit and a decoy, the log of a failing service, and what the host holds of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, code: Code) -> None:
         self.folder = folder
-        self.commits = repository(folder / "source")
+        self.code = code
+        self.commits = code.commits
         self.telemetry = folder / "telemetry"
         write_log(self.telemetry)
         alert = Alert(
@@ -86,17 +108,16 @@ class World:
         )
         self.case = Case(
             trigger=Trigger(kind="alert", key="k", at=AT, title="Orders fail", service="shop", alerts=(alert,)),
-            repositories=(RepositoryRef(name="shop", url=str(folder / "source"), service="shop"),),
+            repositories=(RepositoryRef(name="shop", url=str(code.source), service="shop"),),
             deployments=(Deployment(timestamp=AT - timedelta(minutes=10), service="shop", commit=self.commits["decoy"]),),
             telemetry=self.telemetry,
         )
         self.journal = MemoryJournal()
-        self.repositories = Repositories(folder / "data")
         self.sandboxes = Local(folder / "sandboxes", no_protection=True)
         self.made = 0
 
     async def checker(self, **options: Any) -> Checker:
-        mirror = await self.repositories.mirror(self.case.repositories[0])
+        repositories, mirror = self.code.repositories, await self.code.mirror()
 
         @asynccontextmanager
         async def pristine(refs: Mapping[str, str]) -> AsyncIterator[Sandbox]:
@@ -107,7 +128,7 @@ class World:
             furnish(seed, template=EMPTY_TEMPLATE, case=self.case)
             copy_into(self.telemetry, seed / "telemetry")
             commit = refs.get("shop", self.commits["decoy"])
-            checkout = await self.repositories.checkout(mirror, commit, live=True, at=AT)
+            checkout = await self.code.checkout(commit)
             sandbox = await self.sandboxes.create(f"check-{number}", SandboxSpec(seed=seed, layers=(checkout.layer,)))
             try:
                 yield sandbox
@@ -117,7 +138,7 @@ class World:
         return Checker(
             case=self.case,
             journal=self.journal,
-            objects=self.repositories.history([mirror]),
+            objects=repositories.history([mirror]),
             pristine=pristine,
             deployed={"shop": self.commits["decoy"]},
             **options,
@@ -193,9 +214,14 @@ def write_log(folder: Path) -> None:
     (folder / "logs" / "web.log").write_text("".join(lines))
 
 
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Code:
+    return Code(tmp_path_factory.mktemp("code"))
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path, code: Code) -> World:
+    return World(tmp_path, code)
 
 
 # Citations
@@ -364,13 +390,13 @@ async def test_a_command_is_run_again_where_nobody_has_worked(world: World) -> N
             "even where there is no code and no telemetry",
         ),
         ("cat results/0001.txt", "orders fail with KeyError", "results/ is empty there"),
-        ("sleep 30", "orders fail with KeyError", "did not end within 2 s"),
+        ("sleep 30", "orders fail with KeyError", "did not end within"),
         ("no-such-program", "orders fail with KeyError", "was not found (exit 127)"),
         ("tail -1 telemetry/logs/web.log", "orders fail with KeyError", "It prints: KeyError: 'discount'"),
     ],
 )
 async def test_a_command_that_proves_nothing_says_why(world: World, command: str, quote: str, problem: str) -> None:
-    found = await world.evidence(CommandSource(command=command), quote, seconds=2.0)
+    found = await world.evidence(CommandSource(command=command), quote, seconds=0.5 if "sleep" in command else 60.0)
     assert not found.verified
     assert problem in found.problem
 
@@ -439,7 +465,7 @@ async def test_a_wrong_cause_with_true_quotes_does_not_stand(world: World, kind:
     [
         ("grep -q BANNER repos/shop/web/banner.py", "with the suspect it exits 0, without it exits 0"),
         ("exit 3", "exits 3, without it exits 3; it must exit 0 with the suspect and exactly 1 without it"),
-        ("sleep 30", "did not end within 2 s"),
+        ("sleep 30", "did not end within"),
         ('test "$(git -C repos/shop rev-parse HEAD)" = x', "asks git or /proc"),
         ("grep -q {guilty} /tmp/x", "its command names the commit"),
         ("python3 -c 'import pricing.gone'", "breaks instead of answering no"),
@@ -450,7 +476,9 @@ async def test_a_check_that_cannot_tell_is_said_to_fail_and_how(world: World, co
     text = command.format(guilty=world.commits["guilty"]) if "{guilty}" in command else command
     if "pricing.gone" in command:
         text = "cd repos/shop && grep -q 'order.\"discount' pricing/total.py && exit 0; " + command
-    judged = await (await world.checker(seconds=2.0)).judge(world.report("guilty", world.at_commits("guilty", text)))
+    judged = await (await world.checker(seconds=0.5 if "sleep" in command else 60.0)).judge(
+        world.report("guilty", world.at_commits("guilty", text))
+    )
     assert (judged.conclusion.checks[0].discriminates, judged.conclusion.verdict) == (False, "likely")
     assert problem in judged.conclusion.checks[0].outcome
 
@@ -509,6 +537,16 @@ async def test_sides_the_wrong_way_round_are_refused(world: World) -> None:
     check = world.at_commits("guilty", with_=Side(ref=world.commits["first"]), without=Side(ref=world.commits["guilty"]))
     judged = await (await world.checker()).judge(world.report("guilty", check))
     assert "the wrong way round" in judged.conclusion.checks[0].outcome
+
+
+async def test_each_of_two_causes_has_its_own_check(world: World) -> None:
+    report = world.report("guilty", world.at_commits("guilty"), world.at_commits("decoy"))
+    second = report.causes[0].model_copy(update={"commit": world.commits["decoy"]})
+    judged = await (await world.checker()).judge(report.model_copy(update={"causes": (*report.causes, second)}))
+    assert [check.discriminates for check in judged.conclusion.checks] == [True, False]
+    assert judged.conclusion.verdict == "root_cause_found"
+    swapped = await (await world.checker()).judge(report.model_copy(update={"causes": (second, *report.causes)}))
+    assert swapped.conclusion.verdict == "likely"
 
 
 async def test_a_commit_of_after_the_incident_or_not_deployed_is_not_the_cause(world: World) -> None:

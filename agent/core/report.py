@@ -91,7 +91,9 @@ class Evidence(Data):
 
 
 class Side(Data):
-    """One side of a check. `ref` puts the repository at that commit; `start` and `end` reach the command as $START and $END."""
+    """One side of a check. `ref` puts the repository at that commit, without its .git; `start`, `end` and `label` reach the
+    command as $START, $END (RFC 3339, UTC) and $LABEL (an instance, a version).
+    """
 
     label: str = ""
     ref: str | None = None
@@ -101,7 +103,8 @@ class Side(Data):
 
 class Check(Data):
     """An experiment that tells the suspect from its absence. The command runs twice in a pristine copy of the workspace:
-    it must exit 0 with the suspect and 1 without it. The host sets `discriminates` and `outcome`.
+    it must exit 0 with the suspect and 1 without it. For a commit, run the code at it and at its parent: a command that only
+    finds the change's text holds for any commit. For a time, look at telemetry. The host sets `discriminates` and `outcome`.
     """
 
     claim: str

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from agent.core.errors import AgentError, NotFound
+from agent.core.errors import NotFound
 from agent.core.investigation import Case
 from agent.core.journal import Journal
 from agent.core.report import Cause, Check, CodeSource, CommandSource, Conclusion, Evidence
 from agent.evidence import ties
 from agent.evidence.citations import Citations
-from agent.evidence.contracts import CommitRecord, Objects, Pristine, Redactor, Unredacted
+from agent.evidence.contracts import UNANSWERED, CommitRecord, Objects, Pristine, Redactor, Unredacted
 from agent.evidence.diffs import parse
 from agent.evidence.experiments import Experiments, Outcome
 from agent.evidence.runs import Bench
@@ -73,13 +73,20 @@ class Checker:
     async def _judge(self, conclusion: Conclusion) -> Judgement:
         evidence = await asyncio.gather(*(self._check_evidence(item, number) for number, item in enumerate(conclusion.evidence)))
         cause = conclusion.causes[0] if conclusion.causes else None
-        outcomes = await asyncio.gather(*(self._run(check, cause, number) for number, check in enumerate(conclusion.checks)))
+        about = [_about(check, conclusion.causes) for check in conclusion.checks]
+        outcomes = await asyncio.gather(
+            *(self._run(check, other, number) for number, (check, other) in enumerate(zip(conclusion.checks, about, strict=True)))
+        )
         suspect = await self._suspect(cause, [item for item in evidence if item.verified], outcomes)
-        checks = [self._marked(check, outcome, suspect) for check, outcome in zip(conclusion.checks, outcomes, strict=True)]
+        checks = [
+            self._marked(check, outcome, suspect if other is cause else None)
+            for check, outcome, other in zip(conclusion.checks, outcomes, about, strict=True)
+        ]
         checked = conclusion.model_copy(update={"evidence": tuple(evidence), "checks": tuple(checks)})
         words = ties.words(self._alert_text())
         alert_evidence = any(about_alert(item, words) for item in evidence)
-        verdict, lacking = rule(checked, outcomes, suspect, alert_evidence=alert_evidence)
+        own = [outcome for outcome, other in zip(outcomes, about, strict=True) if other is cause]
+        verdict, lacking = rule(checked, own, suspect, alert_evidence=alert_evidence)
         lacking = [self._redactor.redact(text) for text in lacking]
         final = {"verdict": verdict, "causes": capped(checked.causes, verdict, suspect=suspect)}
         downgraded = f"{conclusion.verdict} became {verdict}: {'; '.join(lacking)}" if verdict != conclusion.verdict else ""
@@ -107,9 +114,9 @@ class Checker:
             self._outcomes[key] = await self._experiments.run(check, cause)
         return self._outcomes[key]
 
-    def _marked(self, check: Check, outcome: Outcome, suspect: Suspect) -> Check:
+    def _marked(self, check: Check, outcome: Outcome, suspect: Suspect | None) -> Check:
         text = outcome.problem or outcome.text
-        if not outcome.problem and not supports(outcome, suspect):
+        if suspect and not outcome.problem and not supports(outcome, suspect):
             text += "; but it does not speak for this cause more than for any other"
         return check.model_copy(update={"discriminates": not outcome.problem, "outcome": self._redactor.redact(text)})
 
@@ -129,7 +136,7 @@ class Checker:
             problem = await self._too_late(cause, record, live)
         except NotFound as error:
             return Suspect(problem=error.problem, unknown=True)
-        except AgentError as error:
+        except UNANSWERED as error:
             return Suspect(commit=cause.commit, problem=f"commit {cause.commit[:12]} could not be looked at: {error.problem}")
         seen = "\n".join([item.quote for item in evidence if _is_telemetry(item)] + _printed(outcomes))
         ignore = (self._alert_text(), cause.repo, cause.service, *(ref.name for ref in self._case.repositories))
@@ -146,7 +153,7 @@ class Checker:
                 try:
                     if await self._objects.is_ancestor(cause.repo, commit, deployment.commit):
                         return deployment.timestamp
-                except AgentError:
+                except UNANSWERED:
                     continue  # a record that names a commit nobody has says nothing
         return None
 
@@ -172,7 +179,7 @@ class Checker:
         for repo, commit in dict.fromkeys(named):
             try:
                 await self._objects.resolve(repo or "", commit)
-            except AgentError as error:
+            except UNANSWERED as error:
                 found.append(f"The report names a commit that cannot be found: {error.problem}.")
         return found
 
@@ -181,6 +188,14 @@ class Checker:
         labels = [f"{name} {value}" for alert in trigger.alerts for name, value in alert.labels.items()]
         texts = [text for alert in trigger.alerts for text in (alert.title, alert.description, *alert.annotations.values())]
         return " ".join([trigger.title, trigger.service, *trigger.labels.values(), *labels, *texts])
+
+
+def _about(check: Check, causes: Sequence[Cause]) -> Cause | None:
+    """The cause that a check is for: the one of its commit, or of its repository, or the first."""
+    ref = check.with_.ref
+    named = [cause for cause in causes if ref and cause.commit and (cause.commit.startswith(ref) or ref.startswith(cause.commit))]
+    same = [cause for cause in causes if check.repo and cause.repo == check.repo]
+    return next(iter((*named, *same, *causes)), None)
 
 
 def _is_telemetry(item: Evidence) -> bool:

@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from agent.core.data import Data
-from agent.core.errors import AgentError, SandboxError, ToolError
+from agent.core.errors import SandboxError, ToolError
 from agent.core.investigation import Case
 from agent.core.journal import Entry, Journal
 from agent.core.report import CodeSource, CommandSource, Evidence, QuerySource, TelemetrySource
 from agent.evidence import quotes
-from agent.evidence.contracts import Objects, Redactor
+from agent.evidence.contracts import UNANSWERED, Objects, Redactor
 from agent.evidence.diffs import sides
 from agent.evidence.quotes import Found
 from agent.evidence.runs import Bench, ended
@@ -69,7 +69,7 @@ class Citations:
         if not problem:
             try:
                 result = await self._source(evidence.source, quote)
-            except AgentError as error:
+            except UNANSWERED as error:
                 result = Verified(source=evidence.source, problem=f"{error.problem}{'; ' + error.hint if error.hint else ''}")
         return evidence.model_copy(
             update={

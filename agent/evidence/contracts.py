@@ -7,7 +7,11 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
+from agent.core.errors import NotFound, RepositoryError, SandboxError, ToolError
 from agent.core.sandbox import Sandbox
+
+UNANSWERED = (NotFound, RepositoryError, SandboxError, ToolError)
+"""What a question about evidence may raise. It makes the evidence unverified; anything else ends the verification."""
 
 
 class CommitRecord(Protocol):

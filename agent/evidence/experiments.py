@@ -13,11 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from agent.core.data import Data
-from agent.core.errors import AgentError
 from agent.core.investigation import Case
 from agent.core.report import Cause, Check, Side
 from agent.core.sandbox import Result
-from agent.evidence.contracts import Objects, Redactor
+from agent.evidence.contracts import UNANSWERED, Objects, Redactor
 from agent.evidence.decoys import plant
 from agent.evidence.diffs import Changed, parse
 from agent.evidence.runs import Bench, ended
@@ -93,7 +92,7 @@ class Experiments:
             return await self._run(sides, command, cause)
         except _Unfit as unfit:
             return Outcome(problem=str(unfit))
-        except AgentError as error:
+        except UNANSWERED as error:
             return Outcome(problem=f"it could not be run: {error.problem}")
 
     async def _sides(self, check: Check, cause: Cause | None, command: str) -> _Sides:

@@ -24,17 +24,17 @@ class Bench:
         self._gate = asyncio.Semaphore(width)
 
     @asynccontextmanager
-    async def desk(self, refs: Mapping[str, str]) -> AsyncIterator[Sandbox]:
-        """A new desk with the rows of the investigation's queries, written from the host's own copies."""
+    async def desk(self, refs: Mapping[str, str], *, queries: bool = False) -> AsyncIterator[Sandbox]:
+        """A new desk. queries: with the rows that the investigation's queries returned, from the host's own copies."""
         async with self._gate, self._pristine(refs) as sandbox:
-            for entry in await self._journal.entries():
+            for entry in await self._journal.entries() if queries else ():
                 if entry.kind == "query":
                     await sandbox.write(entry.data["path"], await self._journal.get(entry.data["blob"]))
             yield sandbox
 
     async def run(self, command: str, refs: Mapping[str, str], *, env: Mapping[str, str] = {}, before: str = "") -> Result:
         """One run on a desk of its own. before: a command of ours that changes the desk first."""
-        async with self.desk(refs) as sandbox:
+        async with self.desk(refs, queries="telemetry" in command or "queries" in command) as sandbox:
             if before:
                 prepared = await sandbox.run(before, timeout=self._seconds)
                 if prepared.exit_code:
