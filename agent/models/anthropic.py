@@ -26,6 +26,7 @@ from agent.models.wire import (
     arguments,
     as_count,
     as_object,
+    as_text,
     clean_key,
     clean_url,
     connection_error,
@@ -312,9 +313,15 @@ class AnthropicReader:
             return Text(text=text) if text.strip() else None
         if kind == "tool_use":
             values, malformed = arguments(text) if text else (as_object(block.get("input") or {}), None)
-            return ToolCall(id=str(block.get("id")), name=str(block.get("name")), arguments=values, malformed=malformed)
+            return ToolCall(id=as_text(block, "id"), name=as_text(block, "name"), arguments=values, malformed=malformed)
+        if kind == "thinking" and not block.get("signature"):
+            return None
         if kind == "thinking":
-            block = {**block, "thinking": str(block.get("thinking") or "") + text}
+            as_text(block, "signature")
+            return self._thought({**block, "thinking": str(block.get("thinking") or "") + text})
+        return self._thought(block) if kind == "redacted_thinking" else None
+
+    def _thought(self, block: dict[str, Any]) -> Opaque:
         return Opaque(provider=PROVIDER, data={**block, AFTER: self._after})
 
 

@@ -30,6 +30,7 @@ from agent.models.wire import (
     as_count,
     as_list,
     as_object,
+    as_text,
     clean_key,
     clean_url,
     connection_error,
@@ -245,14 +246,16 @@ class OpenAIReader:
         )
 
     def _blocks(self, item: dict[str, Any]) -> list[Block]:
-        kind = str(item.get("type"))
-        if kind not in KEPT:
-            data = {name: value for name, value in item.items() if value is not None}
-            return [Opaque(provider=PROVIDER, data=data)]
-        kept = {name: item[name] for name in KEPT[kind] if item.get(name) is not None}
-        block = self._text(item) if kind == "message" else _call(item)
+        """An item as blocks. Items of tools that we never offer are nothing to us."""
+        kind = item.get("type")
+        if kind == "reasoning":
+            as_text(item, "id")
+            as_list(item.get("summary"))
+            return [Opaque(provider=PROVIDER, data={name: value for name, value in item.items() if value is not None})]
+        block = self._text(item) if kind == "message" else _call(item) if kind == "function_call" else None
         if block is None:
             return []
+        kept = {name: item[name] for name in KEPT[str(kind)] if isinstance(item.get(name), str)}
         return [Opaque(provider=PROVIDER, data={"type": ITEM, "of": kind, **kept}), block] if kept else [block]
 
     def _text(self, item: dict[str, Any]) -> Text | None:
@@ -268,7 +271,7 @@ def _call(item: dict[str, Any]) -> ToolCall | None:
     if item.get("status") == "incomplete":
         return None
     values, malformed = arguments(str(item.get("arguments") or ""))
-    return ToolCall(id=str(item.get("call_id")), name=str(item.get("name")), arguments=values, malformed=malformed)
+    return ToolCall(id=as_text(item, "call_id"), name=as_text(item, "name"), arguments=values, malformed=malformed)
 
 
 def _head(model: OpenAIModel, head: Head) -> bytes:

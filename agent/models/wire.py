@@ -132,6 +132,14 @@ def as_object(value: object) -> dict[str, Any]:
     return value
 
 
+def as_text(value: Mapping[str, Any], name: str) -> str:
+    """A string that has to be there. Raises Unreadable."""
+    text = value.get(name)
+    if not isinstance(text, str) or not text:
+        raise Unreadable(f"expected a text for {name}, got {type(text).__name__}")
+    return text
+
+
 def as_list(value: object) -> list[Any]:
     """A value that has to be a JSON list, or nothing. Raises Unreadable."""
     if value is not None and not isinstance(value, list):
