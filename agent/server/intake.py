@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, ParamSpec, TypeVar
 
 from agent import telemetry, triggers
 from agent.core.data import Data
@@ -28,8 +28,15 @@ REMEMBERED = 500
 FRESH_SECONDS = 2.0
 """How long the memory of what other processes began counts as fresh."""
 
+SMALL, FEW = 32_768, 50
+"""Bytes and alerts that are worked through in a millisecond or two; more goes to a thread."""
+
 NOTHING = "nothing to investigate"
 """How the reason begins that is kept with a delivery that was understood and holds no alert."""
+
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
 
 
 class Placed(Data):
@@ -98,9 +105,12 @@ class Intake:
         return placed
 
     async def close(self) -> None:
-        """Waits for what is under way."""
+        """Waits a little for what is under way. The rest is in the inbox, where the next process finds it."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
+            _, late = await asyncio.wait(self._tasks, timeout=ANSWER_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _start(self, id: str, source: str, headers: Mapping[str, str], body: bytes) -> asyncio.Task[Receipt]:
         """Places a delivery in a task of its own: a sender that hangs up or waits too long does not stop it."""
@@ -125,7 +135,7 @@ class Intake:
 
     async def _read_and_place(self, id: str, source: str, headers: Mapping[str, str], body: bytes) -> Receipt:
         try:
-            alerts = await asyncio.to_thread(triggers.read, source, body, headers)
+            alerts = await _off_the_loop(len(body) > SMALL, triggers.read, source, body, headers)
         except BadInput as error:
             await self._store.reject(id, str(error))
             return Receipt(inbox=id, outcome="unreadable", problem=error.problem, hint=error.hint)
@@ -159,7 +169,7 @@ class Intake:
 
     async def _placements(self, alerts: Sequence[Alert]) -> list[grouping.Placement]:
         known = tuple(self._known.values())
-        return await asyncio.to_thread(grouping.place, alerts, known, datetime.now(UTC), self._rules)
+        return await _off_the_loop(len(alerts) > FEW, grouping.place, alerts, known, datetime.now(UTC), self._rules)
 
     async def _changed(self, ids: Iterable[str]) -> bool:
         """Whether one of these investigations stands otherwise than was remembered."""
@@ -220,3 +230,10 @@ class Intake:
             self._known[found.id] = known.model_copy(update={"status": found.status}).joined_by(alerts)
         for old in sorted(self._known)[:-REMEMBERED]:
             del self._known[old]
+
+
+async def _off_the_loop(
+    large: bool, work: Callable[Arguments, Answer], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Answer:
+    """Runs work in a thread where it is large; where it is small, the way there would take longer than the work."""
+    return await asyncio.to_thread(work, *args, **kwargs) if large else work(*args, **kwargs)
