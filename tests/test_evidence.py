@@ -440,15 +440,19 @@ def window(command: str = BY_TIME, **changes: Any) -> Check:
     return Check(**{"claim": "errors began", "command": command, **sides, **changes})
 
 
-@pytest.mark.parametrize("kind", ["the same check", "its own reproducer", "a grep", "a script that greps", "a window", "none"])
+@pytest.mark.parametrize(
+    "kind", ["the same check", "its own reproducer", "a grep", "a script that greps", "its own change", "a window", "none"]
+)
 async def test_a_wrong_cause_with_true_quotes_does_not_stand(world: World, kind: str) -> None:
     """Everything quoted is genuine; what was blamed is a harmless commit that was deployed at the same moment."""
     reads = "python3 -c \"import sys; sys.exit('spring sale' not in open('repos/shop/web/banner.py').read())\""
+    runs = "cd repos/shop && python3 -c 'from web.banner import BANNER; print(BANNER); raise SystemExit(\"sale\" not in BANNER)'"
     checks = {
         "the same check": world.at_commits("decoy"),
         "its own reproducer": world.at_commits("guilty"),
         "a grep": world.at_commits("decoy", "grep -q 'spring sale' repos/shop/web/banner.py"),
         "a script that greps": world.at_commits("decoy", reads),
+        "its own change": world.at_commits("decoy", runs),
         "a window": window(),
         "none": None,
     }
@@ -575,7 +579,7 @@ async def test_no_mechanism_no_symptom_or_nothing_verified(world: World) -> None
     verdicts = []
     for evidence in (report.evidence[:1], report.evidence[1:], ()):
         judged = await checker.judge(report.model_copy(update={"evidence": evidence}))
-        verdicts.append((judged.conclusion.verdict, judged.downgraded.partition(": ")[2]))
+        verdicts.append((judged.conclusion.verdict, judged.downgraded.partition(": ")[2].partition(";")[0]))
     assert verdicts == [
         ("likely", f"no verified evidence of the mechanism of what commit {world.commits['guilty'][:12]} changed"),
         ("likely", "no verified evidence of the symptom"),

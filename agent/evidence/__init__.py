@@ -7,6 +7,7 @@ experiment that holds with the suspect and fails without it says that the suspec
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -74,10 +75,12 @@ class Checker:
         evidence = await asyncio.gather(*(self._check_evidence(item, number) for number, item in enumerate(conclusion.evidence)))
         cause = conclusion.causes[0] if conclusion.causes else None
         about = [_about(check, conclusion.causes) for check in conclusion.checks]
-        outcomes = await asyncio.gather(
+        ran = await asyncio.gather(
             *(self._run(check, other, number) for number, (check, other) in enumerate(zip(conclusion.checks, about, strict=True)))
         )
-        suspect = await self._suspect(cause, [item for item in evidence if item.verified], outcomes)
+        seen = self._redactor.restore(_symptoms(evidence))
+        outcomes = [self._compared(check, outcome, seen, cause) for check, outcome in zip(conclusion.checks, ran, strict=True)]
+        suspect = await self._suspect(cause, seen)
         checks = [
             self._marked(check, outcome, suspect if other is cause else None)
             for check, outcome, other in zip(conclusion.checks, outcomes, about, strict=True)
@@ -120,8 +123,13 @@ class Checker:
             text += "; but it does not speak for this cause more than for any other"
         return check.model_copy(update={"discriminates": not outcome.problem, "outcome": self._redactor.redact(text)})
 
-    async def _suspect(self, cause: Cause | None, evidence: Sequence[Evidence], outcomes: Sequence[Outcome]) -> Suspect:
-        """What git and the deployments say about the first cause's commit."""
+    def _compared(self, check: Check, outcome: Outcome, seen: str, cause: Cause | None) -> Outcome:
+        output = outcome.output.decode("utf-8", "replace")
+        found = cause is not None and ties.reproduced(output, self._redactor.restore(check.command), seen, self._common(cause))
+        return outcome.model_copy(update={"reproduces": found})
+
+    async def _suspect(self, cause: Cause | None, seen: str) -> Suspect:
+        """What git and the deployments say about the first cause's commit. seen: the verified telemetry."""
         if cause is None or cause.commit is None:
             return Suspect()
         if cause.repo is None:
@@ -138,11 +146,9 @@ class Checker:
             return Suspect(problem=error.problem, unknown=True)
         except UNANSWERED as error:
             return Suspect(commit=cause.commit, problem=f"commit {cause.commit[:12]} could not be looked at: {error.problem}")
-        seen = "\n".join([item.quote for item in evidence if _is_telemetry(item)] + _printed(outcomes))
-        ignore = (self._alert_text(), cause.repo, cause.service, *(ref.name for ref in self._case.repositories))
-        tie = ties.shared(files, self._redactor.restore(seen), ignore)
+        tie = ties.between(files, seen, self._common(cause))
         paths = tuple(file.path for file in files)
-        return Suspect(commit=commit, problem=problem, files=paths, tie=tuple(tie), live=live or record.at)
+        return Suspect(commit=commit, problem=problem, files=paths, tie=tie, live=live or record.at)
 
     async def _live(self, cause: Cause, commit: str) -> datetime | None:
         """When the first deployment that is known to contain the commit went live."""
@@ -183,6 +189,11 @@ class Checker:
                 found.append(f"The report names a commit that cannot be found: {error.problem}.")
         return found
 
+    def _common(self, cause: Cause) -> tuple[str, ...]:
+        """Words that tie nothing to anything: every change to the loud service would share them."""
+        names = [name for ref in self._case.repositories for name in (ref.name, ref.service)]
+        return (self._alert_text(), cause.repo or "", cause.service, *names)
+
     def _alert_text(self) -> str:
         trigger = self._case.trigger
         labels = [f"{name} {value}" for alert in trigger.alerts for name, value in alert.labels.items()]
@@ -198,14 +209,12 @@ def _about(check: Check, causes: Sequence[Cause]) -> Cause | None:
     return next(iter((*named, *same, *causes)), None)
 
 
+def _symptoms(evidence: Sequence[Evidence]) -> str:
+    """What was seen of the incident in verified telemetry: not the code, and not what was deployed or announced."""
+    return "\n".join(item.quote for item in evidence if item.verified and _is_telemetry(item))
+
+
 def _is_telemetry(item: Evidence) -> bool:
     if isinstance(item.source, CommandSource):
-        return "repos/" not in item.source.command
-    return not isinstance(item.source, CodeSource)
-
-
-def _printed(outcomes: Sequence[Outcome]) -> list[str]:
-    """What checks printed that either ran the code or looked at data."""
-    return [
-        o.output.decode("utf-8", "replace")[:20_000] for o in outcomes if not o.problem and (o.executes or o.kind != "commit")
-    ]
+        return not re.search(r"repos\b|incident\b|git\b", item.source.command)
+    return not isinstance(item.source, CodeSource) and not getattr(item.source, "path", "").startswith("incident/")

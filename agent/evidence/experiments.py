@@ -49,6 +49,7 @@ class Outcome(Data):
     """What came of a check. problem: why it does not tell the suspect from its absence, or "".
 
     executes: it runs the code of a commit instead of reading the change. output: what it printed with the suspect.
+    reproduces: that output names the observed symptom; set by who knows the symptom.
     start: where the side with the suspect begins, for checks by time.
     """
 
@@ -57,6 +58,7 @@ class Outcome(Data):
     problem: str = ""
     executes: bool = False
     output: bytes = b""
+    reproduces: bool = False
     start: datetime | None = None
 
 

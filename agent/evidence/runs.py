@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from agent.core.errors import SandboxError
+from agent.core.errors import NotFound, SandboxError
 from agent.core.journal import Journal
 from agent.core.sandbox import Result, Sandbox
 from agent.evidence.contracts import Pristine
@@ -33,7 +33,13 @@ class Bench:
             yield sandbox
 
     async def run(self, command: str, refs: Mapping[str, str], *, env: Mapping[str, str] = {}, before: str = "") -> Result:
-        """One run on a desk of its own. before: a command of ours that changes the desk first."""
+        """One run on a desk of its own. before: a command of ours that changes the desk. A failing sandbox is tried again."""
+        try:
+            return await self._run(command, refs, env, before)
+        except (NotFound, SandboxError):
+            return await self._run(command, refs, env, before)
+
+    async def _run(self, command: str, refs: Mapping[str, str], env: Mapping[str, str], before: str) -> Result:
         async with self.desk(refs, queries="telemetry" in command or "queries" in command) as sandbox:
             if before:
                 prepared = await sandbox.run(before, timeout=self._seconds)

@@ -1,4 +1,4 @@
-"""What ties a suspect commit to the observed symptom: names that stand in the telemetry and in what the commit changed.
+"""What ties a suspect commit, or a check's output, to the observed symptom: names that stand in both.
 
 A first form: names in code (functions, files, settings, error texts). Words of the alert and names of services tie nothing:
 every change to the loud service would share them.
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from agent.core.data import Data
 from agent.evidence.diffs import Changed
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{3,}")
@@ -43,10 +44,21 @@ def of_change(files: Iterable[Changed]) -> str:
     return "\n".join(parts)
 
 
-def shared(files: Sequence[Changed], seen: str, ignore: Iterable[str]) -> list[str]:
-    """What a change and the telemetry both name: a file's path, a name that only code has, or two words not `ignore`d."""
+class Tie(Data):
+    """What two texts both name. strong: a file's path, a name that only code has, or at least two words."""
+
+    names: tuple[str, ...] = ()
+    strong: bool = False
+
+
+def between(files: Sequence[Changed], seen: str, ignore: Iterable[str]) -> Tie:
+    """What a change and the telemetry both name, words of `ignore` left out."""
     paths = [tail for file in files if "/" in (tail := "/".join(PurePosixPath(file.path).parts[-2:])) and tail in seen]
-    ignored = set().union(*(words(text) | set(text.lower().split()) for text in ignore)) if ignore else set()
-    found = (words(of_change(files)) & words(seen)) - ignored
-    strong = {word for word in found if "_" in word.strip("_") or any(c.isdigit() for c in word) or len(word) >= 10}
-    return sorted({*paths, *found}) if paths or strong or len(found) >= 2 else []
+    found = (words(of_change(files)) & words(seen)) - words(" ".join(ignore))
+    only_code = any("_" in word.strip("_") or any(c.isdigit() for c in word) or len(word) >= 10 for word in found)
+    return Tie(names=tuple(sorted({*paths, *found})), strong=bool(paths) or only_code or len(found) >= 2)
+
+
+def reproduced(output: str, command: str, seen: str, ignore: Iterable[str]) -> bool:
+    """Whether a check printed names of the observed symptom that neither its own command nor the alert gave it."""
+    return bool((words(output) & words(seen)) - words(command) - words(" ".join(ignore)))

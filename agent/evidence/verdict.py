@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from agent.core.data import Data
 from agent.core.report import Cause, Check, CodeSource, CommandSource, Conclusion, Evidence, TelemetrySource, Verdict
 from agent.evidence.experiments import Outcome
+from agent.evidence.ties import Tie
 
 CONFIDENCE: dict[Verdict, float] = {"root_cause_found": 0.99, "alert_unsound": 0.99, "likely": 0.7, "inconclusive": 0.3}
 SLACK = timedelta(minutes=10)
@@ -24,7 +25,7 @@ class Suspect(Data):
     problem: str = ""
     unknown: bool = False
     files: tuple[str, ...] = ()
-    tie: tuple[str, ...] = ()
+    tie: Tie = Tie()
     live: datetime | None = None
 
 
@@ -81,17 +82,23 @@ def supports(outcome: Outcome, suspect: Suspect) -> bool:
     if not suspect.commit:
         return outcome.kind != "commit" or outcome.executes
     if outcome.kind == "commit":
-        return outcome.executes or bool(suspect.tie)
+        runs_into_it = outcome.executes and (outcome.reproduces or bool(suspect.tie.names))
+        return runs_into_it or suspect.tie.strong
     in_time = outcome.start is None or suspect.live is None or outcome.start >= suspect.live - SLACK
-    return bool(suspect.tie) and in_time
+    return suspect.tie.strong and in_time
 
 
 def _why_not(outcomes: Sequence[Outcome], suspect: Suspect) -> str:
     good = [outcome for outcome in outcomes if not outcome.problem]
     if not suspect.commit:
         return "the check only reads the text of a change"
-    if any(o.kind != "commit" and suspect.tie for o in good):
+    if any(o.kind != "commit" and suspect.tie.strong for o in good):
         return f"the check's symptom began before commit {suspect.commit[:12]} was live ({suspect.live})"
+    if any(o.executes for o in good):
+        return (
+            f"the check shows that commit {suspect.commit[:12]} changed something, not that this is what was observed: its output"
+            " repeats nothing of the verified symptom, and no verified telemetry names anything that the commit changed"
+        )
     if any(o.kind == "commit" for o in good):
         return (
             "the check reads the change itself instead of running the code, which any commit would pass, and no verified"
