@@ -378,3 +378,10 @@ def test_a_title_is_one_line_of_bounded_length_and_no_link_is_a_script() -> None
     (alert,) = triggers.read("generic", json.dumps(body).encode())
     assert len(alert.title) == payload.TITLE and alert.title.startswith("a \ufffdbccc")
     assert alert.links == ("https://ok.example.com",)
+
+
+def test_the_documentation_has_the_template_that_is_read_and_names_every_source() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text("utf-8")
+    template = page.split("## The template for Datadog")[1].split("```json\n")[1].split("```")[0]
+    assert json.loads(template) == json.loads((PAYLOADS / "datadog_webhook_template_to_install.json").read_text())
+    assert [source for source in triggers.SOURCES if f"| `{source}` |" not in page] == []
