@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from agent import telemetry
@@ -35,6 +35,9 @@ from agent.memory import Memory
 log = logging.getLogger(__name__)
 
 BRIEF = "brief"
+FAULTS = "faults"
+ANALYSIS_SECONDS = 30.0
+MOST_FAULTS = 30
 EARLIER = 10
 
 
@@ -58,6 +61,7 @@ class Bench:
     sandbox: Sandbox
     checker: Checker
     brief: str
+    faults: tuple[str, ...]
     started: float
 
     @property
@@ -159,11 +163,18 @@ class Worker:
         sandbox = await self.desk.sandbox(investigation.id, case, planned, connectors=self.connectors, investigations=reports)
 
         async def brief() -> dict[str, Any]:
-            text = self.redactor.redact(await _brief(sandbox))
-            telemetry.BRIEF_SECONDS.observe(max(0.0, (datetime.now(UTC) - investigation.created_at).total_seconds()))
-            return {"text": text, "seconds": (datetime.now(UTC) - investigation.created_at).total_seconds()}
+            text = self.redactor.redact(await _said(sandbox, BRIEF) or "No brief could be made.")
+            seconds = (datetime.now(UTC) - investigation.created_at).total_seconds()
+            telemetry.BRIEF_SECONDS.observe(max(0.0, seconds))
+            return {"text": text, "seconds": seconds}
+
+        async def faults() -> dict[str, Any]:
+            lines = self.redactor.redact(await _said(sandbox, FAULTS)).splitlines()
+            more = [f"and {len(lines) - MOST_FAULTS} more of the kind (`{FAULTS}`)"] if len(lines) > MOST_FAULTS else []
+            return {"notes": [*lines[:MOST_FAULTS], *more]}
 
         text = str((await once(journal, "brief", brief))["text"])
+        broken = (await once(journal, "faults", faults))["notes"]
         self.announce(investigation.id, f"brief:\n{text}")
         checker = await self._checker(investigation, journal, planned)
         return Bench(
@@ -173,6 +184,7 @@ class Worker:
             sandbox=sandbox,
             checker=checker,
             brief=text,
+            faults=tuple(broken),
             started=started,
         )
 
@@ -261,7 +273,7 @@ class Worker:
             proposals=tuple(ProposalRecord.model_validate(record) for record in proposals),
             brief=bench.brief,
             memory_changes=tuple(memory),
-            notes=(*bench.case.notes, *bench.plan.notes, *notes),
+            notes=(*bench.case.notes, *bench.plan.notes, *bench.faults, *notes),
             usage=await usage(bench.journal, time.monotonic() - bench.started),
         )
 
@@ -306,14 +318,13 @@ async def usage(journal: Journal, seconds: float) -> ReportUsage:
     )
 
 
-async def _brief(sandbox: Sandbox) -> str:
-    """The embedded investigator's first sight; whatever goes wrong with it, the investigation goes on."""
-    result = await sandbox.run(BRIEF, timeout=timedelta(seconds=20).total_seconds())
-    text = result.stdout.decode("utf-8", "replace").strip()
-    if result.exit_code or not text:
-        reason = result.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it said nothing"]
-        return f"No brief: {reason[0]}"
-    return text
+async def _said(sandbox: Sandbox, command: str) -> str:
+    """What an analysis command prints; "" where it fails, because the investigation goes on without it."""
+    result = await sandbox.run(command, timeout=ANALYSIS_SECONDS)
+    if result.exit_code:
+        log.warning("%s failed: %s", command, result.stderr.decode("utf-8", "replace").strip()[-500:])
+        return ""
+    return result.stdout.decode("utf-8", "replace").strip()
 
 
 async def _known(bench: Bench, why: str) -> Conclusion:

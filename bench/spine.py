@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -62,10 +61,4 @@ def _demo(folder: Path) -> dict[str, float]:
     whole = time.perf_counter() - began
     entries = [json.loads(line) for line in (folder / "out/transcript.jsonl").read_text().splitlines()]
     brief = next(entry["data"]["seconds"] for entry in entries if entry["kind"] == "brief")
-    _clear(folder / "data")
     return {"brief": round(brief, 2), "whole": round(whole, 1)}
-
-
-def _clear(data: Path) -> None:
-    """Unmounts what the demo's sandbox left suspended; the folder goes with the temporary one."""
-    shutil.rmtree(data / "scratch", ignore_errors=True)

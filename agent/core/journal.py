@@ -9,8 +9,10 @@ Kinds of entries and their data, written by:
     finding   {...}                                  the finding tool: one line of the ledger
     query     {connector, text, start, end, blob}    the query tool: host-held rows, which evidence is checked against
     proposal  {repo, title, body, patch}             the propose tool: `patch` is a blob
-    brief     {text, ...}                            worker, before any model thinks
-    draft     {report}                               loop: a report that hooks sent back
+    desk      {repositories, memory, notes}          worker: what stands on the desk
+    brief     {text, seconds}                        worker, before any model thinks
+    faults    {notes}                                worker: what of the telemetry could not be read
+    judged    {conclusion, downgraded}               worker: the conclusion as far as the host could verify it
     report    {report}                               worker: the last word
     intent    {key, what}  and  done {key, what}     worker: around everything outside that must not happen twice
     status    {status, why}                          worker
