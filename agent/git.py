@@ -106,11 +106,15 @@ async def git(
     Raises RepositoryError if its exit code is not in `ok`.
     """
     bounded = ("sh", "-c", 'ulimit -v "$0" && exec git "$@"', str(memory >> 10)) if memory else ("git",)
-    process = await asyncio.create_subprocess_exec(
-        *bounded, *arguments, cwd=folder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE, start_new_session=True, umask=0o022, pass_fds=pass_fds,
-        env={**environment(settings, local=local), "GIT_DIR": str(folder), **env},
-    )  # fmt: skip
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *bounded, *arguments, cwd=folder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE, start_new_session=True, umask=0o022, pass_fds=pass_fds,
+            env={**environment(settings, local=local), "GIT_DIR": str(folder), **env},
+        )  # fmt: skip
+    except OSError as error:
+        hint = "Install git." if error.filename == "git" else ""
+        raise RepositoryError(f"git {arguments[0]} could not be started in {folder}: {error}", hint) from error
     assert process.stdin and process.stdout and process.stderr
     try:
         async with asyncio.timeout(timeout):

@@ -336,6 +336,13 @@ class TestPublish:
         record = await bench.publish(bench.proposals(tests={"web": "sleep 60"}, seconds=0.3))
         assert (record.status, record.why) == ("published", "the tests did not end within 0 s")
 
+    async def test_a_known_secret_does_not_leave(self, bench: Bench) -> None:
+        await bench.edit({"web.py": f"{FIXED}\nKEY = 'sesame-open-now'\n"})
+        await bench.stage()
+        record = await bench.publish(bench.proposals(secrets=["sesame-open-now"]))
+        why = "the change holds a secret of this service; it was not published"
+        assert (record.status, record.why) == ("not_proposed", why)
+
     async def test_the_newest_call_for_a_repository_counts(self, bench: Bench) -> None:
         await bench.edit({"web.py": FIXED})
         await bench.stage(title="First try")
@@ -578,7 +585,7 @@ class TestRunners:
         ],
     )
     def test_output_is_read(self, parse: runners.Parse, output: str, passed: set[str], failed: set[str]) -> None:
-        assert parse(output) == (passed, failed)
+        assert parse(output) == (frozenset(passed), frozenset(failed))
 
     @pytest.mark.parametrize(
         ("paths", "changed", "expected"),

@@ -124,8 +124,37 @@ class TestMirror:
         before = await repositories.mirror(ref(source))
         (source.folder / "HEAD").unlink()
         mirror = await repositories.mirror(ref(source))
+        assert await repositories.mirror(ref(source), within=60) == mirror
         assert mirror.fetched_at == before.fetched_at
         assert mirror.notes[0].startswith("repository 'web': could not be fetched now, this is its state of 20")
+        assert git(mirror.folder, "rev-parse", "HEAD") == commit
+
+    async def test_a_recent_fetch_may_be_good_enough(self, source: Source, repositories: Repositories) -> None:
+        source.commit()
+        before = await repositories.mirror(ref(source))
+        source.commit()
+        assert await repositories.mirror(ref(source), within=60) == before
+        assert (await repositories.mirror(ref(source))).fetched_at > before.fetched_at
+
+    async def test_a_source_that_vanished_leaves_its_older_state(self, source: Source, repositories: Repositories) -> None:
+        source.commit()
+        await repositories.mirror(ref(source))
+        source.folder.rename(source.folder.with_name("elsewhere"))
+        assert f"there is nothing at {source.folder}" in (await repositories.mirror(ref(source))).notes[0]
+
+    async def test_a_data_folder_that_cannot_be_written_is_an_error(self, source: Source, tmp_path: Path) -> None:
+        source.commit()
+        (tmp_path / "data").write_text("a file")
+        with pytest.raises(RepositoryError, match="repository 'web': .*data"):
+            await Repositories(tmp_path / "data").mirror(ref(source))
+
+    async def test_a_mirror_whose_making_was_cut_off_is_made_anew(self, source: Source, repositories: Repositories) -> None:
+        commit = source.commit()
+        mirror = await repositories.mirror(ref(source))
+        mirror.folder.with_suffix(".fetched").unlink()
+        mirror.folder.with_suffix(".busy").touch()
+        (mirror.folder / "config").unlink()
+        mirror = await repositories.mirror(ref(source))
         assert git(mirror.folder, "rev-parse", "HEAD") == commit
 
     @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from agent.core.data import Data
@@ -43,6 +43,7 @@ class Proposals:
     """Makes proposals of staged changes.
 
     tests: the command that runs a repository's tests, by its name, where one is configured. seconds: for one run of tests.
+    secrets: values that must not be in what is published.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class Proposals:
         forge: Forge,
         limits: Limits = Limits(),
         tests: Mapping[str, str] = {},
+        secrets: Collection[str] = (),
         seconds: float = 600.0,
     ) -> None:
         self.repositories = repositories
         self.forge = forge
         self.tests = tests
+        self.secrets = secrets
         self.trials = Trials(sandboxes, limits, seconds=seconds)
 
     async def publish(
@@ -109,6 +112,8 @@ class Proposals:
                 applied = await bench.apply(main, await journal.get(staged.patch))
             except RepositoryError as error:
                 return Prepared(record=_declined(staged, str(error)))
+            if any(secret.encode() in applied.patch for secret in self.secrets if secret):
+                return Prepared(record=_declined(staged, "the change holds a secret of this service; it was not published"))
             if not applied.files:
                 return Prepared(record=await self._already_there(staged, mirror, main, deployed[staged.repo]))
             tests = [file.path for file in applied.files if is_test(file.path)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from agent.core.errors import RepositoryError
 from agent.core.investigation import Case, RepositoryRef
 from agent.repos.checkouts import Checkout, Checkouts
 from agent.repos.deployed import Deployed, deployed
@@ -36,9 +38,10 @@ class Repositories:
         self._mirrors = Mirrors(root / "mirrors", paths=paths, env=env, timeout=timeout)
         self._checkouts = Checkouts(root / "checkouts", limit=limit)
 
-    async def mirror(self, ref: RepositoryRef) -> Mirror:
-        """The mirror of a repository, fetched now. Raises RepositoryError."""
-        mirror = await self._mirrors.mirror(ref)
+    async def mirror(self, ref: RepositoryRef, *, within: float = 0.0) -> Mirror:
+        """The mirror of a repository, fetched now, or in the last `within` seconds. Raises RepositoryError."""
+        with _reported(f"repository {ref.name!r}"):
+            mirror = await self._mirrors.mirror(ref, within=within)
         self.folders[mirror.name] = mirror.folder
         return mirror
 
@@ -51,7 +54,8 @@ class Repositories:
 
         at: when the incident began; unless `live`, nothing later than it can be found in the folder.
         """
-        return await self._checkouts.checkout(mirror, commit, live=live, at=at)
+        with _reported(f"repository {mirror.name!r}"):
+            return await self._checkouts.checkout(mirror, commit, live=live, at=at)
 
     async def main(self, mirror: Mirror, commit: str, *, live: bool, at: datetime) -> str:
         """The main branch's commit: the newest, or unless `live` the newest that may be seen beside the deployed `commit`."""
@@ -66,3 +70,12 @@ class Repositories:
         """What may be read of these repositories by their names: all of a mirror, or what its checkout shows."""
         tips = {checkout.name: checkout.tips for checkout in checkouts}
         return History({mirror.name: mirror for mirror in mirrors}, tips)
+
+
+@contextmanager
+def _reported(place: str) -> Iterator[None]:
+    """Turns what the file system refuses into an error that names the repository."""
+    try:
+        yield
+    except OSError as error:
+        raise RepositoryError(f"{place}: {error}", "Look at the space and the rights of the data folder.") from error

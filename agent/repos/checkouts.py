@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -78,10 +78,14 @@ class Checkout(Data):
 
 
 class _Made(Data):
-    """What is kept beside a checkout: on which boot of the machine it was written (it is not synced to the disk), its size."""
+    """What is kept beside a checkout: on which boot of the machine it was written (it is not synced to the disk), its size.
+
+    files: bytes of its work tree, which it may share with other checkouts of the same commit. objects: bytes of its own.
+    """
 
     boot: str
-    size: int
+    files: int
+    objects: int
     notes: tuple[str, ...]
 
 
@@ -112,7 +116,7 @@ class Checkouts:
             )
             key = f"{mirror.key}-{commit[:16]}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
             place = self.root / key
-            async with locked(self.root / f"{key}.lock"):
+            async with locked(self._lock(key)):
                 made = await asyncio.to_thread(_use, place)
                 if made is None:
                     made = await self._make(mirror, commit, view, shallow, place)
@@ -129,16 +133,21 @@ class Checkouts:
         await asyncio.to_thread(_sweep, self.root)
         kept = {folder.parent.name for folder in in_use}
         places = await asyncio.to_thread(_places, self.root)
-        total, gone = sum(size for _, size, _ in places), 0
-        for _, size, place in places:
-            if total <= self.limit:
+        gone = 0
+        for place in list(places):
+            if _size(places) <= self.limit:
                 break
-            if place.name in kept:
-                continue
-            async with locked(self.root / f"{place.name}.lock"):
-                await asyncio.to_thread(_remove, place)
-            total, gone = total - size, gone + 1
+            if place.name not in kept:
+                async with locked(self._lock(place.name)):
+                    await asyncio.to_thread(_remove, place)
+                del places[place]
+                gone += 1
         return gone
+
+    def _lock(self, key: str) -> Path:
+        """The lock file for a checkout. A few for each mirror serve all its commits."""
+        mirror, commit, _ = key.rsplit("-", 2)
+        return self.root / f"{mirror}-{commit[0]}.lock"
 
     async def _make(self, mirror: Mirror, commit: str, view: View, shallow: tuple[str, ...], place: Path) -> _Made:
         """Builds the folder aside and moves it into place whole."""
@@ -150,7 +159,7 @@ class Checkouts:
             async with asyncio.TaskGroup() as group:
                 objects = group.create_task(self._objects(mirror, commit, view, tree / ".git/objects"))
                 files = group.create_task(self._files(mirror, commit, tree, sibling))
-            made = _Made(boot=_boot(), size=objects.result() + files.result()[0], notes=files.result()[1])
+            made = _Made(boot=_boot(), files=files.result()[0], objects=objects.result(), notes=files.result()[1])
             await asyncio.to_thread(_let_read, building)
             (building / "made.json").write_text(made.model_dump_json(), "utf-8")
             await asyncio.to_thread(_remove, place)
@@ -178,7 +187,7 @@ class Checkouts:
         shared = await asyncio.to_thread(_link_files, sibling, tree) if sibling else False
         if sibling and shared:
             made = _read_made(sibling.parent)
-            return 0, made.notes if made else ()
+            return (made.files, made.notes) if made else (0, ())
         await git(
             tree / ".git", "read-tree", "-m", "-u", commit, timeout=1800,
             env={"GIT_WORK_TREE": str(tree), "GIT_OBJECT_DIRECTORY": str(mirror.folder / "objects")},
@@ -304,10 +313,17 @@ def _sibling(root: Path, mirror: Mirror, commit: str) -> Path | None:
     return None
 
 
-def _places(root: Path) -> list[tuple[float, int, Path]]:
-    """Last use, size and place of each checkout, the one not used for longest first."""
+def _places(root: Path) -> dict[Path, _Made]:
+    """The checkouts, the one not used for longest first."""
     found = [(place, _read_made(place)) for place in root.iterdir() if place.is_dir()] if root.is_dir() else []
-    return sorted((((place / "made.json").stat().st_mtime, made.size, place) for place, made in found if made))
+    known = {place: made for place, made in found if made}
+    return dict(sorted(known.items(), key=lambda item: (item[0] / "made.json").stat().st_mtime))
+
+
+def _size(places: Mapping[Path, _Made]) -> int:
+    """The bytes of checkouts; those of the same commit share their files."""
+    files = {place.name.rpartition("-")[0]: made.files for place, made in places.items()}
+    return sum(files.values()) + sum(made.objects for made in places.values())
 
 
 def _sweep(root: Path) -> None:

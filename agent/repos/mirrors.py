@@ -25,6 +25,9 @@ HEAD = "refs/agent/head"
 """What the source's HEAD is, where it is on no branch."""
 BITMAP_SIZE = 32 << 20
 PACKS = 12
+LISTING = 60.0
+"""Seconds for asking a source for its refs."""
+FETCHED, FAILED = ".fetched", ".failed"
 
 Refs = Mapping[str, str]
 
@@ -65,12 +68,13 @@ class Mirrors:
         self.env = env
         self.timeout = timeout
 
-    async def mirror(self, ref: RepositoryRef) -> Mirror:
+    async def mirror(self, ref: RepositoryRef, *, within: float = 0.0) -> Mirror:
         """The mirror of a repository, fetched now. Callers that wait for a fetch that began after they asked share it.
 
+        within: a fetch that was tried in the last so many seconds is good enough.
         Where the source cannot be reached but was mirrored before, the older state comes with a note. Raises RepositoryError.
         """
-        asked = time.time_ns()
+        asked = time.time_ns() - int(within * 1e9)
         if not NAME.fullmatch(ref.name):
             raise RepositoryError(
                 f"repository {ref.name[:100]!r}: not usable as the name of a folder",
@@ -80,20 +84,16 @@ class Mirrors:
         folder = self.root / f"{ref.name}-{hashlib.sha256(redacted(url).encode()).hexdigest()[:12]}.git"
         notes: tuple[str, ...] = ()
         async with locked(folder.with_suffix(".lock")) as lock:
-            if _fetched(folder) < asked:
-                try:
-                    await self._follow(folder, url, local=local, lock=lock)
-                except RepositoryError as error:
-                    if not _fetched(folder):
-                        raise RepositoryError(f"repository {ref.name!r}: {error.problem}", error.hint) from error
-                    moment = datetime.fromtimestamp(_fetched(folder) / 1e9, UTC).isoformat(timespec="seconds")
-                    notes = (
-                        f"repository {ref.name!r}: could not be fetched now, this is its state of {moment}: {error.problem}",
-                    )
+            if _when(folder, FETCHED) < asked and not (_when(folder, FETCHED) and _when(folder, FAILED) >= asked):
+                await self._try(ref, folder, url, local=local, lock=lock)
+            if _when(folder, FAILED) > _when(folder, FETCHED):
+                moment = datetime.fromtimestamp(_when(folder, FETCHED) / 1e9, UTC).isoformat(timespec="seconds")
+                why = folder.with_suffix(FAILED).read_text("utf-8")
+                notes = (f"repository {ref.name!r}: could not be fetched now, this is its state of {moment}: {why}",)
             main = await _main(folder)
         if (folder / "shallow").exists():
             notes += (f"repository {ref.name!r}: its source is shallow, so that older history is missing",)
-        fetched_at = datetime.fromtimestamp(_fetched(folder) / 1e9, UTC)
+        fetched_at = datetime.fromtimestamp(_when(folder, FETCHED) / 1e9, UTC)
         return Mirror(ref=ref, folder=folder, main=main, fetched_at=fetched_at, notes=notes)
 
     async def fetch_commit(self, mirror: Mirror, commit: str) -> bool:
@@ -122,18 +122,28 @@ class Mirrors:
         if remote_shell or scheme not in ("", "file"):
             return url, False
         path = path.absolute()
-        if not path.exists():
-            raise RepositoryError(f"repository {ref.name!r}: there is nothing at {path}", "Name a repository, or clone it there.")
         if self.paths is not None and not any(path.resolve().is_relative_to(allowed.resolve()) for allowed in self.paths):
             raise RepositoryError(f"repository {ref.name!r}: {path} is outside the folders that local repositories may lie in")
         return str(path), True
 
+    async def _try(self, ref: RepositoryRef, folder: Path, url: str, *, local: bool, lock: int) -> None:
+        """Follows the source; where that fails and there is an older state, it is written down. Raises RepositoryError."""
+        try:
+            await self._follow(folder, url, local=local, lock=lock)
+        except RepositoryError as error:
+            hint = error.hint or _hint(error.problem)
+            if not _when(folder, FETCHED):
+                raise RepositoryError(f"repository {ref.name!r}: {error.problem}", hint) from error
+            folder.with_suffix(FAILED).write_text(error.problem, "utf-8")
+
     async def _follow(self, folder: Path, url: str, *, local: bool, lock: int) -> None:
         """Makes the mirror equal to its source."""
+        if local and not Path(url).exists():
+            raise RepositoryError(f"there is nothing at {url}", "Name a repository, or clone it there.")
         started = time.time_ns()
         busy = folder.with_suffix(".busy")
         if busy.exists():
-            _sweep(folder)
+            await asyncio.to_thread(_sweep, folder)
         busy.touch()
         await _begin(folder, "sha1")
         theirs, head = await self._listed(folder, url, local=local, lock=lock)
@@ -155,13 +165,14 @@ class Mirrors:
             await _tidy(folder, lock)
         await _point(folder, head)
         busy.unlink(missing_ok=True)
-        os.utime(_stamp(folder), ns=(started, started))
+        folder.with_suffix(FETCHED).touch()
+        os.utime(folder.with_suffix(FETCHED), ns=(started, started))
 
     async def _listed(self, folder: Path, url: str, *, local: bool, lock: int) -> tuple[dict[str, str], str]:
         """The source's refs, and the name of its main branch: "HEAD" where HEAD is on no branch, "" where there is nothing."""
         listing = await git(
             folder, "ls-remote", "--symref", "origin", "HEAD", "refs/heads/*", "refs/tags/*", "refs/remotes/origin/*",
-            settings=_remote(url, local=local), env=self.env, local=local, timeout=self.timeout, pass_fds=(lock,),
+            settings=_remote(url, local=local), env=self.env, local=local, timeout=LISTING, pass_fds=(lock,),
         )  # fmt: skip
         refs: dict[str, str] = {}
         head = ""
@@ -188,6 +199,7 @@ def _likely_main(refs: Refs) -> str:
 def _remote(url: str, *, local: bool) -> dict[str, str]:
     """The source as settings of one command: an address with a token stands in no file and in no list of processes."""
     settings = {"remote.origin.url": url, "fetch.unpackLimit": "1", "fetch.writeCommitGraph": "true"}
+    settings |= {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "30"}
     if local:  # somebody else's repository on this host: git serves it without running anything in it, if it is told to
         settings["remote.origin.uploadpack"] = "git -c safe.directory='*' -c core.hooksPath=/dev/null upload-pack"
     return settings
@@ -228,32 +240,38 @@ async def _main(folder: Path) -> str:
 async def _tidy(folder: Path, lock: int) -> None:
     """Keeps reading fast: refs in one file, few packs, and bitmaps where enumerating objects would take long."""
     await git(folder, "pack-refs", "--all", pass_fds=(lock,))
-    packs = list((folder / "objects/pack").glob("pack-*.pack"))
     if (folder / "shallow").exists():
         return
+    packs = list((folder / "objects/pack").glob("pack-*.pack"))
     if len(packs) > PACKS:
         await git(folder, "repack", "-q", "-d", "--geometric=2", pass_fds=(lock,))
-    if sum(pack.stat().st_size for pack in packs) > BITMAP_SIZE:
+        packs = list((folder / "objects/pack").glob("pack-*.pack"))
+    index = folder / "objects/pack/multi-pack-index"
+    written = index.stat().st_mtime if index.exists() else 0
+    newer = sum(pack.stat().st_mtime > written for pack in packs)
+    if newer and (not written or newer > PACKS // 2) and sum(pack.stat().st_size for pack in packs) > BITMAP_SIZE:
         await git(folder, "multi-pack-index", "write", "--no-progress", "--bitmap", pass_fds=(lock,))
 
 
 def _sweep(folder: Path) -> None:
     """Removes what a killed git left in a mirror; the lock says that none runs there now."""
+    if not _when(folder, FETCHED):
+        shutil.rmtree(folder, ignore_errors=True)
     if folder.is_dir():
         for pattern in ("*.lock", "refs/**/*.lock", "objects/**/*.lock", "objects/**/tmp_*", "objects/pack/.tmp-*"):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
 
-def _stamp(folder: Path) -> Path:
-    stamp = folder.with_suffix(".fetched")
-    stamp.touch()
-    return stamp
-
-
-def _fetched(folder: Path) -> int:
-    """When the last fetch that succeeded began, in nanoseconds since 1970; 0 if there was none."""
+def _when(folder: Path, what: str) -> int:
+    """When the last fetch that succeeded began, or when the last one FAILED, in nanoseconds since 1970; 0 if there was none."""
     try:
-        return folder.with_suffix(".fetched").stat().st_mtime_ns
+        return folder.with_suffix(what).stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def _hint(problem: str) -> str:
+    if "could not read Username" in problem or "Authentication failed" in problem or "Permission denied (publickey" in problem:
+        return "Put a token into its address in the settings (https://${TOKEN}@host/...), or let an ssh agent hold the key."
+    return "`sre-agent doctor` tries every repository of the settings."
