@@ -513,6 +513,37 @@ async def test_a_check_by_time_must_look_at_data_on_both_sides_of_the_onset(worl
     assert problem in judged.conclusion.checks[0].outcome
 
 
+async def test_times_without_a_zone_are_in_utc(world: World) -> None:
+    aware = window()
+    sides = {
+        name: Side(start=side.start and side.start.replace(tzinfo=None), end=side.end and side.end.replace(tzinfo=None))
+        for name, side in (("with_", aware.with_), ("without", aware.without))
+    }
+    judged = await (await world.checker()).judge(world.report("guilty", aware.model_copy(update=sides)))
+    assert judged.conclusion.verdict == "root_cause_found"
+
+
+async def test_hostile_text_is_a_problem_like_any_other(world: World) -> None:
+    (world.telemetry / "logs" / "cut.log.gz").write_bytes(gzip.compress(b"x" * 10_000)[:20])
+    for source in (
+        TelemetrySource(path="telemetry/logs/\0"),
+        CodeSource(repo="shop", commit=world.commits["guilty"], path="\0/../../etc/passwd"),
+        CodeSource(repo="../shop", commit="--upload-pack=x", path="a"),
+        CodeSource(repo="shop", commit=world.commits["guilty"], path="../../../etc/passwd"),
+        CommandSource(command="cat \0"),
+        TelemetrySource(path="telemetry/" + "a" * 5_000),
+        TelemetrySource(path="telemetry/logs"),
+        TelemetrySource(path="incident/../../../etc/passwd"),
+        TelemetrySource(path=""),
+        TelemetrySource(path="telemetry/logs/cut.log.gz"),
+    ):
+        found = await world.evidence(source, "root:x:0:0:root:/root")
+        assert (found.verified, bool(found.problem)) == (False, True), source
+    check = world.at_commits("guilty", "true \0")
+    judged = await (await world.checker()).judge(world.report("guilty", check))
+    assert judged.conclusion.checks[0].outcome == "its command holds a NUL character"
+
+
 async def test_what_held_long_before_the_onset_as_well_is_no_sign_of_it(world: World) -> None:
     log = world.telemetry / "logs" / "web.log"
     earlier = "".join(f"2026-03-04T10:{minute}:00Z ERROR web order failed\n" for minute in range(41, 59))

@@ -17,7 +17,7 @@ from agent.core.journal import Journal
 from agent.core.report import Cause, Check, CodeSource, CommandSource, Conclusion, Evidence
 from agent.evidence import ties
 from agent.evidence.citations import Citations
-from agent.evidence.contracts import UNANSWERED, CommitRecord, Objects, Pristine, Redactor, Unredacted
+from agent.evidence.contracts import UNANSWERED, CommitRecord, Objects, Pristine, Redactor, Unredacted, aware
 from agent.evidence.diffs import parse
 from agent.evidence.experiments import Experiments, Outcome
 from agent.evidence.runs import Bench
@@ -154,11 +154,11 @@ class Checker:
         """When the first deployment that is known to contain the commit went live."""
         assert cause.repo
         names = {cause.repo, cause.service, *(ref.service for ref in self._case.repositories if ref.name == cause.repo)} - {""}
-        for deployment in sorted(self._case.deployments, key=lambda deployment: deployment.timestamp):
+        for deployment in sorted(self._case.deployments, key=lambda deployment: aware(deployment.timestamp)):
             if deployment.service in names and deployment.commit:
                 try:
                     if await self._objects.is_ancestor(cause.repo, commit, deployment.commit):
-                        return deployment.timestamp
+                        return aware(deployment.timestamp)
                 except UNANSWERED:
                     continue  # a record that names a commit nobody has says nothing
         return None

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import zlib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -19,7 +21,7 @@ from agent.core.investigation import Case
 from agent.core.journal import Entry, Journal
 from agent.core.report import CodeSource, CommandSource, Evidence, QuerySource, TelemetrySource
 from agent.evidence import quotes
-from agent.evidence.contracts import UNANSWERED, Objects, Redactor
+from agent.evidence.contracts import UNANSWERED, Objects, Redactor, aware
 from agent.evidence.diffs import sides
 from agent.evidence.quotes import Found
 from agent.evidence.runs import Bench, ended
@@ -65,6 +67,8 @@ class Citations:
         """The evidence with `verified`, `sha256` and `problem` set. Placeholders in it stay as they are."""
         quote = self._redactor.restore(evidence.quote)
         problem = quotes.unfit(quote)
+        if "\\u0000" in evidence.model_dump_json():
+            problem = "it holds a NUL character"
         result = Verified(source=evidence.source, problem=problem)
         if not problem:
             try:
@@ -121,7 +125,10 @@ class Citations:
             found = quotes.find(await self._rows_at(str(path)), quote, source.start_line)
         elif path.parts[0] == "telemetry":
             lines = (source.start_line, source.end_line or source.start_line) if source.start_line else None
-            found = await asyncio.to_thread(quotes.find_in_file, self._file(path), quote, lines)
+            try:
+                found = await asyncio.to_thread(quotes.find_in_file, self._file(path), quote, lines)
+            except (OSError, EOFError, zlib.error) as error:
+                return Verified(source=source, problem=f"{path} cannot be read: {error}")
         else:
             reason = OURS.get(path.parts[0], "only telemetry/ and incident/ hold telemetry")
             return Verified(source=source, problem=f"{str(path)!r} cannot be evidence: {reason}")
@@ -135,8 +142,8 @@ class Citations:
         if root is None:
             raise ToolError(f"{path}: no telemetry came with this incident", "Run a query and cite it with type query.")
         file = (root / Path(*path.parts[1:])).resolve()
-        if not file.is_relative_to(root.resolve()) or not file.is_file():
-            raise ToolError(f"{path} did not come with the incident", "List telemetry/ and name a file that is there.")
+        if not file.is_relative_to(root.resolve()) or not os.path.isfile(file):
+            raise ToolError(f"{str(path)[:200]} did not come with the incident", "List telemetry/ and name a file that is there.")
         return file
 
     async def _incident(self, path: str, quote: str, near: int | None) -> Found | None:
@@ -164,7 +171,8 @@ class Citations:
         queries = [entry.data for entry in await self._queries() if entry.data.get("connector") == source.connector]
         texts = {" ".join(text.split()) for text in (source.query, self._redactor.restore(source.query))}
         same = [data for data in queries if " ".join(str(data["query"]).split()) in texts]
-        entry = next((data for data in same if _times(data) == (source.start, source.end)), None)
+        window = (aware(source.start), aware(source.end))
+        entry = next((data for data in same if _times(data) == window), None)
         if entry is None:
             return Verified(source=source, problem=_no_query(source, same, queries))
         source = source.model_copy(update={"link": entry.get("link", "") or source.link})

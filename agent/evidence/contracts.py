@@ -1,10 +1,10 @@
-"""What the checks of evidence need of the rest: git objects, pristine sandboxes, and a way to undo redaction. No behaviour."""
+"""What the checks of evidence need of the rest: git objects, pristine sandboxes, and a way to undo redaction."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 
 from agent.core.errors import NotFound, RepositoryError, SandboxError, ToolError
@@ -12,6 +12,11 @@ from agent.core.sandbox import Sandbox
 
 UNANSWERED = (NotFound, RepositoryError, SandboxError, ToolError)
 """What a question about evidence may raise. It makes the evidence unverified; anything else ends the verification."""
+
+
+def aware(at: datetime) -> datetime:
+    """A time without a zone is in UTC."""
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 class CommitRecord(Protocol):

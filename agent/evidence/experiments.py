@@ -16,7 +16,7 @@ from agent.core.data import Data
 from agent.core.investigation import Case
 from agent.core.report import Cause, Check, Side
 from agent.core.sandbox import Result
-from agent.evidence.contracts import UNANSWERED, Objects, Redactor
+from agent.evidence.contracts import UNANSWERED, Objects, Redactor, aware
 from agent.evidence.decoys import plant
 from agent.evidence.diffs import Changed, parse
 from agent.evidence.runs import Bench, ended
@@ -99,11 +99,11 @@ class Experiments:
 
     async def _sides(self, check: Check, cause: Cause | None, command: str) -> _Sides:
         """The sides, made sense of. Raises _Unfit."""
-        if not command.strip():
-            raise _Unfit("it has no command")
+        if not command.strip() or "\0" in command:
+            raise _Unfit("it has no command" if not command.strip() else "its command holds a NUL character")
         repo = check.repo or (cause.repo if cause else None)
         refs = [await self._ref(repo, side.ref) for side in (check.with_, check.without)]
-        pair = (check.with_, check.without)
+        pair = (_in_utc(check.with_), _in_utc(check.without))
         if refs[0] != refs[1]:
             assert repo
             await self._fits_commits(repo, refs, cause, command)
@@ -246,6 +246,10 @@ def reads_only(command: str) -> bool:
         rest = [word for word in part.split() if word not in KEYWORDS and not re.fullmatch(r"\w+=\S*|[<>\d]\S*", word)]
         words += rest[:1]
     return all(word.rsplit("/", 1)[-1] in TEXT_TOOLS for word in words)
+
+
+def _in_utc(side: Side) -> Side:
+    return side.model_copy(update={"start": side.start and aware(side.start), "end": side.end and aware(side.end)})
 
 
 def _strip(repo: str) -> str:
