@@ -18,7 +18,7 @@ from typing import Any
 from _analysis import clock
 from _analysis.desk import Desk, cache, service_key
 
-BUDGET = 64_000_000
+BUDGET = 40_000_000
 BLOCK = 1 << 20
 BUCKET = 15
 DISTINCT = 6_000
@@ -185,8 +185,9 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
     made.start = min((t.first for t in made.templates if t.first is not None), default=None)
     made.end = max((t.last for t in made.templates if t.last is not None), default=None)
     if made.undated:
+        where = ", ".join(sorted({t.file for t in made.templates if t.first is None})[:5])
         made.notes.append(
-            f"{made.undated} log lines carry no readable time and stand outside every comparison of before and after"
+            f"{where}: {made.undated} log lines carry no readable time and stand outside every comparison of before and after"
         )
     return made
 
