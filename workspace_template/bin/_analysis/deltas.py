@@ -114,6 +114,9 @@ CATCH = re.compile(r"\b(?:try|except|catch|rescue|recover|finally|ensure)\b")
 REGEX = re.compile(
     r"(?:re\.(?:compile|match|search|sub|fullmatch|split|findall)|regexp\.\w+|RegExp|Pattern\.compile|Regex::new|\br?[\"'/]\^)"
 )
+PORTABLE = re.compile(r"version_info|\bPY[23]\b|\bsix\.|TYPE_CHECKING|sys\.platform|os\.name|runtime\.GOOS|__version__")
+LITERAL_REGEX = re.compile(REGEX.pattern + r".*[\"'`/]|(?i:regex|pattern|_re)\w*\s*[:=].*[\"'`]")
+REPEATED = re.compile(r"\((?:\?[:P<][^()]*?)?[^()]*(?:[+*]|\{\d+,\}?)[^()]*\)(?:[+*]|\{\d+,)|(?:\\[sdwSDW]|\.|\[[^\]]+\])[*+](?:\\[sdwSDW]|\.)[*+](?![?+])")
 CLAUSE = re.compile(
     r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|SKIP LOCKED|NOLOCK|RETURNING|UNIQUE|NOT NULL|CASCADE|DROP|ALTER|RENAME|CREATE INDEX|LOCK|SELECT|INSERT|UPDATE|DELETE|TRUNCATE)\b"
 )
@@ -131,6 +134,14 @@ CACHING = re.compile(
 )
 FETCHING = re.compile(
     r"(?i)(get|fetch|load|query|find|select|request|send|post|put|read|write|call|exec|lookup|list|save|publish|insert|update|scan|open|connect|item|invoke)"
+)
+
+
+REMOVED: tuple[tuple[re.Pattern[str], str, float, tuple[str, ...]], ...] = (
+    (RELEASE, "removed release", 0.9, ("memory", "pool", "lock", "queue", "disk", "cpu")),
+    (CACHING, "removed caching or batching", 0.9, ("volume", "latency", "query", "throttle", "cache", "cpu")),
+    (SAFETY, "removed safety call", 0.8, ("wrong", "retry", "throttle", "lock", "error", "auth", "parse", "missing", "timeout")),
+    (SETUP, "removed set-up", 0.95, ("missing", "nil", "error")),
 )
 
 
@@ -180,6 +191,12 @@ def of(commit: Commit) -> list[Delta]:
             found.append(Delta(kind="removed file", what=file.path, path=file.path, strength=0.4, causes=("missing", "error")))
     found.sort(key=lambda d: (-d.strength, d.path, d.number))
     return found
+
+
+def names(commit: Commit) -> tuple[Counter[str], Counter[str]]:
+    """Identifiers and literals in lines that were removed and in lines that were added, moved lines left out."""
+    moved = _Moved([file for file in commit.files if kind_of(file.path) not in IDLE])
+    return moved.removed_words, moved.added_words
 
 
 class _Moved:
@@ -279,6 +296,11 @@ def _values(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) -
 
 def _value_delta(file: FileDiff, hunk: Hunk, kind: str, name: str, old: str, new: str, line: Line) -> Delta:
     a, b = _quantity(old), _quantity(new)
+    unbounded = ("none", "null", "nil")
+    if b is None and a is not None and new.lower() in unbounded:
+        b = max(a, 1.0) * 1e6
+    elif a is None and b is not None and old.lower() in unbounded:
+        a = max(b, 1.0) * 1e6
     setting = name.rsplit("#", 1)[0]
     what = f"{setting} {old} -> {new}"
     if a is not None and b is not None:
@@ -325,7 +347,7 @@ def _settings(rows: Rows, path: str) -> dict[str, tuple[str, Line]]:
 def _is_value(value: str, path: str) -> bool:
     """A literal, not a variable; in configuration any word is a value."""
     plain = value.strip("\"'")
-    if _quantity(value) is not None or value[:1] in "\"'" or plain.lower() in ("true", "false", "on", "off"):
+    if _quantity(value) is not None or value[:1] in "\"'" or plain.lower() in ("true", "false", "on", "off", "none", "null", "nil"):
         return True
     return kind_of(path) == "config" and not path.endswith(".tf")
 
@@ -456,21 +478,16 @@ def _removed_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line, 
     replaced = any(
         last.lower() in other.lower() or other.lower() in last.lower() for other in moved.added_words if len(other) > 3
     )
-    causes: tuple[str, ...] = ("missing", "wrong", "error")
-    strength = 0.55
-    if RELEASE.search(last):
-        causes, strength = ("memory", "pool", "lock", "queue", "disk", "cpu"), 0.9
-    elif CACHING.search(last):
-        causes, strength = ("volume", "latency", "query", "throttle", "cache", "cpu"), 0.9
-    elif SAFETY.search(last):
-        causes, strength = ("wrong", "retry", "throttle", "lock", "error", "auth", "parse", "missing", "timeout"), 0.8
-    elif SETUP.search(last):
-        causes, strength = ("missing", "nil", "error"), 0.95
+    kind, strength, causes = "removed call", 0.55, ("missing", "wrong", "error")
+    for pattern, named, worth, brings in REMOVED:
+        if pattern.search(last):
+            kind, strength, causes = named, worth, brings
+            break
     if definition:
         strength *= 0.4
     if replaced:
         strength *= 0.35
-    return _delta("removed call", name, file, hunk, line, strength, causes, (), side="-")
+    return _delta(kind, name, file, hunk, line, strength, causes, (), side="-")
 
 
 def _added_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line) -> Delta:
@@ -521,6 +538,8 @@ def _guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Move
     """Conditions that are gone, loosened or tightened, and errors that are no longer caught."""
     added_text = moved.added_text
     for line, text in removed:
+        if PORTABLE.search(text):
+            continue
         caught = CATCH.match(text)
         if not caught and not re.match(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require|when)\b)", text):
             continue
@@ -567,21 +586,26 @@ def _next(hunk: Hunk, line: Line) -> str:
 def _guarded(text: str) -> tuple[str, ...]:
     if re.search(r"\bnil\b|\bnull\b|None|undefined|\?\.|\?\?", text):
         return ("nil", "crash", "error", "missing")
-    if re.search(r"len\(|length|size|count|<|>|empty", text, re.IGNORECASE):
+    if re.search(r"len\(|length|size|count|max|limit|capacity|full", text, re.IGNORECASE):
         return ("bounds", "crash", "error", "memory", "queue", "payload")
+    if re.search(r"<|>|empty", text, re.IGNORECASE):
+        return ("bounds", "crash", "error", "wrong")
     return ("error", "wrong", "missing", "parse", "auth", "crash", "cache")
 
 
 def _patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
     """Regular expressions, names of fields and addresses that became others."""
+    before = " ".join(text for _, text in removed)
     for line, text in added:
-        if REGEX.search(text) and any(REGEX.search(old) for _, old in removed):
-            yield _delta("changed pattern", text, file, hunk, line, 0.85, ("cpu", "latency", "parse", "wrong", "timeout"), ())
-    before, after = _literals(removed), _literals(added)
-    for literal in sorted(set(before) - set(after)):
-        if re.fullmatch(r"[\w.:/{}-]{2,60}", literal) and before[literal]:
-            others = sorted(set(after) - set(before))
-            if others and not SAYS.match((CALL.search(before[literal].text.strip()) or ["", ""])[1]):
+        if REPEATED.search(text) and not REPEATED.search(before):
+            yield _delta("pattern that can backtrack", text, file, hunk, line, 1.2, ("cpu", "latency", "timeout"), ())
+        elif LITERAL_REGEX.search(text) and LITERAL_REGEX.search(before) and _literals([(line, text)]).keys() - _literals(removed).keys():
+            yield _delta("changed pattern", text, file, hunk, line, 0.8, ("cpu", "latency", "parse", "wrong", "timeout"), ())
+    old_names, after = _literals(removed), _literals(added)
+    for literal in sorted(set(old_names) - set(after)):
+        if re.fullmatch(r"[\w.:/{}-]{2,60}", literal) and old_names[literal]:
+            others = sorted(set(after) - set(old_names))
+            if others and not SAYS.match((CALL.search(old_names[literal].text.strip()) or ["", ""])[1]):
                 causes: tuple[str, ...] = (
                     ("dns", "upstream", "missing")
                     if re.search(r"://|\.\w+:\d|localhost", literal)
@@ -685,7 +709,7 @@ def _delta(
     old: str = "",
     new: str = "",
 ) -> Delta:
-    weight = 0.6 if kind_of(file.path) == "build" else 1.0
+    weight = (0.6 if kind_of(file.path) == "build" else 1.0) * (0.5 if file.status == "A" else 1.0)
     return Delta(
         kind=kind,
         what=what[:160],

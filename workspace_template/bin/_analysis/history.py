@@ -91,6 +91,8 @@ def git(repo: Path, *arguments: str, stdin: str = "", limit: int = DIFF_BYTES) -
         "core.quotepath=off",
         "-c",
         "diff.external=",
+        "-c",
+        f"core.attributesFile={Path(__file__).parent / 'gitattributes'}",
         "-C",
         str(repo),
         *arguments,
@@ -258,9 +260,15 @@ def versions(repo: Path, package: str, wanted: Iterable[str]) -> dict[str, str]:
         if resolved:
             found[version] = next(iter(resolved.values()))
         elif version:
-            direct = _resolve(repo, [version])
-            found.update(direct)
+            found.update(_resolve(repo, [version]) or _written(repo, version))
     return found
+
+
+def _written(repo: Path, version: str) -> dict[str, str]:
+    """The commit that first wrote a version into a manifest, where no tag names it."""
+    manifests = ("*version*", "*__init__.py", "setup.py", "setup.cfg", "pyproject.toml", "package.json", "Cargo.toml")
+    found = git(repo, "log", "--all", "--format=%H", "--reverse", f"-S{version}", "--", *manifests).split()
+    return {version: found[0]} if found else {}
 
 
 def _plain_version(tag: str, package: str) -> str:

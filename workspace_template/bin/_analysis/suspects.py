@@ -11,6 +11,8 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 
 from _analysis import deltas, explanations, words
 from _analysis.clock import iso, span
@@ -23,7 +25,7 @@ from _analysis.symptoms import Symptoms, gather
 UNKNOWN = 2.0
 COOL = 0.7
 RIVALS = 10
-READ = 300
+READ = 900
 SLACK = 90.0
 
 
@@ -99,8 +101,11 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
     for suspect in found[:READ]:
         suspect.deltas = deltas.of(suspect.commit)
+    kinds = Counter(kind for suspect in found for kind in {d.kind for d in suspect.deltas if d.strength >= 0.3})
+    rare = {kind: math.log(1 + len(found) / (1 + n)) / math.log(1 + max(len(found), 12)) for kind, n in kinds.items()}
+    reach = _reach(desk, symptoms)
     for suspect in found:
-        _means_of(symptoms, suspect)
+        _means_of(symptoms, suspect, rare, reach)
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
     return found
 
@@ -121,14 +126,22 @@ def _weigh(
     suspect.told = [told, relation, where]
 
 
-def _means_of(symptoms: Symptoms, suspect: Suspect) -> None:
-    """Adds what its diff can do. Words without the means are worth less."""
-    mechanism, suspect.best = _mechanism(symptoms, suspect)
+def _means_of(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float], reach: dict[tuple[str, str], float]) -> None:
+    """Adds what its diff can do. Words without the means are worth less.
+
+    rare: by kind of delta, how unusual it is among the candidates; what every third commit does says little.
+    """
+    mechanism, suspect.best = _mechanism(symptoms, suspect, rare)
+    near, used = _reached(suspect, reach)
+    if near > suspect.parts["place"]:
+        suspect.parts["place"], suspect.told[2] = near, f"it changes {used}, which code of the stack trace uses"
     suspect.parts["mechanism"] = mechanism
+    named, told = _named(symptoms, suspect) if suspect.best else (0.0, "")
+    suspect.parts["named"] = named
     suspect.parts["words"] *= 0.4 + 0.6 * min(1.0, max(0.0, (mechanism + 1.0) / 3.0))
     suspect.score = round(sum(suspect.parts.values()), 3)
     live, relation, where = suspect.told
-    suspect.why = [t for t in (live, relation, _said(suspect.best), where) if t]
+    suspect.why = [t for t in (live, relation, _said(suspect.best), told, where) if t]
     if suspect.shared:
         suspect.why.append(f"shares {', '.join(suspect.shared[:5])} with the symptoms")
 
@@ -142,7 +155,7 @@ def _timing(symptoms: Symptoms, commit: Commit, deployment: Deployment | None, d
             continue
         total += anomaly.weight
         after = anomaly.onset - when
-        if after < -SLACK:
+        if after < -anomaly.slack:
             early += anomaly.weight
         else:
             soon += anomaly.weight / (1 + max(0.0, after - 180) / 1800)
@@ -196,10 +209,10 @@ def _belongs(key: str, path: str) -> bool:
     return any(service_key(part) == key for part in path.split("/")[:-1])
 
 
-def _mechanism(symptoms: Symptoms, suspect: Suspect) -> tuple[float, Delta | None]:
+def _mechanism(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float]) -> tuple[float, Delta | None]:
     """Whether its diff has the means: its strongest delta, weighed by how well it meets the symptom's kind and words."""
     scored = sorted(
-        ((_means(symptoms, delta, suspect), delta) for delta in suspect.deltas), key=lambda s: (-s[0], s[1].path, s[1].number)
+        ((_means(symptoms, delta) * (0.35 + 0.65 * min(1.0, 1.25 * rare.get(delta.kind, 1.0))), delta) for delta in suspect.deltas), key=lambda s: (-s[0], s[1].path, s[1].number)
     )
     if not scored:
         return -3.0, None
@@ -207,8 +220,10 @@ def _mechanism(symptoms: Symptoms, suspect: Suspect) -> tuple[float, Delta | Non
     return 4.5 * min(value, 1.4) - 2.2, scored[0][1]
 
 
-def _means(symptoms: Symptoms, delta: Delta, suspect: Suspect) -> float:
+def _means(symptoms: Symptoms, delta: Delta) -> float:
     caused = max((symptoms.facets.get(f, 0.0) for f in delta.causes), default=0.0)
+    if delta.kind in ("changed value", "removed setting"):
+        caused = max([caused, *(0.8 * symptoms.facets.get(f, 0.0) for f in words.facets(delta.what) if f not in delta.eases)])
     eased = max((symptoms.facets.get(f, 0.0) for f in delta.eases), default=0.0)
     shared = _shared(symptoms, f"{delta.what} {delta.text} {delta.within}")
     fit = 0.25 + 0.75 * caused if delta.causes else 0.3
@@ -305,6 +320,52 @@ def _place(symptoms: Symptoms, commit: Commit, emitted: dict[tuple[str, str], li
     return score, why
 
 
+def _reach(desk: Desk, symptoms: Symptoms) -> dict[tuple[str, str], float]:
+    """Names that the functions of the stack traces use, by repository, nearer ones with more weight."""
+    found: dict[tuple[str, str], float] = {}
+    for frame in symptoms.frames[:12]:
+        for repository, repo in desk.repos.items():
+            path = next((p for p in _paths(repo) if _same_file(frame.file, p)), "")
+            if not path:
+                continue
+            for name in _body(git(repo, "show", f"HEAD:{path}", limit=2_000_000), frame.name, frame.line):
+                found[repository, name] = max(found.get((repository, name), 0.0), 1.7 / (1 + 0.3 * frame.depth))
+    return found
+
+
+@lru_cache(maxsize=50)
+def _paths(repo: Path) -> tuple[str, ...]:
+    return tuple(git(repo, "ls-tree", "-r", "--name-only", "HEAD").splitlines())
+
+
+def _body(text: str, name: str, line: int) -> set[str]:
+    """Distinctive names in a function: the one of that name nearest to the line, else the lines around it."""
+    lines = text.splitlines()
+    last = re.split(r"[.:$]", name)[-1]
+    starts = [i for i, row in enumerate(lines) if last and re.search(rf"\b(?:def|func|function|fn)\b[^(]*\b{re.escape(last)}\b", row)]
+    start = min(starts, key=lambda i: abs(i - line), default=max(0, line - 6))
+    depth = len(lines[start]) - len(lines[start].lstrip()) if start < len(lines) else 0
+    end = next((i for i in range(start + 1, len(lines)) if lines[i].strip() and len(lines[i]) - len(lines[i].lstrip()) <= depth and lines[i].strip()[0] not in ")}]"), len(lines))
+    used = set(re.findall(r"[A-Za-z_]\w{4,}", "\n".join(lines[start + 1 : min(end, start + 120)])))
+    return {n for n in used if n.lower() not in words.COMMON}
+
+
+DEFINES = re.compile(r"^\s*(?:(?:async\s+)?(?:def|func|function|fn|class|const|var|let|static|final|private|public)\s+)*([A-Za-z_]\w{4,})\s*(?:\(|:?=(?!=)|:\s)")
+
+
+def _reached(suspect: Suspect, reach: dict[tuple[str, str], float]) -> tuple[float, str]:
+    """The name it changes that code of the stack traces uses."""
+    best = (0.0, "")
+    if not reach:
+        return best
+    for file in suspect.commit.files:
+        for hunk in file.hunks if deltas.kind_of(file.path) not in deltas.IDLE else ():
+            names = {m[1] for row in hunk.lines if row.tag != " " and (m := DEFINES.match(row.text))}
+            names |= {m[1] for m in [DEFINES.match(hunk.within)] if m}
+            best = max([best, *((reach[suspect.commit.repo, n], n) for n in sorted(names) if (suspect.commit.repo, n) in reach)])
+    return best
+
+
 def _same_file(frame: str, path: str) -> bool:
     """Whether a frame's path and a repository's path end alike: two parts, or all of the shorter one."""
     a, b = re.split(r"[/\\]", frame), path.split("/")
@@ -330,6 +391,22 @@ def _touches(file: object, name: str, line: int) -> bool:
         if not last and changed and min(abs(row.number - line) for row in changed) <= 8:
             return True
     return False
+
+
+def _named(symptoms: Symptoms, suspect: Suspect) -> tuple[float, str]:
+    """Whether it takes away, or brings, a name that the new errors put in quotes."""
+    if not symptoms.named:
+        return 0.0, ""
+    removed, added = deltas.names(suspect.commit)
+    best = (0.0, "")
+    for name, absent in symptoms.named.items():
+        less = removed.get(name, 0) - added.get(name, 0)
+        if absent and less > 0:
+            worth = 3.0 if removed[name] > 1 or added.get(name, 0) == 0 else 1.5
+            best = max(best, (worth, f"it takes “{name}” away, which the errors miss"))
+        elif less != 0:
+            best = max(best, (1.0, f"it changes “{name}”, which the errors name"))
+    return best
 
 
 def _said(delta: Delta | None) -> str:

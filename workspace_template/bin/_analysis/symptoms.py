@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 from _analysis import logs, metrics, traces, words
 from _analysis.desk import Desk, service_key
 
+QUOTED = re.compile(r"[\"'`‘“]([A-Za-z_][\w.:-]{2,60})[\"'`’”]|\b([A-Za-z_]\w*(?:\.\w+)+)\(\)")
+ABSENT = re.compile(
+    r"(?i)unexpected keyword|cannot import|no attribute|not defined|not found|no such|unknown|undefined|missing|not registered"
+    r"|keyerror|no longer|removed|unrecognized|not a member|does not exist|has no field|no method|unresolved|unexpected argument"
+)
+GENERIC = {"error": 0.45, "upstream": 0.6, "crash": 0.7}
 VOLUME = re.compile(
     r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|ingest|lines|jobs|orders|sessions|users)(_|\b).*(per|rate|total|count|sec|min)|rps|qps|throughput|requests?_total"
 )
@@ -30,6 +36,7 @@ class Anomaly:
     level: int = 2
     fresh: bool = False
     up: bool = True
+    slack: float = 90.0
     count: int = 0
     file: str = ""
     offset: int = 0
@@ -40,12 +47,16 @@ class Anomaly:
 
 @dataclass(kw_only=True)
 class Symptoms:
-    """All that is wrong. `services` and `facets` have weights 0 to 1, `words` any; `onset` is where most of it begins."""
+    """All that is wrong. `services` and `facets` have weights 0 to 1, `words` any; `onset` is where most of it begins.
+
+    named: identifiers that error messages put in quotes or call, and whether the message says that it is not there (any more).
+    """
 
     anomalies: list[Anomaly] = field(default_factory=list)
     services: dict[str, float] = field(default_factory=dict)
     facets: dict[str, float] = field(default_factory=dict)
     words: Counter[str] = field(default_factory=Counter)
+    named: dict[str, bool] = field(default_factory=dict)
     frames: list[logs.Frame] = field(default_factory=list)
     calls: dict[str, set[str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -69,6 +80,7 @@ def gather(desk: Desk) -> Symptoms:
     made.onset = onset(made.anomalies) or desk.at
     _services(made, desk)
     _words(made, desk)
+    _named(made)
     made.frames = [f for f in made.scan.frames if f.first is None or made.onset is None or f.first >= made.onset - 900]
     return made
 
@@ -159,6 +171,7 @@ def _of_metrics(shifts: list[metrics.Shift], desk: Desk) -> list[Anomaly]:
                 file=shift.file,
                 detail=detail,
                 quote=shift.labels,
+                slack=360.0 if shift.shape == "slope" else 90.0,
             )
         )
     return found
@@ -220,6 +233,18 @@ def _services(made: Symptoms, desk: Desk) -> None:
             for name in made.names.values():
                 if name and name != anomaly.service and len(name) > 3 and name.lower() in text:
                     made.calls[anomaly.service].add(name)
+
+
+def _named(made: Symptoms) -> None:
+    """Identifiers that the new errors name."""
+    texts = [a.text for a in made.anomalies if a.kind in ("log", "span") and a.fresh and a.level >= 3][:20]
+    texts += [f.raised for f in made.scan.frames[:60] if f.raised]
+    for text in dict.fromkeys(texts):
+        absent = bool(ABSENT.search(text))
+        for quoted, called in QUOTED.findall(text):
+            name = (quoted or called).rsplit(".", 1)[-1] if "." in (quoted or called) and "/" not in quoted else quoted
+            if name and name not in ("__init__", "none", "null", "true", "false"):
+                made.named[name] = made.named.get(name, False) or (absent and bool(quoted))
 
 
 def _words(made: Symptoms, desk: Desk) -> None:

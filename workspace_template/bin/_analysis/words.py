@@ -22,7 +22,7 @@ FACETS: dict[str, str] = {
     "nil": r"nil pointer|null ?pointer|nonetype|null reference|undefined is not|cannot read propert|is not a function|segfault|segmentation|invalid memory address",
     "missing": r"not found|missing|no such|unknown|unregistered|undefined|keyerror|not registered|does not exist|unresolved|attributeerror|importerror|modulenotfound|no attribute",
     "retry": r"retr(?:y|ies)|attempt|exhausted|backoff|budget",
-    "pool": r"\bpool|connections?\b|too many (?:clients|connections)|acquire|checkout timeout|max_conn",
+    "pool": r"\bpool|connections?\b|too many (?:clients|connections)|acquire|checkout timeout|max_conn|open_fds|file descriptor|too many open files|sockets?\b|handles?\b",
     "throttle": r"throttl|rate.?limit|\b429\b|quota|throughput|slow ?down|capacity",
     "disk": r"no space|disk|read-only file|enospc|volume|inode|filesystem",
     "memory": r"\boom|out of memory|heap|memory|\brss\b|leak|\bgc\b|garbage|allocat|resident|objects",
