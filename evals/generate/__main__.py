@@ -25,12 +25,13 @@ from agent.evals.generate import record
 from agent.evals.generate.clock import Clock, rfc
 from agent.evals.generate.features import POOLS
 from agent.evals.generate.history import Commit, Plan, commits, git, write
-from agent.evals.generate.scenarios import KINDS, Scenario
-from agent.evals.generate.system import SERVICES, Load, first_tree, running
+from agent.evals.generate.scenarios import KINDS, Deploy, Scenario, Turn
+from agent.evals.generate.system import SERVICES, Load, Payments, System, first_tree, running
 
 FACTOR = 100.0  # shown seconds for each real one
 AFTER_ALERT = timedelta(minutes=4)
-SIZES = {"pricing": (58, 112), "orders": (30, 14), "storefront": (34, 22)}
+LARGE = (30, 108)
+SIZES = {"pricing": (58, 26), "orders": (34, 16), "storefront": (34, 22)}
 VERSIONS = {"pricing": 17, "orders": 31, "storefront": 88}
 
 
@@ -70,17 +71,22 @@ def generate(kind: str, seed: int, out: Path, name: str, work: Path) -> bool:
     pasts = {service: past(service, scenario, shown, rng, work) for service in SERVICES}
     repositories = {service: one.repository for service, one in pasts.items()}
     before = {service: one.ids[one.deployed] for service, one in pasts.items()}
-    with running(work / "run", repositories, before) as system:
+    with Payments() as payments, running(work / "run", repositories, before, {"PAYMENTS_URL": payments.url}) as system:
         clock = Clock(real=time.time(), shown=shown, factor=FACTOR)
-        with Load(system.url("storefront"), Random(seed), scenario.mix), record.Scraper(system, clock) as scraper:
-            for deploy in sorted(scenario.deploys, key=lambda deploy: deploy.minute):
-                clock.wait(timedelta(minutes=deploy.minute))
-                system.deploy(deploy.service, pasts[deploy.service].ids[-1])
+        with Load(system.url("storefront"), Random(seed), scenario.mix) as load, record.Scraper(system, clock) as scraper:
+            events: list[Deploy | Turn] = [*scenario.deploys, *scenario.turns]
+            for event in sorted(events, key=lambda event: event.minute):
+                clock.wait(timedelta(minutes=event.minute))
+                if isinstance(event, Deploy):
+                    commit = pasts[event.service].ids[-1] if event.newest else system.deployed[event.service]
+                    system.deploy(event.service, commit, event.environment)
+                else:
+                    _turn(event, system, load, payments)
             clock.wait(timedelta(minutes=scenario.minutes))
         points = record.metrics(scraper.seen)
         alert = record.firing(points, scenario.rule)
         if alert is None:
-            print(f"no alert: {scenario.rule.metric} of {scenario.rule.service} stayed low", file=sys.stderr)
+            print(f"no alert: {scenario.rule.metric} of {scenario.rule.service} stayed within its limit", file=sys.stderr)
             return False
         at = shown + timedelta(minutes=alert[0])
         folder = _fresh(out / name)
@@ -102,14 +108,24 @@ def generate(kind: str, seed: int, out: Path, name: str, work: Path) -> bool:
     return True
 
 
+def _turn(turn: Turn, system: System, load: Load, payments: Payments) -> None:
+    if turn.mix is not None:
+        load.mix = turn.mix
+    if turn.flags is not None:
+        system.switch(turn.flags)
+    if turn.payments is not None:
+        payments.works = turn.payments
+
+
 def past(service: str, scenario: Scenario, shown: datetime, rng: Random, work: Path) -> Past:
     """Makes a service's repository. Its newest deployment holds every commit since the one before."""
-    earlier, later = SIZES[service]
-    turn = shown - timedelta(days=23 if service == "pricing" else 6, hours=3)
+    earlier, later = LARGE if service == scenario.large else SIZES[service]
+    turn = shown - timedelta(days=23 if service == scenario.large else 6, hours=3)
     plan = Plan(
         first=first_tree(service),
         chains=POOLS[service](rng),
         spans=((earlier, shown - timedelta(days=118), turn), (later, turn, shown - timedelta(hours=5))),
+        early=scenario.early.get(service, ()),
         fixed=scenario.fixed.get(service, ()),
     )
     made = commits(plan, rng)
@@ -126,15 +142,16 @@ def _check(repository: Path, service: str, scenario: Scenario, ids: list[str], m
     git(repository.parent, "clone", "-q", str(repository), str(checkout))
     tests = [sys.executable, "-B", "-m", "unittest", "-q"]
     subprocess.run(tests, cwd=checkout, check=True, capture_output=True)
-    for owner, subject in scenario.guilty:
+    for index, (owner, subject) in enumerate(scenario.guilty):
         if owner == service:
+            program = scenario.reproducer if index == 0 else ""
             sha = next(sha for commit, sha in zip(reversed(made), reversed(ids), strict=True) if commit.subject == subject)
-            reproducer = [sys.executable, "-B", "-c", scenario.reproducer]
-            if scenario.reproducer and subprocess.run(reproducer, cwd=checkout, check=False).returncode != 0:
+            reproducer = [sys.executable, "-B", "-c", program]
+            if program and subprocess.run(reproducer, cwd=checkout, check=False).returncode != 0:
                 raise RuntimeError("the reproducer does not fail with the suspect")
             git(checkout, "revert", "--no-edit", sha)
             subprocess.run(tests, cwd=checkout, check=True, capture_output=True)
-            if scenario.reproducer and subprocess.run(reproducer, cwd=checkout, check=False).returncode != 1:
+            if program and subprocess.run(reproducer, cwd=checkout, check=False).returncode != 1:
                 raise RuntimeError("the reproducer does not pass without the suspect")
     shutil.rmtree(checkout)
 
@@ -162,7 +179,10 @@ def _write_case(folder: Path, name: str, scenario: Scenario, at: datetime, value
     }
     (folder / "incident.yaml").write_text(yaml.safe_dump(incident, sort_keys=False), "utf-8")
     labels = {"alertname": rule.name, "service": rule.service, "severity": rule.severity}
-    annotations = {"summary": rule.summary, "description": f"{rule.metric} of {rule.service} is {value:g}, above {rule.above:g}."}
+    annotations = {
+        "summary": rule.summary,
+        "description": f"{rule.metric} of {rule.service} is {value:g}, {'below' if rule.below else 'above'} {rule.limit:g}.",
+    }
     alert = {
         "status": "firing",
         "labels": labels,
@@ -200,7 +220,7 @@ def _write_records(folder: Path, scenario: Scenario, pasts: Mapping[str, Past], 
     for service, one in pasts.items():
         first = one.made[one.deployed].at + timedelta(hours=2)
         deployments.append(_deployment(first, service, VERSIONS[service], one.ids[one.deployed]))
-    for deploy in scenario.deploys:
+    for deploy in (deploy for deploy in scenario.deploys if deploy.newest):
         at = shown + timedelta(minutes=deploy.minute)
         deployments.append(_deployment(at, deploy.service, VERSIONS[deploy.service] + 1, pasts[deploy.service].ids[-1]))
     deployments.sort(key=lambda row: str(row["timestamp"]))
@@ -218,7 +238,9 @@ def _deployment(at: datetime, service: str, number: int, commit: str) -> dict[st
 
 
 def _truth(scenario: Scenario, pasts: Mapping[str, Past], name: str, seed: int, shown: datetime) -> dict[str, Any]:
-    first = min(scenario.deploys, key=lambda deploy: deploy.minute) if scenario.deploys else None
+    guilty = {service for service, _ in scenario.guilty}
+    starts = [deploy.minute for deploy in scenario.deploys if deploy.service in guilty or not deploy.newest]
+    onset = min([*starts, *(turn.minute for turn in scenario.turns)])
     return {
         "id": name,
         "kind": scenario.kind,
@@ -232,7 +254,8 @@ def _truth(scenario: Scenario, pasts: Mapping[str, Past], name: str, seed: int, 
         "decoys": [
             {"service": s, "repo": s, "commit": pasts[s].id_of(subject), "subject": subject} for s, subject in scenario.decoys
         ],
-        "onset": rfc(shown + timedelta(minutes=first.minute)) if first else None,
+        "onset": rfc(shown + timedelta(minutes=onset)),
+        "culprits": list(scenario.culprits),
         "eligible": {service: len(one.ids) - 1 - one.deployed for service, one in pasts.items()},
         "reproducer": scenario.reproducer,
     }

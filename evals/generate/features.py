@@ -143,6 +143,9 @@ GOODS = (
     "Steel", "Corkscrew", "Can Opener", "Salt Mill", "Pepper Mill", "Scale", "Thermometer", "Funnel", "Pastry Brush", "Spatula",
     "Tongs", "Wok", "Casserole", "Stock Pot", "Steamer", "Mandoline", "Mortar", "Pestle", "Garlic Press", "Zester", "Trivet",
     "Oven Mitt", "Tea Towel", "Napkin", "Egg Cup", "Butter Dish", "Sugar Bowl", "Milk Jug", "Cake Stand", "Ice Bucket",
+    "Toast Rack", "Gravy Boat", "Fish Kettle", "Melon Baller", "Apple Corer", "Nutcracker", "Potato Masher", "Salad Spinner",
+    "Measuring Jug", "Cooling Rack", "Piping Bag", "Dough Scraper", "Icing Knife", "Jam Jar", "Pickle Fork", "Oyster Knife",
+    "Crepe Pan", "Tagine", "Fondue Set", "Waffle Iron", "Rice Cooker", "Slow Cooker", "Toaster", "Blender", "Food Mill",
 )  # fmt: skip
 CAMPAIGNS = (
     "AUTUMN",
@@ -245,7 +248,7 @@ def _pricing_code() -> Chains:
         )),
         one("Count cached quotes by country", replace(
             "pricing/app.py", '        telemetry.count("quotes_cached_total")\n',
-            '        telemetry.count("quotes_cached_total", country=body.get("country") or settings.DEFAULT_COUNTRY)\n',
+            '        telemetry.count("quotes_cached_total")\n        telemetry.count("quotes_cached_by_country_total", country=country)\n',
         )),
         [
             Edit(subject="Forget all quotes on demand", change=replace(
@@ -436,6 +439,28 @@ def _storefront_helpers() -> Chains:
     ]  # fmt: skip
 
 
+HOLIDAYS = {
+    **dict.fromkeys(("2026-01-06", "2026-08-15", "2026-11-01", "2026-12-08"), "AT"),
+    **dict.fromkeys(("2026-04-06", "2026-05-14", "2026-05-25", "2026-12-26"), "AT BE DE DK NL"),
+    **dict.fromkeys(("2026-05-01", "2026-05-08", "2026-07-14", "2026-11-11"), "FR"),
+    **dict.fromkeys(("2026-04-27", "2026-05-05", "2026-12-05", "2026-12-06"), "NL"),
+    **dict.fromkeys(("2026-04-03", "2026-06-05", "2026-12-24", "2026-12-31"), "DK"),
+    **dict.fromkeys(("2026-06-04", "2026-10-03", "2026-10-31", "2026-11-18"), "DE"),
+    **dict.fromkeys(("2027-01-01", "2027-03-26", "2027-03-29", "2027-05-06", "2027-05-17"), "AT BE DE DK FR NL"),
+    **dict.fromkeys(("2027-01-06", "2027-08-15", "2027-11-01", "2027-12-08", "2027-10-26"), "AT"),
+    **dict.fromkeys(("2027-05-01", "2027-05-08", "2027-07-14", "2027-11-11"), "FR"),
+}
+DEPOTS = {
+    "01": "Dresden", "04": "Leipzig", "06": "Halle", "15": "Frankfurt", "18": "Rostock", "24": "Kiel", "26": "Oldenburg",
+    "28": "Bremen", "30": "Hanover", "33": "Bielefeld", "34": "Kassel", "38": "Brunswick", "39": "Magdeburg", "40": "Dusseldorf",
+    "44": "Dortmund", "45": "Essen", "48": "Munster", "50": "Cologne", "52": "Aachen", "53": "Bonn", "55": "Mainz", "60": "Frankfurt",
+    "66": "Saarbrucken", "68": "Mannheim", "70": "Stuttgart", "76": "Karlsruhe", "79": "Freiburg", "86": "Augsburg", "90": "Nuremberg",
+    "93": "Regensburg", "97": "Wurzburg", "99": "Erfurt", "02": "Gorlitz", "03": "Cottbus", "07": "Jena", "08": "Zwickau", "09": "Chemnitz",
+    "12": "Neukolln", "14": "Potsdam", "17": "Neubrandenburg", "19": "Schwerin", "21": "Luneburg", "23": "Lubeck", "25": "Husum",
+    "27": "Bremerhaven", "29": "Celle", "31": "Hildesheim", "32": "Herford", "35": "Giessen", "36": "Fulda", "37": "Gottingen",
+}  # fmt: skip
+
+
 def orders(rng: Random) -> Chains:
     """Limits, states, and some code."""
     chains = shared("orders", rng)
@@ -480,6 +505,12 @@ def orders(rng: Random) -> Chains:
             app, '"there is no order %s" % number', '"there is no order %r" % number'
         )),
     ]  # fmt: skip
+    for day, countries in HOLIDAYS.items():
+        subject = rng.choice(("Holiday: {}", "No parcels on {}", "Add {} to the holidays", "{} is a holiday")).format(day)
+        chains.append(one(subject, row("orders/holidays.py", "DAYS", f'    "{day}": "{countries}",')))
+    for code, town in DEPOTS.items():
+        subject = rng.choice(("Depot {}", "Hand over in {}", "Parcels of {} have their own depot")).format(town)
+        chains.append(one(subject, row("orders/depots.py", "DEPOTS", f'    "{code}": "{town}",')))
     chains += _orders_helpers()
     return chains
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -43,15 +43,15 @@ class Plan:
     """What a service's past must contain.
 
     chains: edits to draw from. spans: (number of commits, from, to) in their order; a span's last commit is what was deployed at
-    its end. fixed: edits that must stand at a place, as a fraction of the last span, in order.
+    its end. early, fixed: edits that must stand at a place of the first and of the last span, from 0 to 1.
     """
 
     first: Tree
     chains: Sequence[Sequence[Edit]]
     spans: Sequence[tuple[int, datetime, datetime]]
+    early: Sequence[tuple[float, Edit]] = ()
     fixed: Sequence[tuple[float, Edit]] = ()
     people: Sequence[str] = PEOPLE
-    used: set[int] = field(default_factory=set)
 
 
 def commits(plan: Plan, rng: Random) -> list[Commit]:
@@ -61,7 +61,8 @@ def commits(plan: Plan, rng: Random) -> list[Commit]:
     made: list[Commit] = []
     tree = plan.first
     for index, (count, start, end) in enumerate(plan.spans):
-        fixed = {round(place * (count - 1)): edit for place, edit in plan.fixed} if index == len(plan.spans) - 1 else {}
+        wanted = plan.fixed if index == len(plan.spans) - 1 else plan.early if index == 0 else ()
+        fixed = {round(place * (count - 1)): edit for place, edit in wanted}
         for place, at in enumerate(_times(count, start, end, rng)):
             author = rng.choice(people)
             if not made:

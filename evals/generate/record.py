@@ -20,6 +20,7 @@ from agent.evals.generate.system import SERVICES, System
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 Sample = dict[tuple[str, str], float]
 TRACES = 90
+WARM = 8
 
 
 class Scraper:
@@ -67,14 +68,13 @@ def metrics(seen: Mapping[str, Sequence[Sample]]) -> list[Point]:
     """What a dashboard would show for each minute: rates, ratios, a percentile, memory."""
     points: list[Point] = []
     for service, samples in seen.items():
-        ratios: deque[tuple[float, float]] = deque(maxlen=5)
+        last: deque[dict[str, float]] = deque(maxlen=5)
         for minute in range(1, len(samples)):
             if not samples[minute]:
                 continue
             found = _minute(_moved(samples[minute - 1], samples[minute]), samples[minute])
-            ratios.append((found["http_5xx_per_minute"], found["http_requests_per_minute"]))
-            requests = sum(all_of for _, all_of in ratios)
-            found["http_5xx_ratio_5m"] = round(sum(failed for failed, _ in ratios) / requests, 4) if requests else 0.0
+            last.append(dict(found))
+            found |= _ratios(last)
             points += [(minute, service, name, value) for name, value in found.items()]
     return points
 
@@ -86,18 +86,39 @@ def _moved(before: Sample, after: Sample) -> Sample:
 
 def _minute(moved: Sample, now: Sample) -> dict[str, float]:
     requests = sum(value for (name, _), value in moved.items() if name == "http_requests_total")
-    failed = sum(value for (name, labels), value in moved.items() if name == "http_requests_total" and 'status="5' in labels)
     found = {
         "http_requests_per_minute": requests,
-        "http_5xx_per_minute": failed,
+        "http_4xx_per_minute": _with(moved, 'status="4'),
+        "http_5xx_per_minute": _with(moved, 'status="5'),
         "latency_p95_ms": _percentile(moved, 0.95),
         "resident_memory_mb": round(now.get(("process_resident_memory_bytes", ""), 0) / 1e6, 1),
     }
     for (name, labels), value in moved.items():
-        if name.endswith("_total") and not name.startswith("http_") and "=" not in labels:
-            found[name.removesuffix("_total") + "_per_minute"] = value
+        if name.endswith("_total") and not name.startswith("http_") and (name == "quotes_total" or "=" not in labels):
+            rate = name.removesuffix("_total") + "_per_minute"
+            found[rate] = found.get(rate, 0.0) + value
     failures = sum(value for (name, _), value in moved.items() if name == "client_failures_total")
     return {**found, "client_failures_per_minute": failures}
+
+
+def _with(moved: Sample, label: str) -> float:
+    return sum(value for (name, labels), value in moved.items() if name == "http_requests_total" and label in labels)
+
+
+def _ratios(last: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Ratios over the last five minutes."""
+    sums: dict[str, float] = defaultdict(float)
+    for minute in last:
+        for name, value in minute.items():
+            sums[name] += value
+    requests, quotes = sums["http_requests_per_minute"], sums["quotes_per_minute"] + sums["quotes_cached_per_minute"]
+    found = {
+        "http_4xx_ratio_5m": sums["http_4xx_per_minute"] / requests if requests else 0.0,
+        "http_5xx_ratio_5m": sums["http_5xx_per_minute"] / requests if requests else 0.0,
+    }
+    if quotes:
+        found["quote_cache_hit_ratio_5m"] = sums["quotes_cached_per_minute"] / quotes
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def _percentile(moved: Sample, share: float) -> float:
@@ -121,11 +142,11 @@ def _percentile(moved: Sample, share: float) -> float:
 
 def firing(points: Iterable[Point], rule: Rule) -> tuple[int, float] | None:
     """The minute at which a rule's alert fires and the value it sees then."""
-    above = 0
+    beyond = 0
     for minute, service, metric, value in points:
         if (service, metric) == (rule.service, rule.metric):
-            above = above + 1 if value > rule.above else 0
-            if above > rule.minutes:
+            beyond = beyond + 1 if rule.holds(value) else 0
+            if minute >= WARM and beyond > rule.minutes:
                 return minute, value
     return None
 

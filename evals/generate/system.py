@@ -15,12 +15,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from random import Random
+from random import Random, uniform
 
 from agent.evals.generate.edits import Tree
 from agent.evals.generate.history import git
@@ -44,11 +45,19 @@ class System:
     environment: Mapping[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    deployed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ports = {service: _free_port() for service in SERVICES}
         for name in ("logs", "spans", "checkouts"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.switch(())
+
+    def switch(self, flags: Sequence[str]) -> None:
+        """Makes these feature flags, and no others, on."""
+        partial = self.folder / "flags.partial"
+        partial.write_text(json.dumps(list(flags)))
+        partial.replace(self.folder / "flags.json")
 
     def url(self, service: str) -> str:
         """Where a service listens."""
@@ -65,27 +74,34 @@ class System:
             git(self.folder, "clone", "-q", "--no-checkout", str(self.repositories[service]), str(checkout))
             git(checkout, "checkout", "-q", "--detach", commit)
         before = self._listening(service)
-        process = subprocess.Popen(
-            [sys.executable, "-B", "-m", service],
-            cwd=checkout,
-            env={
-                "PATH": os.defpath,
-                "PORT": str(self.ports[service]),
-                "ORDERS_URL": self.url("orders"),
-                "PRICING_URL": self.url("pricing"),
-                "LOG_FILE": str(self.log(service)),
-                "SPAN_FILE": str(self.folder / "spans" / f"{service}.jsonl"),
-                **self.environment,
-                **(environment or {}),
-            },
-        )
+        with (self.folder / "logs" / f"{service}.err").open("ab") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-B", "-m", service],
+                cwd=checkout,
+                stdout=errors,
+                stderr=errors,
+                env={
+                    "PATH": os.defpath,
+                    "PORT": str(self.ports[service]),
+                    "ORDERS_URL": self.url("orders"),
+                    "PRICING_URL": self.url("pricing"),
+                    "LOG_FILE": str(self.log(service)),
+                    "FLAGS_FILE": str(self.folder / "flags.json"),
+                    "SPAN_FILE": str(self.folder / "spans" / f"{service}.jsonl"),
+                    **self.environment,
+                    **(environment or {}),
+                },
+            )
         deadline = time.monotonic() + 20
         while self._listening(service) == before:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{service} at {commit[:12]} does not start:\n{self.log(service).read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"{service} at {commit[:12]} does not start: {(self.folder / 'logs' / f'{service}.err').read_text()[-2000:]}"
+                )
             time.sleep(0.01)
         old = self.processes.get(service)
         self.processes[service] = process
+        self.deployed[service] = commit
         if old:
             _end(old)
 
@@ -100,10 +116,52 @@ class System:
         self.processes.clear()
 
 
+class Payments:
+    """The payments provider: not ours, and no repository of it. It takes its time to charge, or answers 503 while `works` is
+    False.
+    """
+
+    def __init__(self) -> None:
+        self.works = True
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                time.sleep(uniform(0.008, 0.025))
+                content = b'{"state": "charged"}' if provider.works else b'{"error": "service unavailable"}'
+                self.send_response(200 if provider.works else 503)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # a caller that gave up
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Payments:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
 @contextmanager
-def running(folder: Path, repositories: Mapping[str, Path], commits: Mapping[str, str]) -> Iterator[System]:
+def running(
+    folder: Path, repositories: Mapping[str, Path], commits: Mapping[str, str], environment: Mapping[str, str] | None = None
+) -> Iterator[System]:
     """The system with these commits in service, ended with the block."""
-    system = System(folder=folder, repositories=repositories)
+    system = System(folder=folder, repositories=repositories, environment=environment or {})
     try:
         for service in SERVICES:
             system.deploy(service, commits[service])
@@ -114,12 +172,15 @@ def running(folder: Path, repositories: Mapping[str, Path], commits: Mapping[str
 
 @dataclass(frozen=True, kw_only=True)
 class Mix:
-    """What visitors do. Shares of all requests; `coupons` are shares of the checkouts. `surge` multiplies the rate."""
+    """What visitors do. `products` and `orders` are shares of all requests, `coupons` of the checkouts, `single` of the baskets
+    with one piece of one product.
+    """
 
     per_second: float = 30.0
     products: float = 0.45
     orders: float = 0.15
     coupons: Mapping[str, float] = field(default_factory=lambda: {"WELCOME10": 0.22, "SPRING15": 0.12, "TENOFF": 0.06})
+    single: float = 0.2
     countries: tuple[str, ...] = ("DE", "DE", "DE", "AT", "NL", "FR", "BE", "DK")
 
 
@@ -147,7 +208,7 @@ class Load:
         self._rng = rng
         self.mix = mix
         self._stopped = threading.Event()
-        self._pool = ThreadPoolExecutor(12)
+        self._pool = ThreadPoolExecutor(96)
         self._thread = threading.Thread(target=self._run)
         self._orders: list[str] = []
 
@@ -170,10 +231,10 @@ class Load:
             return f"/product/{self._rng.choice(SKUS)}", None
         if choice < self.mix.products + self.mix.orders:
             return f"/order/{self._rng.choice(self._orders)}", None
-        items = [
-            {"sku": sku, "quantity": self._rng.choice((1, 1, 1, 2, 2, 3, 6))}
-            for sku in self._rng.sample(SKUS, self._rng.choice((1, 1, 2, 3, 4)))
-        ]
+        items: list[dict[str, object]] = [{"sku": self._rng.choice(SKUS), "quantity": 1}]
+        if self._rng.random() >= self.mix.single:
+            skus = self._rng.sample(SKUS, self._rng.choice((1, 1, 2, 3, 4)))
+            items = [{"sku": sku, "quantity": self._rng.choice((1, 1, 1, 2, 2, 3, 6))} for sku in skus]
         body: dict[str, object] = {"customer": f"c{self._rng.randrange(2000, 9000)}", "items": items}
         body["country"] = self._rng.choice(self.mix.countries)
         left = self._rng.random()
