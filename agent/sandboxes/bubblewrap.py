@@ -21,7 +21,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
@@ -100,12 +100,14 @@ class Bubblewrap:
     def _make(self, sandbox: BubblewrapSandbox) -> None:
         check_host()
         _make_root(self.root)
-        self._sweep()
-        try:
-            sandbox.folder.mkdir(mode=0o700)
-        except FileExistsError:
-            raise SandboxError(f"there is a sandbox {sandbox.id!r} already", "Open it, or delete it first.") from None
-        with _locked(sandbox.folder, fcntl.LOCK_EX):
+        with ExitStack() as held:
+            with _locked(self.root, fcntl.LOCK_EX):  # so that nobody sweeps the folder before its own lock is held
+                self._sweep()
+                try:
+                    sandbox.folder.mkdir(mode=0o700)
+                except FileExistsError:
+                    raise SandboxError(f"there is a sandbox {sandbox.id!r} already", "Open it, or delete it first.") from None
+                held.enter_context(_locked(sandbox.folder, fcntl.LOCK_EX))
             try:
                 sandbox.make()
             except BaseException as error:
@@ -115,11 +117,11 @@ class Bubblewrap:
                 raise
 
     def _sweep(self) -> None:
-        """Removes what makers or deleters that were killed in the middle have left."""
+        """Removes what makers or deleters that were killed in the middle have left. The caller holds the root's lock."""
         for place in self.root.iterdir():
-            if place.name.startswith(".") or (place / "state.json").exists():
+            if place.name.startswith(".") or not place.is_dir() or (place / "state.json").exists():
                 continue
-            with suppress(FileNotFoundError, BlockingIOError):
+            with suppress(NotFound, FileNotFoundError, BlockingIOError):
                 with _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     if not (place / "state.json").exists():
                         BubblewrapSandbox(place, SandboxSpec()).destroy()
@@ -268,7 +270,6 @@ class BubblewrapSandbox:
             self._disk.detach()
 
     def _delete(self) -> None:
-        (self.folder / "state.json").unlink(missing_ok=True)
         with suppress(NotFound), self._alone():
             self.destroy()
 
