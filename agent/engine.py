@@ -20,6 +20,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, Serializer
+from dbos import error as failures
+from dbos._sys_db import SystemDatabase
 
 from agent.core.data import Data
 from agent.core.errors import AgentError, BadInput, LeaseLost, StoreUnavailable
@@ -110,8 +112,9 @@ class Engine:
         try:
             await self._executors.join()
             with self._store.database.explained():
+                await self._in_thread(self._prepare)
                 self._launch()
-                await self._in_thread(self._register)
+                await self._in_thread(self._apply_schedules)
             await self._recover()
         except BaseException:
             await self.stop()
@@ -156,11 +159,24 @@ class Engine:
         """How many runs wait for a worker."""
         return await self._store.database.read(runs.queued)
 
+    async def busy(self) -> int:
+        """How many runs wait or are under way, in all processes."""
+        return len(await self._store.database.read(runs.outstanding))
+
     # Starting.
+
+    def _prepare(self) -> None:
+        """DBOS's tables and our queues. A queue that is there before the launch is served at once, else a second later."""
+        logging.getLogger("dbos").addHandler(logging.NullHandler())  # or it would add one that writes to stderr
+        url = self._connections.url.render_as_string()
+        system = SystemDatabase.create(url, {}, self._connections, "dbos", Json(), None)
+        system.run_migrations()
+        self._client = DBOSClient(system_database_engine=self._connections, serializer=Json(), application_name=self._name)
+        for queue in (RUNS, TASKS):
+            self._client.register_queue(queue, worker_concurrency=self._concurrency, polling_interval_sec=self._poll_seconds)
 
     def _launch(self) -> None:
         """Inside the running loop, because DBOS runs workflows in the loop it was launched in."""
-        logging.getLogger("dbos").addHandler(logging.NullHandler())  # or it would add one that writes to stderr
         config: DBOSConfig = {
             "name": self._name,
             "system_database_engine": self._connections,
@@ -169,6 +185,7 @@ class Engine:
             "serializer": Json(),
             "log_level": "WARNING",
             "scheduler_polling_interval_sec": 2.0,
+            "notification_listener_polling_interval_sec": 0.1,
         }
         DBOS(config=config)
 
@@ -183,14 +200,6 @@ class Engine:
         self._scheduled = perform
         DBOS.listen_queues([RUNS, TASKS])
         DBOS.launch()
-        self._client = DBOSClient(
-            system_database_engine=self._connections, serializer=Json(), application_name=self._name, lazy=True
-        )
-
-    def _register(self) -> None:
-        for queue in (RUNS, TASKS):
-            DBOS.register_queue(queue, worker_concurrency=self._concurrency, polling_interval_sec=self._poll_seconds)
-        self._apply_schedules()
 
     def _apply_schedules(self) -> None:
         known = {schedule["schedule_name"] for schedule in DBOS.list_schedules()}
@@ -211,10 +220,9 @@ class Engine:
                         }
                     ]
                 )
-            except Exception as error:
-                raise BadInput(
-                    f"schedule {schedule.name}: {error}", "Write five fields: minute hour day month weekday."
-                ) from error
+            except failures.DBOSException as error:
+                hint = "cron has five fields: minute hour day month weekday; timezone is a name like Europe/Berlin."
+                raise BadInput(f"schedule {schedule.name}: {error}", hint) from error
 
     # Running.
 

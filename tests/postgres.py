@@ -42,6 +42,11 @@ class Server:
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Starts the server. Call it in the main thread: the server dies with the thread that made it."""
         options = ["-D", self._data, "-k", str(self.folder), "-p", str(self.port), "-c", "listen_addresses=127.0.0.1"]
         options += ["-c", "shared_buffers=32MB", "-c", "max_connections=200", "-c", "log_min_messages=fatal"]
         with (self.folder / "log").open("ab") as log:
@@ -49,6 +54,9 @@ class Server:
                 [*self._as_postgres(), "setpriv", "--pdeathsig", "INT", str(self.binaries / "postgres"), *options],
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+
+    def wait(self) -> None:
+        """Waits until the server answers."""
         deadline = time.monotonic() + 60
         while True:
             try:

@@ -274,6 +274,8 @@ def _gone(error: exc.DBAPIError) -> bool:
 
 
 def _mend(reason: str, is_sqlite: bool) -> str:
+    if "locked" in reason:
+        return "A process that hangs or is stopped holds it (`fuser FILE` names it): end that process, then start again."
     if is_sqlite:
         return "The file and its folder must be writable and on a local disk with room; `database` or `data` names another."
     if "does not exist" in reason and "database" in reason:

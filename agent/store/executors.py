@@ -1,7 +1,8 @@
 """Which processes run investigations, and which of them are dead. It recovers nothing; agent/engine.py does.
 
 A process is alive while it beats and, where the database is a file, holds a lock on a file of its own. The kernel frees the lock
-the moment the process dies, so on one machine work is taken over at once; a process that hangs stops beating.
+the moment the process dies, so on one machine work is taken over at once; a process that hangs stops beating. (What it cannot
+mend: SQLite has one writer, and a process that is stopped in the middle of a commit holds up all others.)
 """
 
 from __future__ import annotations
