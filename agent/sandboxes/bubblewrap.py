@@ -37,6 +37,9 @@ _FIRST_UID = 0x70000000
 
 _UIDS = 1 << 27
 
+_GONE = ".gone-"
+"""How a folder is called while it is removed."""
+
 _PROGRAMS = {
     "bwrap": "bubblewrap",
     "setpriv": "util-linux",
@@ -119,6 +122,8 @@ class Bubblewrap:
     def _sweep(self) -> None:
         """Removes what makers or deleters that were killed in the middle have left. The caller holds the root's lock."""
         for place in self.root.iterdir():
+            if place.name.startswith(_GONE):
+                shutil.rmtree(place, ignore_errors=True)
             if place.name.startswith(".") or not place.is_dir() or (place / "state.json").exists():
                 continue
             with suppress(NotFound, FileNotFoundError, BlockingIOError):
@@ -152,7 +157,7 @@ class BubblewrapSandbox:
 
     def __init__(self, folder: Path, spec: SandboxSpec) -> None:
         self.id, self.folder, self.spec = folder.name, folder, spec
-        self.uid = _FIRST_UID + int.from_bytes(hashlib.sha256(os.fsencode(folder)).digest()[:8], "big") % _UIDS
+        self.uid = user_of(folder)
         self._disk = LoopDisk(folder, spec, self.uid)
         self._files = Files(self._disk.view, self.uid)
         self._group: cgroups.Group | None = None
@@ -236,7 +241,9 @@ class BubblewrapSandbox:
         (self.folder / "state.json").unlink(missing_ok=True)
         self._release_group()
         self._disk.detach()
-        shutil.rmtree(self.folder)
+        gone = self.folder.with_name(f"{_GONE}{self.id}-{secrets.token_hex(4)}")
+        self.folder.rename(gone)  # first, because who removes the lock file piece by piece no longer holds the lock
+        shutil.rmtree(gone, ignore_errors=True)
 
     async def _use(self) -> int:
         """A shared lock, as a descriptor, on the attached sandbox. Raises NotFound if the sandbox is gone."""
@@ -300,7 +307,7 @@ class BubblewrapSandbox:
         if self._group is None or not self._group.exists:
             self._group = self._recorded()
             if not self._group.folders or not self._group.exists:
-                self._group = cgroups.make(f"sre-agent-{self.uid - _FIRST_UID:x}-{self.id}", self.spec.limits)
+                self._group = cgroups.make(group_name(self.folder), self.spec.limits)
                 (self.folder / "group.json").write_text(self._group.model_dump_json())
         return self._group
 
@@ -314,6 +321,16 @@ class BubblewrapSandbox:
         self._recorded().remove()
         self._group = None
         (self.folder / "group.json").unlink(missing_ok=True)
+
+
+def user_of(folder: Path) -> int:
+    """The host user of the sandbox in that folder: another one for each, and always the same."""
+    return _FIRST_UID + int.from_bytes(hashlib.sha256(os.fsencode(folder)).digest()[:8], "big") % _UIDS
+
+
+def group_name(folder: Path) -> str:
+    """The name of its control group."""
+    return f"sre-agent-{user_of(folder) - _FIRST_UID:x}-{folder.name}"
 
 
 def check_host() -> None:
