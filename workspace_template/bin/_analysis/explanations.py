@@ -12,6 +12,9 @@ from _analysis import clock, words
 from _analysis.desk import Desk, service_key
 from _analysis.symptoms import VOLUME, Anomaly, Symptoms
 
+DIRECT, PRESENT = 1.0, 2.5
+"""An explanation whose direct signs reach DIRECT gets PRESENT: it begins at the onset, where a commit has to earn its timing."""
+
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|net|org|io|cloud|dev|app|ai|co|gov|edu)\b")
 ANSWERED = re.compile(
     r"(?i)\b50[0234]\b|unavailable|slow ?down|internal ?error|throttl|too many requests|connection (?:refused|reset|timed out)|bad gateway|rate exceeded|service error|status[ =:]5\d\d|timed? ?out"
@@ -31,8 +34,11 @@ INVALID = re.compile(
 AGAIN = re.compile(
     r"(?i)redeliver|poison|dead.?letter|same (?:offset|record|message)|retrying (?:record|message)|skip(?:ping)? record|commit blocked|stuck"
 )
+NETWORK = re.compile(
+    r"(?i)lookup \S+ (?:on|:)|no such host|name resolution|nxdomain|server misbehaving|network is unreachable|no route to host|coredns|dns"
+)
 NODE = re.compile(
-    r"(?i)\bnode[_ -]|noisy|neighbou?r|steal|iowait|io_wait|cfs_throttl|host_|hypervisor|kernel|oom-?kill|evict|preempt|notready|disk_io|memory_pressure|ec2|spot|throttled_periods|bandwidth|packet loss|ecc|hardware|nic\b|load1\b"
+    r"(?i)\bnode[_ -]|noisy|neighbou?r|steal|iowait|io_wait|cfs_throttl|host_|hypervisor|kernel|oom-?kill|evicting|evicted pod|preempt|notready|disk_io|memory_pressure|ec2|spot|throttled_periods|bandwidth|packet loss|ecc|hardware|\bnic\b|load1\b"
 )
 GROWTH = re.compile(r"(?i)used|usage|size|bytes|count|depth|utili[sz]ation|fill|rows|inodes|backlog|pct|percent")
 BUSY = re.compile(
@@ -42,7 +48,11 @@ BUSY = re.compile(
 
 @dataclass(kw_only=True)
 class Explanation:
-    """One explanation. `score` is in log-odds against a commit; `why` are the signs; `quotes` the anomalies that show it."""
+    """One explanation. `score` is in log-odds against a commit; `why` are the signs; `shown` the anomalies that show it.
+
+    away: what commits lose because this already accounts for the symptom, unless their diff has one of `words` or they were deployed
+    at one of `entries` (keys of services).
+    """
 
     category: str
     statement: str
@@ -50,6 +60,9 @@ class Explanation:
     why: list[str] = field(default_factory=list)
     shown: list[Anomaly] = field(default_factory=list)
     service: str = ""
+    away: float = 0.0
+    words: set[str] = field(default_factory=set)
+    entries: set[str] = field(default_factory=set)
 
     def add(self, score: float, why: str, shown: Anomaly | None = None) -> None:
         self.score += score
@@ -69,6 +82,9 @@ def explain(desk: Desk, symptoms: Symptoms) -> list[Explanation]:
         _growth(desk, symptoms),
         _unsound(desk, symptoms),
     ]
+    for explanation in found:
+        if explanation.score >= DIRECT:
+            explanation.score += PRESENT
     return sorted((e for e in found if e.why), key=lambda e: -e.score)
 
 
@@ -120,6 +136,8 @@ def _external(desk: Desk, symptoms: Symptoms) -> Explanation:
             named[0],
         )
         made.shown += [a for a in named[1:3] if a not in made.shown]
+        made.away = 2.5 * share
+        made.words = {w for a in named for h in HOST.findall(a.quote.lower()) for w in words.words(h)} - {"com", "api", "www", "net"}
         if len({a.service for a in named}) > 1:
             made.add(0.8, f"it hits {len({a.service for a in named})} services at once", None)
     if made.why and not aligned(desk, symptoms):
@@ -140,6 +158,7 @@ def _expired(desk: Desk, symptoms: Symptoms) -> Explanation:
     share = sum(a.weight for a in named) / total
     if named:
         made.add(1.5 + 2.0 * min(1.0, 2 * share), f"{share:.0%} of the new errors say that something expired", named[0])
+        made.away, made.words = 2.0 * share, {"cert", "certificate", "tls", "ssl", "x509", "expiry", "token", "credential", "secret"}
     elif EXPIRED.search(desk.text):
         made.add(1.5, "the alert says that something expired")
     for shift in symptoms.shifts:
@@ -222,13 +241,15 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
             f"{first.metric} of {first.service} grew {first.after / first.before:.1f}x from {clock.iso(first.onset)}, before anything failed",
             shown,
         )
-        made.service = first.service
+        made.service, made.away, made.entries = first.service, 1.5, {service_key(s.service) for s in entries}
         if len({service_key(s.service) for s in risen}) > 1:
-            made.add(0.8, f"traffic grew at {len({service_key(s.service) for s in risen})} services at once")
+            made.add(1.2, f"traffic grew at {len({service_key(s.service) for s in risen})} services at once")
         if not aligned(desk, symptoms, 600):
             made.add(0.8, "no deployment of an affected service lies shortly before the onset")
         else:
-            made.add(-0.8, "but a deployment of an affected service does")
+            made.add(-0.5, "but a deployment of an affected service does")
+        if not symptoms.calls and len({service_key(s.service) for s in risen}) == 1 and len({s.service for s in symptoms.shifts}) > 1:
+            made.add(-1.0, "only one service sees more calls: a caller of it may make them")
     return made
 
 
@@ -242,6 +263,14 @@ def _node(symptoms: Symptoms) -> Explanation:
         made.add(1.0 + 1.5 * min(1.0, 2 * share), f"{', '.join(sorted({a.text[:60] for a in named})[:3])}", named[0])
         if symptoms.onset and min(a.onset for a in named) <= symptoms.onset + 60:
             made.add(0.8, "the machine's trouble is the first to begin", named[0])
+    errors = [a for a in symptoms.anomalies if a.kind in ("log", "span") and a.level >= 2 and a.fresh]
+    network = [a for a in errors if NETWORK.search(a.quote)]
+    share = sum(a.weight for a in network) / (sum(a.weight for a in errors) or 1.0)
+    if network and share > 0.25:
+        made.statement = "names do not resolve or the network does not carry" if not named else made.statement
+        made.add(1.2 + 1.5 * share, f"{share:.0%} of the new errors are of names or routes", network[0])
+        if len({a.service for a in network}) > 1:
+            made.add(1.0, f"at {len({a.service for a in network})} services at once")
     hosts = _one_instance(symptoms)
     if hosts:
         made.add(1.5, hosts)
@@ -254,8 +283,8 @@ def _one_instance(symptoms: Symptoms) -> str:
         counted: dict[str, int] = {}
         for anomaly in symptoms.anomalies:
             if anomaly.kind == "log" and anomaly.level >= 2 and anomaly.fresh:
-                match = re.search(rf"\"?{name}\"?\s*[=:]\s*\"?([\w.-]+)", anomaly.quote)
-                if match:
+                match = re.search(rf"(?<![\w.])\"?{name}\"?\s*[=:]\s*\"?([\w.-]+)", anomaly.quote)
+                if match and not HOST.fullmatch(match[1].lower()):
                     counted[match[1]] = counted.get(match[1], 0) + anomaly.count
         if len(counted) == 1 and sum(counted.values()) >= 5:
             return f"all failures name the one {name} {next(iter(counted))}"
@@ -278,7 +307,7 @@ def _unsound(desk: Desk, symptoms: Symptoms) -> Explanation:
         return made
     if desk.metric and symptoms.series and not any(s.metric in desk.metric for s in symptoms.shifts):
         if not strong:
-            made.add(3.0, f"{desk.metric} did not change, and neither did anything else")
+            made.add(4.0, f"{desk.metric} did not change, and neither did anything else")
     elif not strong and symptoms.series >= 3:
-        made.add(2.0, "no metric, log or span changed")
+        made.add(3.0, "no metric, log or span changed")
     return made

@@ -23,7 +23,7 @@ from _analysis.history import Commit, History, candidates, git
 from _analysis.symptoms import Symptoms, gather
 
 UNKNOWN = 2.0
-COOL = 0.7
+COOL = 0.55
 RIVALS = 10
 READ = 900
 SLACK = 90.0
@@ -74,6 +74,9 @@ def judge(desk: Desk) -> Verdict:
     suspects = _suspects(desk, symptoms, history)
     flips = _flips(desk, symptoms)
     others = explanations.explain(desk, symptoms)
+    for explanation in others:
+        _explain_away(explanation, suspects)
+    suspects.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
     scores = [s.score for s in suspects[:RIVALS]] + [f.score for f in flips[:RIVALS]] + [e.score for e in others] + [UNKNOWN]
     top = max(scores)
     total = sum(math.exp(COOL * (score - top)) for score in scores)
@@ -89,6 +92,18 @@ def judge(desk: Desk) -> Verdict:
     return Verdict(
         suspects=suspects, flips=flips, explanations=ranked, unknown=share(UNKNOWN), symptoms=symptoms, history=history
     )
+
+
+def _explain_away(explanation: Explanation, suspects: list[Suspect]) -> None:
+    """What is explained already speaks less for a commit that has nothing to do with the explanation."""
+    if not explanation.away or explanation.score < explanations.DIRECT:
+        return
+    for suspect in suspects:
+        at = service_key(suspect.deployment.service) if suspect.deployment else ""
+        if at in explanation.entries or (explanation.words and explanation.words & _document(suspect.commit).keys()):
+            continue
+        suspect.score = round(suspect.score - explanation.away, 3)
+        suspect.parts["explained"] = -explanation.away
 
 
 def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]:
@@ -159,7 +174,8 @@ def _timing(symptoms: Symptoms, commit: Commit, deployment: Deployment | None, d
             early += anomaly.weight
         else:
             soon += anomaly.weight / (1 + max(0.0, after - 180) / 1800)
-    score = 2.5 * soon / total - 4.0 * early / total if total else 0.0
+    measured = bool(symptoms.series or symptoms.scan.templates)
+    score = 2.5 * soon / total - 4.0 * early / total if total else -2.0 if measured else 0.0
     gap = symptoms.onset - when if symptoms.onset is not None else None
     if deployment is None:
         return score - (
