@@ -145,7 +145,7 @@ class TestMirror:
     async def test_a_data_folder_that_cannot_be_written_is_an_error(self, source: Source, tmp_path: Path) -> None:
         source.commit()
         (tmp_path / "data").write_text("a file")
-        with pytest.raises(RepositoryError, match="repository 'web': .*data"):
+        with pytest.raises(RepositoryError, match=r"repository .web.: .*data"):
             await Repositories(tmp_path / "data").mirror(ref(source))
 
     async def test_a_mirror_whose_making_was_cut_off_is_made_anew(self, source: Source, repositories: Repositories) -> None:
