@@ -9,6 +9,7 @@ Kinds of entries and their data, written by:
     finding   {...}                                  the finding tool: one line of the ledger
     query     {connector, text, start, end, blob}    the query tool: host-held rows, which evidence is checked against
     proposal  {repo, title, body, patch}             the propose tool: `patch` is a blob
+    prepared  {key, prepared, patch}                 proposals: what was tested and is to be published, as two blobs
     desk      {repositories, memory, notes}          worker: what stands on the desk
     brief     {text, seconds}                        worker, before any model thinks
     faults    {notes}                                worker: what of the telemetry could not be read
