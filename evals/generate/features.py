@@ -266,9 +266,6 @@ def _pricing_code() -> Chains:
                 "        self.assertEqual(len(kept), 0)\n",
             )),
         ],
-        one("Name the longest basket in the refusal", replace(
-            "pricing/app.py", '"a basket has 1 to %d items" % settings.MAX_ITEMS', '"a basket has 1 to %d different items" % settings.MAX_ITEMS'
-        )),
         one("Count unknown products", replace(
             "pricing/app.py", '        if product is None:\n            raise',
             '        if product is None:\n            telemetry.count("products_missing_total")\n            raise',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -19,6 +19,7 @@ from agent.triggers import read
 
 INCIDENTS = Path(__file__).parents[2] / "evals" / "incidents"
 FIRST = INCIDENTS / "first"
+SHOWN = datetime(2026, 5, 5, 12, tzinfo=UTC)
 TRUTH = json.loads((INCIDENTS / "truth" / "first.json").read_text())
 
 
@@ -66,21 +67,41 @@ def test_there_are_a_hundred_candidates_and_a_decoy_after_the_onset() -> None:
 
 
 def test_a_seed_gives_the_same_repositories_again(tmp_path: Path) -> None:
-    shown = datetime(2026, 5, 5, 12, tzinfo=UTC)
     made = []
     for turn in ("a", "b"):
         rng = Random(7)
         scenario = KINDS["exception"](rng)
         (tmp_path / turn).mkdir()
-        made.append([past(service, scenario, shown, rng, tmp_path / turn).ids for service in SERVICES])
+        made.append([past(service, scenario, SHOWN, rng, tmp_path / turn).ids for service in SERVICES])
     assert made[0] == made[1]
     assert all(len(set(ids)) == len(ids) for ids in made[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_every_kind_of_incident_can_be_made(kind: str, tmp_path: Path) -> None:
+def test_the_history_of_every_kind_has_its_guilty_commits_decoys_and_a_hundred_candidates(kind: str, tmp_path: Path) -> None:
+    """Making a history runs its tests and the reproducer, with the guilty commits and with them taken back."""
+    for seed in (21, 22):
+        rng = Random(seed)
+        scenario = KINDS[kind](rng)
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        pasts = {service: past(service, scenario, SHOWN, rng, folder) for service in SERVICES}
+        for service, subject in (*scenario.guilty, *scenario.decoys):
+            assert pasts[service].ids.index(pasts[service].id_of(subject)) > pasts[service].deployed
+        large = pasts[scenario.large]
+        assert len(large.ids) - 1 - large.deployed >= 100
+
+
+@pytest.mark.slow
+def test_an_incident_is_made_from_a_real_run(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    assert generate(kind, 11, tmp_path / "out", "one", work)
-    assert read_incident(tmp_path / "out" / "one", read).notes == ()
+    assert generate("flag", 11, tmp_path / "out", "one", work)
+    case = read_incident(tmp_path / "out" / "one", read)
+    truth = json.loads((tmp_path / "out" / "truth" / "one.json").read_text())
+    assert case.notes == () and truth["culprits"] == ["storefront.express_checkout"]
+    onset = datetime.fromisoformat(truth["onset"])
+    failed = (tmp_path / "out" / "one" / "telemetry" / "logs" / "storefront.log").read_text().splitlines()
+    times = [datetime.fromisoformat(json.loads(line)["timestamp"]) for line in failed if "KeyError" in line]
+    assert len(times) > 20 and onset <= times[0] and abs(times[0] - onset) < timedelta(minutes=3)
