@@ -90,8 +90,8 @@ class Bubblewrap:
             source.rmdir()
 
     async def create(self, id: str, spec: SandboxSpec) -> Sandbox:
-        """See agent/core/sandbox.py."""
-        return await to_the_end(self._create(id, spec))
+        """See agent/core/sandbox.py. A cancelled creation leaves nothing."""
+        return await to_the_end(self._create(id, spec), undo=lambda sandbox: sandbox.delete())
 
     async def _create(self, id: str, spec: SandboxSpec) -> BubblewrapSandbox:
         check_id(id)
@@ -368,17 +368,28 @@ def _room(root: Path) -> str:
 
 
 def _lock(place: Path, how: int) -> int:
-    """A lock on a sandbox's folder, as a descriptor. Raises NotFound if the folder is gone, BlockingIOError for LOCK_NB."""
-    try:
-        descriptor = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        raise NotFound(f"there is no sandbox {place.name!r} any more", "It was deleted.") from None
-    try:
-        fcntl.flock(descriptor, how)
-    except BaseException:
+    """A lock on a folder, as a descriptor. Raises NotFound if the folder is gone, BlockingIOError for LOCK_NB."""
+    while True:
+        try:
+            descriptor = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise NotFound(f"there is no sandbox {place.name!r} any more", "It was deleted.") from None
+        try:
+            fcntl.flock(descriptor, how)
+            if _is_still(descriptor, place / "lock"):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
-        raise
-    return descriptor
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether the file is still the one at that path: while we waited, the folder may have gone, and another come."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

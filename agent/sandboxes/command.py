@@ -9,7 +9,7 @@ import asyncio
 import fcntl
 import os
 import posixpath
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from agent.core.data import Data
@@ -201,8 +201,8 @@ async def _ready(descriptor: int, add: Callable[..., None], remove: Callable[[in
         remove(descriptor)
 
 
-async def to_the_end(work: Coroutine[object, object, T]) -> T:
-    """Does all of `work` even if this task is cancelled meanwhile; the cancellation is raised afterwards."""
+async def to_the_end(work: Awaitable[T], *, undo: Callable[[T], Awaitable[object]] | None = None) -> T:
+    """Does all of `work` even if this task is cancelled; then it is undone, if it can be, and the cancellation raised."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -211,6 +211,7 @@ async def to_the_end(work: Coroutine[object, object, T]) -> T:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        task.exception()  # looked at, so that nobody warns; the cancellation matters more
+        if task.exception() is None and undo is not None:  # looked at, so that nobody warns; the cancellation matters more
+            await to_the_end(undo(task.result()))
         raise cancelled
     return task.result()

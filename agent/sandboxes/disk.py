@@ -23,6 +23,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from agent.core.errors import SandboxError, SandboxUnavailable
@@ -32,6 +33,8 @@ from agent.sandboxes.system import write_etc
 
 SMALLEST = 32 << 20
 """Bytes; below it ext4 and its journal leave no room."""
+
+MOUNT = "/usr/bin/mount"
 
 _BYTES_PER_INODE = 8192
 _SAFE = syscalls.MS_NOSUID | syscalls.MS_NODEV
@@ -50,7 +53,8 @@ class LoopDisk:
         make_image(self.image, self.spec.limits.disk)
         self.mounted.mkdir()
         self._mount_image()
-        self.view.mkdir(mode=0o755)
+        self.view.mkdir()
+        self.view.chmod(0o755)  # whatever our umask is
         for name, mode in (("workspace", 0o755), ("tmp", 0o1777)):
             self._own_folder(self.view / name, mode)
         if self.spec.seed is not None:
@@ -101,7 +105,7 @@ class LoopDisk:
     def _mount_image(self) -> None:
         options = "loop,nosuid,nodev,noatime,discard,errors=remount-ro"
         done = subprocess.run(
-            ["/usr/bin/mount", "-t", "ext4", "-o", options, str(self.image), str(self.mounted)], capture_output=True, text=True
+            [MOUNT, "-t", "ext4", "-o", options, str(self.image), str(self.mounted)], capture_output=True, text=True
         )
         if done.returncode != 0:
             hint = "It needs root with CAP_SYS_ADMIN, the loop driver (modprobe loop) and a free /dev/loopN."
@@ -114,11 +118,9 @@ class LoopDisk:
 
     def _prepare_upper(self, number: int, layer: Layer) -> None:
         """The upper folder is what the layer's top looks like: the sandbox user's, with the source's permissions."""
-        if not layer.source.is_dir():
-            raise SandboxError(f"the layer for {layer.target} has no folder {layer.source} on the host")
         upper = self.mounted / "layers" / str(number) / "upper"
         os.chown(upper, self.uid, self.uid)
-        upper.chmod(stat.S_IMODE(layer.source.stat().st_mode) | 0o700)
+        upper.chmod(stat.S_IMODE(_source(layer).st_mode) | 0o700)
 
     def _mount_layers(self) -> None:
         top = os.open(self.view / "workspace", os.O_PATH | os.O_DIRECTORY)
@@ -186,12 +188,10 @@ class LoopDisk:
 
     def _overlay_mapped(self, place: Path, layer: Layer, target: int) -> bool:
         """Overlays the id-mapped source; False where this host cannot."""
-        owner = layer.source.stat()
+        owner = _source(layer)
         lower = os.open(place / "lower", os.O_PATH | os.O_DIRECTORY)
         try:
             syscalls.mount_owned(str(layer.source), lower, (owner.st_uid, owner.st_gid), (self.uid, self.uid))
-        except FileNotFoundError as error:
-            raise SandboxError(f"the layer for {layer.target} has no folder {layer.source} on the host any more") from error
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
                 raise
@@ -261,6 +261,15 @@ def check_layers(layers: Sequence[Layer]) -> None:
     targets = [inside_workspace(layer.target) for layer in layers]
     if double := {target for target in targets if targets.count(target) > 1}:
         raise SandboxError(f"two layers have the same target: {', '.join(sorted(double))}")
+
+
+def _source(layer: Layer) -> os.stat_result:
+    """About the layer's source. Raises SandboxError if it is no folder (any more)."""
+    with suppress(OSError):
+        about = layer.source.stat()
+        if stat.S_ISDIR(about.st_mode):
+            return about
+    raise SandboxError(f"the layer for {layer.target} has no folder {layer.source} on the host", "Its source must stay.")
 
 
 def copy_tree(source: Path, target: Path, uid: int) -> None:

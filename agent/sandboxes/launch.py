@@ -37,6 +37,10 @@ _GATE = 'read -r go || exit 125; [ "$1" = piped ] || exec </dev/null; cd -- "$2"
 """Waits for the word of a host that is alive, then becomes the command with its environment. It runs as the sandbox's user."""
 
 
+_DRAIN = 30.0
+"""Seconds to take what was written before all of the command's processes died. It is in the pipes: less than a MiB."""
+
+
 class Room(Data):
     """Where a command runs: the host user it is, its folders on the host, its limits and its control group."""
 
@@ -159,7 +163,10 @@ class _Running:
             await readable(self.first)
             os.close(self.first)
         await self.process.wait()
-        await asyncio.gather(*self.outputs)
+        await asyncio.wait(self.outputs, timeout=_DRAIN)
+        for output in self.outputs:
+            output.cancel()
+        await asyncio.wait(self.outputs)
         if self.feeding is not None:
             self.feeding.cancel()
             await asyncio.wait([self.feeding])
@@ -169,6 +176,8 @@ class _Running:
 
     def result(self, seconds: float, timed_out: bool) -> Result:
         """Raises SandboxError if bubblewrap never came to the command."""
+        if any(output.cancelled() for output in self.outputs):
+            raise SandboxError("something still holds the output of a command that has ended", "Delete the sandbox.")
         stdout, stderr = (output.result() for output in self.outputs)
         code = self.process.returncode
         assert code is not None

@@ -56,7 +56,7 @@ class Local:
         """See agent/core/sandbox.py."""
         check_id(id)
         check_layers(spec.layers)
-        return await to_the_end(asyncio.to_thread(self._make, self.root / id, spec))
+        return await to_the_end(asyncio.to_thread(self._make, self.root / id, spec), undo=lambda sandbox: sandbox.delete())
 
     def _make(self, place: Path, spec: SandboxSpec) -> LocalSandbox:
         try:

@@ -6,9 +6,14 @@ Nothing here knows how a kind works: a layer may be an overlay or a block device
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -81,6 +86,11 @@ class SandboxContract:
 
     elsewhere: str = ""
     """Python that sets `sandboxes` from the folder in sys.argv[1]: the same sandboxes, made by another process."""
+
+    def another_process(self, program: str) -> list[str]:
+        """The command line of a process that runs the body of an async function with `sandboxes`."""
+        head = f"import asyncio, sys\nfrom pathlib import Path\nfrom agent.core.sandbox import *\n{self.elsewhere}\n"
+        return [sys.executable, "-c", f"{head}async def main():{program}\nasyncio.run(main())"]
 
     @pytest.fixture
     def sandboxes(self, tmp_path: Path) -> Sandboxes:
@@ -429,12 +439,7 @@ class SandboxContract:
     async def test_it_is_opened_as_its_killed_maker_left_it(self, sandboxes: Sandboxes, source: Path, tmp_path: Path) -> None:
         if not self.elsewhere:
             pytest.skip("this kind lives in one process")
-        program = f"""
-import asyncio, sys
-from pathlib import Path
-from agent.core.sandbox import *
-{self.elsewhere}
-async def main():
+        program = """
     layer = Layer(source=Path(sys.argv[2]), target="/workspace/repos/app", key="a")
     sandbox = await sandboxes.create("orphan", SandboxSpec(layers=(layer,), limits=Limits.model_validate_json(sys.argv[3])))
     await sandbox.run("echo edited > repos/app/README; echo kept > own; sync")
@@ -442,11 +447,9 @@ async def main():
     while not any(info.path == "beat" for info in await sandbox.list()):
         await asyncio.sleep(0.01)
     print("ready", flush=True)
-    await running
-asyncio.run(main())
-"""
-        arguments = [str(tmp_path), str(source), LIMITS.model_dump_json()]
-        maker = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *arguments, stdout=asyncio.subprocess.PIPE)
+    await running"""
+        arguments = [*self.another_process(program), str(tmp_path), str(source), LIMITS.model_dump_json()]
+        maker = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
         assert maker.stdout and await maker.stdout.readline() == b"ready\n"
         maker.send_signal(signal.SIGKILL)
         await maker.communicate()
@@ -455,6 +458,30 @@ asyncio.run(main())
         assert timeless(await sandbox.run("cat own repos/app/README; sleep 0.3")) == done(b"kept\nedited\n")
         assert len(await sandbox.read("beat")) == beats, "the command outlived the process that ran it"
         await sandbox.delete()
+
+    async def test_the_terminal_of_the_host_is_out_of_reach(self, sandboxes: Sandboxes, tmp_path: Path) -> None:
+        """A host process that has a terminal runs a command that types into it (TIOCSTI): no letter must arrive there."""
+        if not self.elsewhere:
+            pytest.skip("this kind lives in one process")
+        program = """
+    sandbox = await sandboxes.create("typist", SandboxSpec(limits=Limits.model_validate_json(sys.argv[2])))
+    typing = "import fcntl, os; t = os.open('/dev/tty', os.O_RDWR); [fcntl.ioctl(t, 0x5412, bytes([b])) for b in b'typed\\\\n']"
+    result = await sandbox.run(["python3", "-c", typing])
+    await sandbox.delete()
+    open("/dev/tty").close()
+    print(result.exit_code)"""
+        main, terminal = pty.openpty()
+        try:
+            arguments = [*self.another_process(program), str(tmp_path), LIMITS.model_dump_json()]
+            process = await asyncio.create_subprocess_exec(
+                "/usr/bin/setsid", "--ctty", "--wait", *arguments, stdin=terminal, stdout=asyncio.subprocess.PIPE
+            )
+            out, _ = await process.communicate()
+            waiting = struct.unpack("i", fcntl.ioctl(terminal, termios.FIONREAD, b"\0" * 4))
+        finally:
+            os.close(main)
+            os.close(terminal)
+        assert (out.decode().strip() not in ("", "0"), waiting) == (True, (0,))
 
     @pytest.mark.slow
     async def test_100000_files(self, sandboxes: Sandboxes) -> None:

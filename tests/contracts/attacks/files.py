@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -175,8 +174,16 @@ async def move_the_ground_away(field: Field) -> str | None:
         f"mv ground moved; rm -rf ground; rmdir ground/deep ground; ln -s {trap} ground; mv layer l2; ln -s {trap} layer; ln -s {trap} ground/deep"
     )
     await field.sandbox.suspend()
-    with suppress(SandboxError):
+    with suppress(SandboxError, ToolError):
         await field.sandbox.run("touch ground/deep/x ground/x layer/x")
         await field.sandbox.write("ground/deep/y", b"x")
-    reached = [str(path) for path in trap.rglob("*") if path.name in "xy"]
-    return f"made {reached}" if reached or os.path.ismount(trap / "deep") or os.path.ismount(trap) else None
+    reached = [str(path) for path in trap.rglob("*") if path.name in "xy" or path.is_mount()]
+    await field.sandbox.delete()
+    await asyncio.to_thread(_clear, trap)
+    return f"reached {reached}" if reached else None
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_mount():
+            subprocess.run(["/usr/bin/umount", path], check=True)

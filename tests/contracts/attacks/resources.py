@@ -69,14 +69,19 @@ async def fill_the_memory(field: Field) -> str | None:
 @attack
 async def fill_the_memory_with_many_processes(field: Field) -> str | None:
     out = await field.python("""
-        import os, time
-        r, w = os.pipe()
+        import os, select, time
+        full, ready = os.pipe()
+        wait, go = os.pipe()
         for n in range(16):
             if os.fork() == 0:
-                held = bytearray(b"x" * (48 << 20)); os.write(w, b"."); time.sleep(1); os._exit(0)
-        time.sleep(0.8)
-        os.set_blocking(r, False)
-        print(len(os.read(r, 100)) * 48)
+                held = bytearray(b"x" * (48 << 20))
+                os.write(ready, b".")
+                os.read(wait, 1)
+                os._exit(0)
+        count = 0
+        while count < 16 and select.select([full], [], [], 1)[0]:
+            count += len(os.read(full, 100))
+        print(count * 48)
     """)
     held = int(out) << 20 if out.strip().isdigit() else 0
     return f"held {held} bytes" if held > LIMITS.memory * 2 else None
