@@ -28,9 +28,12 @@ VERDICTS = {
 
 def render(report: Report) -> str:
     """The whole report."""
+    return f"# {VERDICTS[report.verdict]}: {line(report.title)}\n\n{report.summary}\n\n{details(report)}"
+
+
+def details(report: Report) -> str:
+    """All but the verdict and the summary."""
     parts = [
-        f"# {VERDICTS[report.verdict]}: {line(report.title)}",
-        report.summary,
         f"*{report.downgraded}*" if report.downgraded else "",
         _section("Cause" if len(report.causes) == 1 else "Causes", (_cause(cause) for cause in report.causes)),
         _section("What to do now", (_action(action) for action in report.actions)),
@@ -104,7 +107,9 @@ def _action(action: Action) -> str:
 
 
 def _proposal(proposal: ProposalRecord) -> str:
-    lines = [f"- **{line(proposal.title)}** in {proposal.repo}: {proposal.status.replace('_', ' ')} {proposal.url}".rstrip()]
+    lines = [f"- **{line(proposal.title)}** in {proposal.repo}: {proposal.status.replace('_', ' ')}"]
+    lines += [f"  branch {code(proposal.branch)}"] if proposal.branch else []
+    lines += [f"  {proposal.url}"] if proposal.url else []
     lines += [f"  {line(proposal.why)}"] if proposal.why else []
     for when, tests in (("before", proposal.tests_before), ("after", proposal.tests_after)):
         if tests:

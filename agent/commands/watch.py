@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from agent.core.report import Report
-from agent.markdown import VERDICTS, render
+from agent.markdown import VERDICTS, details, render
 
 COLOURS = {"root_cause_found": "green", "likely": "yellow", "inconclusive": "magenta", "alert_unsound": "cyan"}
 
@@ -37,5 +37,6 @@ def show(report: Report) -> None:
         print(render(report), end="")
         return
     colour = COLOURS[report.verdict]
-    console.print(Panel(f"[bold {colour}]{VERDICTS[report.verdict]}[/]\n\n{escape(report.summary)}", border_style=colour))
-    console.print(Markdown(render(report)))
+    head = f"[bold {colour}]{VERDICTS[report.verdict]}: {escape(report.title)}[/]"
+    console.print(Panel(f"{head}\n\n{escape(report.summary)}", border_style=colour))
+    console.print(Markdown(details(report)))
