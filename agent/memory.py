@@ -6,19 +6,16 @@ The host never runs git where the sandbox could write: changed files come out as
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from agent.core.errors import RepositoryError
 from agent.core.sandbox import Sandbox
+from agent.git import IDENTITY, git
 
 FILE_LIMIT = 64_000
 FILES_LIMIT = 200
-IDENTITY = {"GIT_AUTHOR_NAME": "sre-agent", "GIT_AUTHOR_EMAIL": "sre-agent@localhost"}
-COMMITTER = {"GIT_COMMITTER_NAME": "sre-agent", "GIT_COMMITTER_EMAIL": "sre-agent@localhost"}
-SAFE = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 
 class Memory:
@@ -83,7 +80,7 @@ class Memory:
         if (self.repository / "HEAD").exists() and await self._git("for-each-ref", "refs/heads/main"):
             return
         self.repository.mkdir(parents=True, exist_ok=True)
-        await self._git("init", "-q", "--bare", "--template=", "--initial-branch=main", ".")
+        await self._git("init", "-q", "--bare", "--template=", "--initial-branch=main")
         paths = [path for path in sorted(self.seed.rglob("*.md")) if path.is_file()] if self.seed.is_dir() else []
         files = {path.relative_to(self.seed).as_posix(): await self._write(path.read_bytes()) for path in paths}
         await self._advance("", files, "Begin the memory\n")
@@ -96,7 +93,7 @@ class Memory:
             await self._git("update-index", "--index-info", stdin=lines.encode(), env=index)
             tree = await self._git("write-tree", env=index)
         parents = ["-p", parent] if parent else []
-        commit = await self._git("commit-tree", tree, *parents, stdin=message.encode(), env={**IDENTITY, **COMMITTER})
+        commit = await self._git("commit-tree", tree, *parents, stdin=message.encode(), env=IDENTITY)
         try:
             await self._git("update-ref", "refs/heads/main", commit, parent or "0" * 40)
         except RepositoryError:
@@ -114,36 +111,22 @@ class Memory:
             ours.write_bytes(await self._blob(there))
             old.write_bytes(await self._blob(before) if before else b"")
             theirs.write_bytes(content)
-            merged = await self._git_bytes("merge-file", "-p", "--union", str(ours), str(old), str(theirs))
-        return await self._write(merged)
+            merged = await git(self.repository, "merge-file", "-p", "--union", str(ours), str(old), str(theirs))
+        return await self._write(merged.out)
 
     async def _files(self, commit: str) -> list[tuple[str, str]]:
-        listing = await self._git_bytes("ls-tree", "-r", "-z", commit)
+        listing = (await git(self.repository, "ls-tree", "-r", "-z", commit)).out
         rows = [row.split("\t", 1) for row in listing.decode("utf-8", "replace").split("\0") if row]
         return [(path, facts.split()[2]) for facts, path in rows]
 
     async def _blob(self, blob: str) -> bytes:
-        return await self._git_bytes("cat-file", "blob", blob)
+        return (await git(self.repository, "cat-file", "blob", blob)).out
 
     async def _write(self, content: bytes) -> str:
         return await self._git("hash-object", "-w", "--stdin", stdin=content)
 
     async def _git(self, *arguments: str, stdin: bytes = b"", env: Mapping[str, str] = {}) -> str:
-        return (await self._git_bytes(*arguments, stdin=stdin, env=env)).decode("utf-8", "replace").strip()
-
-    async def _git_bytes(self, *arguments: str, stdin: bytes = b"", env: Mapping[str, str] = {}) -> bytes:
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            "git", *arguments, cwd=self.repository, stdin=pipe, stdout=pipe, stderr=pipe,
-            env={"PATH": os.defpath, **SAFE, **env},
-        )  # fmt: skip
-        out, errors = await process.communicate(stdin)
-        if process.returncode:
-            reason = errors.decode("utf-8", "replace").strip()
-            raise RepositoryError(
-                f"{self.repository}: git {arguments[0]} failed: {reason}", "`sre-agent doctor` looks at the data folder."
-            )
-        return out
+        return (await git(self.repository, *arguments, stdin=stdin, env=env)).text
 
 
 def _safe(path: str) -> bool:
