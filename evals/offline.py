@@ -2,7 +2,8 @@
 
     python -m evals.offline FOLDER [--json] [--only NAME]
 
-FOLDER holds one folder for each incident: incident/ (the format of docs/incident-folder.md) and expected.json beside it, with `commit`
+FOLDER holds one folder for each incident: incident/ (the format of docs/incident-folder.md) and expected.json beside it, with
+`commit`
 (null where none is guilty) and `decoys`. The analysis commands run on this host: only for incidents whose content you trust.
 """
 
@@ -40,7 +41,8 @@ TEMPLATE = Path(__file__).parents[1] / "workspace_template"
 
 
 class Score(Data):
-    """How one report compares with what was expected. rank: of the guilty commit among the suspects, None where it is not there."""
+    """How one report compares with what was expected. rank: of the guilty commit among the suspects, None where it is not
+    there."""
 
     incident: str
     right: bool
@@ -71,7 +73,11 @@ def desk(folder: Path, case: Case) -> None:
 def _checkout(source: Path, target: Path, case: Case, ref: str | None) -> None:
     before = case.trigger.at.isoformat()
     _git("clone", "-q", "--shared", "--no-checkout", str(source), str(target))
-    commit = _git("-C", str(target), "rev-parse", ref) if ref else _git("-C", str(target), "rev-list", "-1", f"--before={before}", "--all")
+    commit = (
+        _git("-C", str(target), "rev-parse", ref)
+        if ref
+        else _git("-C", str(target), "rev-list", "-1", f"--before={before}", "--all")
+    )
     _git("-C", str(target), "checkout", "-q", "--detach", commit)
     rows = _git("-C", str(target), "for-each-ref", "--format=%(refname) %(creatordate:unix)").splitlines()
     for name, when in (row.rsplit(" ", 1) for row in rows):
@@ -104,7 +110,13 @@ def shell(folder: Path) -> Tool:
             "-c",
             command,
             cwd=folder,
-            env={"PATH": path, "WORKSPACE": str(folder), "HOME": str(folder), "TMPDIR": tempfile.gettempdir(), "LC_ALL": "C.UTF-8"},
+            env={
+                "PATH": path,
+                "WORKSPACE": str(folder),
+                "HOME": str(folder),
+                "TMPDIR": tempfile.gettempdir(),
+                "LC_ALL": "C.UTF-8",
+            },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -192,7 +204,9 @@ async def measure(folder: Path, only: str = "") -> list[Score]:
 
 def main(arguments: Sequence[str]) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m evals.offline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m evals.offline", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", default="", help="only incidents whose name holds this")

@@ -2,8 +2,10 @@
 
     python -m evals.rootcausebench CASE_FOLDER... OUTPUT_FOLDER
 
-A case gives commits with their diffs as fragments and no repository, so one is built: each fragment's old lines are laid into the first
-commit, and every commit then changes what its fragment says. A commit whose diff the source does not give adds one line that says so.
+A case gives commits with their diffs as fragments and no repository, so one is built: each fragment's old lines are laid into
+the first
+commit, and every commit then changes what its fragment says. A commit whose diff the source does not give adds one line that
+says so.
 A tag `original/<sha>` names each built commit by its original id, and the expected answer, beside the incident, has both.
 """
 

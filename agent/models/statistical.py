@@ -1,6 +1,8 @@
-"""The embedded investigator: a model that needs no key and no network. It answers with calls of the analysis commands, and reports.
+"""The embedded investigator: a model that needs no key and no network. It answers with calls of the analysis commands, and
+reports.
 
-A reply is a pure function of the transcript: which step is due follows from the calls that are answered already. What the commands'
+A reply is a pure function of the transcript: which step is due follows from the calls that are answered already. What the
+commands'
 answers amount to is in `verdicts.py`; here is only the order of steps. It knows no scenario.
 """
 
@@ -167,7 +169,8 @@ def _ask_sources(transcript: Transcript, known: Known) -> Iterator[Due]:
 
 
 def _queries(sources: dict[str, str], catalogues: str, known: Known) -> Iterator[dict[str, Any]]:
-    """General questions to each source: every metric of the service itself as a series; all lines that are not quiet, and all lines."""
+    """General questions to each source: every metric of the service itself as a series; all lines that are not quiet, and all
+    lines."""
     has_metrics = any("/metrics/" in file or file.endswith(".csv") for file in known.files)
     has_logs = any("/logs/" in file for file in known.files)
     window = known.window()

@@ -1,6 +1,8 @@
-"""What the embedded investigator makes of the analysis commands' answers: findings, a proposal, the conclusion. Not the order of steps.
+"""What the embedded investigator makes of the analysis commands' answers: findings, a proposal, the conclusion. Not the order
+of steps.
 
-It claims a root cause only where one change stands far above all others, nothing else went live between it and the onset, and a check by
+It claims a root cause only where one change stands far above all others, nothing else went live between it and the onset, and
+a check by
 time can be given; else it says `likely`, and `inconclusive` where nothing stands out.
 """
 
@@ -123,7 +125,8 @@ def revert(known: Known) -> str:
     commit = shlex.quote(what["commit"])
     git = f"git -C {folder}"
     return (
-        f"{git} diff --quiet HEAD && {git} show --format= --binary {commit} > /tmp/guilty.patch && {git} apply --reverse --check /tmp/guilty.patch"
+        f"{git} diff --quiet HEAD && {git} show --format= --binary {commit} > /tmp/guilty.patch "
+        f"&& {git} apply --reverse --check /tmp/guilty.patch"
         f" && {git} apply --reverse /tmp/guilty.patch && {git} diff --stat && echo REVERTED"
     )
 
@@ -133,7 +136,8 @@ def proposal(known: Known) -> dict[str, Any]:
     what = known.options[0][2]
     lines = [
         f"{_symptom(known)}",
-        f"Since {known.answer.get('onset', '')}, after this went live at {what.get('service', 'the service')} at {what.get('live', '')}.",
+        f"Since {known.answer.get('onset', '')}, after this went live at {what.get('service', 'the service')} "
+        f"at {what.get('live', '')}.",
         f"This takes back {what['commit'][:12]} ({what['subject']}): {'; '.join(what['why'])}.",
     ]
     return {"repo": what["repo"], "title": f"Revert “{what['subject'][:60]}”", "body": "\n\n".join(lines)}
@@ -185,14 +189,15 @@ def _guilty(known: Known, what: dict[str, Any], p: float) -> dict[str, Any]:
     delta = f"{what.get('kind', 'change')}: {what.get('what', what['subject'])}"
     where = f" in {what['path']}" if what.get("path") else ""
     return {
-        "statement": f"Commit {what['commit'][:12]} ({what['subject']}), live{_at_service(what)} since {what.get('live', '?')}: {delta}{where}.",
+        "statement": f"Commit {what['commit'][:12]} ({what['subject']}), live{_at_service(what)} "
+        f"since {what.get('live', '?')}: {delta}{where}.",
         "mechanism": f"{delta}{where}; then {_symptom(known)}",
         "category": _category(what),
         "service": what.get("service", known.answer.get("service", "")),
         "repo": what["repo"],
         "commit": what["commit"],
         "files": [what["path"]] if what.get("path") else [],
-        "symbols": [s for s in (re.findall(r"[A-Za-z_]\w+(?=\s*\()", str(what.get("within", ""))) or [])][-1:],
+        "symbols": re.findall(r"[A-Za-z_]\w+(?=\s*\()", str(what.get("within", "")))[-1:],
         "confidence": round(p, 3),
     }
 
@@ -402,7 +407,8 @@ def _actions(known: Known, kind: str, what: dict[str, Any], cause: dict[str, Any
     return [
         {
             "kind": "rollback",
-            "what": f"Roll {what.get('service') or what['repo']}{version} back to what ran before {what.get('live')}, or revert the commit.",
+            "what": f"Roll {what.get('service') or what['repo']}{version} back to what ran before "
+            f"{what.get('live')}, or revert the commit.",
             "command": f"git -C {what['repo']} revert --no-edit {what['commit']}",
             "risk": "Whatever else that deployment brought goes back too.",
             "owner": owner,
@@ -412,7 +418,8 @@ def _actions(known: Known, kind: str, what: dict[str, Any], cause: dict[str, Any
 
 def _summary(known: Known, cause: dict[str, Any], p: float) -> str:
     onset, alert = known.answer.get("onset", ""), known.answer.get("alert", "")
-    text = f"{cause['statement']} Since {onset}: {_symptom(known)} (the alert is of {alert}). Confidence {p:.0%}, from statistics alone."
+    text = f"{cause['statement']} Since {onset}: {_symptom(known)} (the alert is of {alert})."
+    text += f" Confidence {p:.0%}, from statistics alone."
     return text + (" A revert is proposed." if known.proposed else "")
 
 
@@ -422,7 +429,8 @@ def _inconclusive(known: Known) -> dict[str, Any]:
         summary = "Nothing could be analysed: the analysis commands gave no answer."
     else:
         best = f" The best guess is {_name(options[0][1], options[0][2])} at {options[0][0]:.0%}." if options else ""
-        summary = f"No change on the desk explains it well enough. Since {known.answer.get('onset') or 'an unknown time'}: {_symptom(known)}.{best}"
+        since = known.answer.get("onset") or "an unknown time"
+        summary = f"No change on the desk explains it well enough. Since {since}: {_symptom(known)}.{best}"
     steps = [{"kind": "escalate", "what": str(known.brief["next"])}] if known.brief.get("next") else []
     notes = [{"what": "the input", "why": str(note)[:300]} for note in (known.answer.get("notes") or ())[:5]]
     return {

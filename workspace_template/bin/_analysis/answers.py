@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from _analysis import history, logs, metrics, suspects, symptoms, traces
+from _analysis import history, logs, metrics, suspects, symptoms, traces, words
 from _analysis.clock import iso, span
 from _analysis.desk import Deployment, Desk, cache, describe, service_key
 from _analysis.output import table
@@ -171,7 +171,8 @@ def spans_text(answer: dict[str, Any]) -> str:
             )
         )
     parts += [
-        f"deepest: {d['service']} {d['operation']}: {d['what']} ({d['times']}x, first {d['first']}{', calls ' + d['peer'] if d['peer'] else ''})"
+        f"deepest: {d['service']} {d['operation']}: {d['what']} ({d['times']}x, "
+        f"first {d['first']}{', calls ' + d['peer'] if d['peer'] else ''})"
         for d in answer["deepest"]
     ]
     parts += [f"calls: {c}" for c in answer["calls"]]
@@ -331,7 +332,8 @@ def _shown(desk: Desk, a: symptoms.Anomaly) -> dict[str, Any]:
 
 def suspects_text(answer: dict[str, Any]) -> str:
     lines = [
-        f"onset {answer['onset']}, alert {answer['alert']}; {answer['seen']} commits looked at; {answer['unknown']:.0%} for something unknown"
+        f"onset {answer['onset']}, alert {answer['alert']}; {answer['seen']} commits "
+        f"looked at; {answer['unknown']:.0%} for something unknown"
     ]
     for s in answer["suspects"]:
         lines.append(f"{s['p']:5.0%}  {s['repo']} {s['commit'][:12]}  {s['subject']}")
@@ -468,13 +470,13 @@ def _code_owner(text: str, verdict: suspects.Verdict) -> str:
 
 def seen(desk: Desk, verdict: suspects.Verdict) -> list[str]:
     """Earlier investigations and memory that speak of the same: by shared words of the symptoms."""
-    wanted = {w: n for w, n in verdict.symptoms.words.most_common(40)}
+    wanted = dict(sorted(verdict.symptoms.words.items(), key=lambda w: (-w[1], w[0]))[:40])
     found = []
     for folder in ("investigations", "memory"):
         base = desk.root / folder
         for path in sorted(base.rglob("*.md"))[:500] if base.is_dir() else ():
             text = path.read_text("utf-8", errors="replace")[:60_000]
-            present = set(suspects.words.words(text))
+            present = set(words.words(text))
             score = sum(n for w, n in wanted.items() if w in present) / (sum(wanted.values()) or 1.0)
             if score > 0.45:
                 title = next((line.strip("# ") for line in text.splitlines() if line.startswith("#")), path.stem)
@@ -564,7 +566,7 @@ def recall(desk: Desk, asked: str, limit: int) -> dict[str, Any]:
     """Paragraphs that speak of what is asked, by BM25."""
     import math
 
-    wanted = set(suspects.words.words(asked))
+    wanted = set(words.words(asked))
     paragraphs: list[tuple[str, int, str, dict[str, int]]] = []
     places = [desk.root / name for name in ("memory", "investigations", "incident")]
     files = [p for place in places if place.is_dir() for p in sorted(place.rglob("*.md"))]
@@ -574,7 +576,7 @@ def recall(desk: Desk, asked: str, limit: int) -> dict[str, Any]:
         line = 1
         for paragraph in path.read_text("utf-8", errors="replace")[:200_000].split("\n\n"):
             counted: dict[str, int] = {}
-            for word in suspects.words.words(paragraph + " " + path.stem):
+            for word in words.words(paragraph + " " + path.stem):
                 counted[word] = counted.get(word, 0) + 1
             if wanted & set(counted):
                 paragraphs.append((desk.shown(path), line, paragraph.strip(), counted))
@@ -596,7 +598,8 @@ def recall_text(answer: dict[str, Any]) -> str:
 
 
 def judged(desk: Desk) -> dict[str, Any]:
-    """The ranking, the brief and the upgrades, from the cache where nothing changed: every command that judges shares one judgement."""
+    """The ranking, the brief and the upgrades, from the cache where nothing changed: every command that judges shares one
+    judgement."""
     files = [p for p in (desk.root / "incident", desk.root / "memory", desk.root / "investigations") if p.is_dir()]
     inputs = [p for base in files for p in sorted(base.rglob("*")) if p.is_file()]
     inputs += logs.files(desk) + metrics.files(desk) + traces.files(desk)

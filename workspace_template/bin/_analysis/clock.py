@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import calendar
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-MONTHS = {name: n for n, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)}
+MONTHS = {
+    name: n for n, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1)
+}
 
 ISO = re.compile(
     r"(?P<Y>\d{4})[-/](?P<M>\d\d)[-/](?P<D>\d\d)[T _](?P<h>\d\d):(?P<m>\d\d)(?::(?P<s>\d\d)(?:[.,](?P<f>\d+))?)?"
     r"\s?(?P<z>Z\b|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?"
 )
 APACHE = re.compile(
-    r"(?P<D>\d\d)/(?P<b>[A-Z][a-z]{2})/(?P<Y>\d{4}):(?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)(?:\.(?P<f>\d+))?\s?(?P<z>Z|[+-]\d\d:?\d\d)?"
+    r"(?P<D>\d\d)/(?P<b>[A-Z][a-z]{2})/(?P<Y>\d{4}):(?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)(?:\.(?P<f>\d+))?\s?(?P<z>Z|"
+    r"[+-]\d\d:?\d\d)?"
 )
 CTIME = re.compile(
     r"(?P<b>[A-Z][a-z]{2})\s+(?P<D>\d{1,2})\s+(?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)(?:\.(?P<f>\d+))?(?:\s+(?P<Y>\d{4}))?"
@@ -35,7 +38,7 @@ def iso(moment: float | None) -> str:
     """RFC 3339 in UTC to the second, or "" for None."""
     if moment is None:
         return ""
-    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def span(seconds: float) -> str:
@@ -90,7 +93,7 @@ def _read(form: re.Pattern[str], match: re.Match[str], year: int) -> tuple[float
     parts = match.groupdict()
     month = int(parts["M"]) if parts.get("M") else MONTHS.get((parts.get("b") or "").lower(), 0)
     base = _minute(
-        int(parts.get("Y") or year or datetime.now(timezone.utc).year), month, int(parts["D"]), int(parts["h"]), int(parts["m"])
+        int(parts.get("Y") or year or datetime.now(UTC).year), month, int(parts["D"]), int(parts["h"]), int(parts["m"])
     )
     fraction = float(f"0.{parts['f']}") if parts.get("f") else 0.0
     zone = parts.get("z")

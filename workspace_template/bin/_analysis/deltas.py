@@ -1,4 +1,5 @@
-"""Says what a commit changes in behaviour: values, calls, conditions, clauses, dependencies; or that it changes nothing that acts.
+"""Says what a commit changes in behaviour: values, calls, conditions, clauses, dependencies; or that it changes nothing that
+acts.
 
 Moved and reformatted lines cancel out; comments, tests, documents and styles count for nothing. It knows no symptoms.
 """
@@ -16,20 +17,26 @@ from _analysis.history import Commit, FileDiff, Hunk, Line
 KINDS = (
     (
         "test",
-        r"(^|/)(tests?|testing|testdata|spec|specs|fixtures|__tests__|mocks?|benchmarks?|e2e)/|(^|/)(test_[^/]*|conftest)\.\w+$|[._-](test|spec|tests)\.\w+$|_fuzz_test\.|Test\.java$",
+        r"(^|/)(tests?|testing|testdata|spec|specs|fixtures|__tests__|mocks?|benchmarks?|"
+        r"e2e)/|(^|/)(test_[^/]*|conftest)\.\w+$|[._-](test|spec|tests)\.\w+$|_fuzz_test\.|Test\.java$",
     ),
     (
         "docs",
-        r"\.(md|rst|adoc|txt)$|(^|/)(docs?|documentation|examples?|changelog|newsfragments|changes)/|(^|/)(LICENSE|CODEOWNERS|AUTHORS|NOTICE|CHANGES|HISTORY|README)[^/]*$",
+        r"\.(md|rst|adoc|txt)$|(^|/)(docs?|documentation|examples?|changelog|newsfragments|"
+        r"changes)/|(^|/)(LICENSE|CODEOWNERS|AUTHORS|NOTICE|CHANGES|HISTORY|README)[^/]*$",
     ),
     (
         "ci",
-        r"(^|/)\.(github|circleci|gitlab|buildkite)/|(^|/)(\.gitlab-ci|\.travis|\.golangci|\.pre-commit|tox|codecov|\.editorconfig|\.gitignore|azure-pipelines|Jenkinsfile)[^/]*$",
+        r"(^|/)\.(github|circleci|gitlab|buildkite)/|(^|/)(\.gitlab-ci|\.travis|"
+        r"\.golangci|\.pre-commit|tox|codecov|\.editorconfig|\.gitignore|azure-pipelines|Jenkinsfile)[^/]*$",
     ),
     ("style", r"\.(css|scss|less|svg|png|jpe?g|gif|ico|woff2?|po|mo|pot|snap|golden)$"),
     (
         "dependency",
-        r"(^|/)(go\.(mod|sum)|requirements[^/]*\.(txt|in|lock)|constraints[^/]*\.txt|package(-lock)?\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|Pipfile(\.lock)?|pyproject\.toml|setup\.(py|cfg)|Cargo\.(toml|lock)|pom\.xml|build\.gradle(\.kts)?|Gemfile(\.lock)?|composer\.(json|lock)|mix\.exs)$",
+        r"(^|/)(go\.(mod|sum)|requirements[^/]*\.(txt|in|lock)|constraints[^/]*\.txt|"
+        r"package(-lock)?\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|Pipfile(\.lock)?|pyproject\.toml|"
+        r"setup\.(py|cfg)|Cargo\.(toml|lock)|pom\.xml|build\.gradle(\.kts)?|Gemfile(\.lock)?|composer\.(json|lock)|"
+        r"mix\.exs)$",
     ),
     ("build", r"(^|/)(Dockerfile|Makefile|CMakeLists\.txt|Containerfile|\.dockerignore)[^/]*$|\.(mk|cmake|bazel|gradle)$"),
     ("migration", r"(^|/)(migrations?|alembic|flyway|schema)/|\.sql$"),
@@ -91,7 +98,8 @@ UNIT |= {
 QUANTITY = r"-?\d[\d_]*(?:\.\d+)?(?:\s*\*\s*\d[\d_]*(?:\.\d+)?)*\s*(?:\*\s*)?(?:time\.|chrono::)?(?:[A-Za-z%]+)?"
 VALUE = rf"(?:{QUANTITY}|true|false|True|False|None|null|nil|\"[^\"]*\"|'[^']*'|[A-Za-z_][\w.-]*)"
 SETTING = re.compile(
-    rf"[\"']?(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*(?::=|=(?!=)|:(?!:)|=>)\s*(?:[A-Za-z_][\w.\[\], ]*=\s*)?(?P<value>{VALUE})(?=\s*(?:$|[,;)}}\]#/]|//))"
+    rf"[\"']?(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*(?::=|=(?!=)|:(?!:)|=>)\s*(?:[A-Za-z_][\w.\[\],"
+    rf" ]*=\s*)?(?P<value>{VALUE})(?=\s*(?:$|[,;)}}\]#/]|//))"
 )
 CALLED_WITH = re.compile(rf"(?P<name>[A-Za-z_][\w.]*)\((?P<before>[^()]*?,)?\s*(?P<value>{QUANTITY})\s*\)")
 KEYWORD_VALUE = re.compile(r"\b(?P<name>LIMIT|OFFSET|TOP|TIMEOUT|MAXLEN|FETCH FIRST)\s+(?P<value>\d+)", re.IGNORECASE)
@@ -99,13 +107,65 @@ SLICE = re.compile(r"(?P<name>[A-Za-z_][\w.]*)\[:(?P<value>\d+)\]")
 COMPARED = re.compile(r"(?P<name>[A-Za-z_][\w.()]*)\s*(?P<op><=|>=|<|>|==|!=)\s*(?P<value>-?\d[\w.]*)")
 
 CALL = re.compile(
-    r"(?<![\w$])(?:await\s+|new\s+|go\s+|defer\s+)?((?:[A-Za-z_$][\w$]*(?:\.|->|::))*[A-Za-z_$][\w$]*)\s*(?:<[\w, ]+>|\[[A-Za-z_.]\w*\])?\("
+    r"(?<![\w$])(?:await\s+|new\s+|go\s+|defer\s+)?((?:[A-Za-z_$][\w$]*(?:\.|"
+    r"->|::))*[A-Za-z_$][\w$]*)\s*(?:<[\w, ]+>|\[[A-Za-z_.]\w*\])?\("
 )
 NO_CALL = frozenset(
-    "if for while switch return func function def catch elif with and or not in is lambda assert match except class new await raise throw print len range make append str int float bool list dict set tuple sizeof string byte interface error errors super isinstance getattr".split()
+    [
+        "if",
+        "for",
+        "while",
+        "switch",
+        "return",
+        "func",
+        "function",
+        "def",
+        "catch",
+        "elif",
+        "with",
+        "and",
+        "or",
+        "not",
+        "in",
+        "is",
+        "lambda",
+        "assert",
+        "match",
+        "except",
+        "class",
+        "new",
+        "await",
+        "raise",
+        "throw",
+        "print",
+        "len",
+        "range",
+        "make",
+        "append",
+        "str",
+        "int",
+        "float",
+        "bool",
+        "list",
+        "dict",
+        "set",
+        "tuple",
+        "sizeof",
+        "string",
+        "byte",
+        "interface",
+        "error",
+        "errors",
+        "super",
+        "isinstance",
+        "getattr",
+    ]
 )
 SAYS = re.compile(
-    r"(?i)^(?:\w+\.)*(?:log|logger|logging|slog|zap|console|fmt|printf?|println|debug|info|warn|warning|error|fatal|LOG_[A-Z]+|trace|observe|inc|dec|counter|histogram|gauge|register|mustregister|newcounter|newhistogram|setattributes?|setattribute|errorf|sprintf|wrap|record|span|metrics?\w*)(?:\.\w+)*$|^(?:\w+\.)*(?:new_?)?(?:err[A-Z_]\w*|\w*(?:Error|Exception))$"
+    r"(?i)^(?:\w+\.)*(?:log|logger|logging|slog|zap|console|fmt|printf?|println|"
+    r"debug|info|warn|warning|error|fatal|LOG_[A-Z]+|trace|observe|inc|dec|counter|histogram|gauge|register|"
+    r"mustregister|newcounter|newhistogram|setattributes?|setattribute|errorf|sprintf|wrap|record|span|metrics?\w*)(?:\.\w+)*$|"
+    r"^(?:\w+\.)*(?:new_?)?(?:err[A-Z_]\w*|\w*(?:Error|Exception))$"
 )
 LOOP = re.compile(r"^\s*(?:async\s+)?(?:for|while|foreach|loop)\b|\.(?:map|forEach|each|flatMap)\(|\bfor\s+\w+\s+in\b")
 DEFINITION = re.compile(r"\b(?:func|def|function|fn|class|interface|struct|void)\s+(?:\([^)]*\)\s*)?([A-Za-z_$][\w$]*)")
@@ -116,24 +176,34 @@ REGEX = re.compile(
 )
 PORTABLE = re.compile(r"version_info|\bPY[23]\b|\bsix\.|TYPE_CHECKING|sys\.platform|os\.name|runtime\.GOOS|__version__")
 LITERAL_REGEX = re.compile(REGEX.pattern + r".*[\"'`/]|(?i:regex|pattern|_re)\w*\s*[:=].*[\"'`]")
-REPEATED = re.compile(r"\((?:\?[:P<][^()]*?)?[^()]*(?:[+*]|\{\d+,\}?)[^()]*\)(?:[+*]|\{\d+,)|(?:\\[sdwSDW]|\.|\[[^\]]+\])[*+](?:\\[sdwSDW]|\.)[*+](?![?+])")
+REPEATED = re.compile(
+    r"\((?:\?[:P<][^()]*?)?[^()]*(?:[+*]|\{\d+,\}?)[^()]*\)(?:[+*]|\{\d+,)|(?:\\[sdwSDW]|"
+    r"\.|\[[^\]]+\])[*+](?:\\[sdwSDW]|\.)[*+](?![?+])"
+)
 CLAUSE = re.compile(
-    r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|SKIP LOCKED|NOLOCK|RETURNING|UNIQUE|NOT NULL|CASCADE|DROP|ALTER|RENAME|CREATE INDEX|LOCK|SELECT|INSERT|UPDATE|DELETE|TRUNCATE)\b"
+    r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|"
+    r"SKIP LOCKED|NOLOCK|RETURNING|UNIQUE|NOT NULL|CASCADE|DROP|ALTER|RENAME|CREATE INDEX|LOCK|SELECT|INSERT|"
+    r"UPDATE|DELETE|TRUNCATE)\b"
 )
 RELEASE = re.compile(
-    r"(?i)(close|release|unlock|free|evict|delete|remove|discard|pop|clear|dispose|destroy|cancel|stop|shutdown|purge|expire|trim|unsubscribe|detach|rollback|cleanup|drain)"
+    r"(?i)(close|release|unlock|free|evict|delete|remove|discard|pop|clear|dispose|"
+    r"destroy|cancel|stop|shutdown|purge|expire|trim|unsubscribe|detach|rollback|cleanup|drain)"
 )
 SETUP = re.compile(
-    r"(?i)(register|init|seed|load|setup|install|bootstrap|configure|bind|subscribe|connect|migrate|mount|add|attach|enable|start|warm|import|include|inject|provide)"
+    r"(?i)(register|init|seed|load|setup|install|bootstrap|configure|bind|subscribe|"
+    r"connect|migrate|mount|add|attach|enable|start|warm|import|include|inject|provide)"
 )
 SAFETY = re.compile(
-    r"(?i)(validate|verify|check|sanitize|escape|authori[sz]e|authenticate|ensure|assert|guard|limit|throttle|clamp|lock|acquire|retry|backoff|sleep|flush|commit|ack|fsync|sync|wait|join|dedupe|dedup)"
+    r"(?i)(validate|verify|check|sanitize|escape|authori[sz]e|authenticate|ensure|"
+    r"assert|guard|limit|throttle|clamp|lock|acquire|retry|backoff|sleep|flush|commit|ack|fsync|sync|wait|"
+    r"join|dedupe|dedup)"
 )
 CACHING = re.compile(
     r"(?i)(cache|memo|lru|getorload|singleflight|once|batch|bulk|pool|preload|prefetch|index|paginate|limit|compress|gzip|etag)"
 )
 FETCHING = re.compile(
-    r"(?i)(get|fetch|load|query|find|select|request|send|post|put|read|write|call|exec|lookup|list|save|publish|insert|update|scan|open|connect|item|invoke)"
+    r"(?i)(get|fetch|load|query|find|select|request|send|post|put|read|write|"
+    r"call|exec|lookup|list|save|publish|insert|update|scan|open|connect|item|invoke)"
 )
 
 
@@ -163,6 +233,10 @@ class Delta:
     old: str = ""
     new: str = ""
     within: str = ""
+
+
+Rows = list[tuple[Line, str]]
+"""Lines with their code, comments left out."""
 
 
 def kind_of(path: str) -> str:
@@ -259,7 +333,8 @@ def _names(lines: Counter[str]) -> Counter[str]:
 
 
 def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: _Moved) -> Iterator[Delta]:
-    removed, added = [], []
+    removed: Rows = []
+    added: Rows = []
     for line in hunk.lines:
         text = code(line.text, file.path) if line.tag != " " else ""
         if text and not moved.take(line.tag, text):
@@ -274,9 +349,6 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: _Moved) -> Iterator[Delt
         yield from _guards(file, hunk, removed, added, moved)
         yield from _patterns(file, hunk, removed, added)
     yield from _plain(file, kind, hunk, removed, added)
-
-
-Rows = list[tuple[Line, str]]
 
 
 def _values(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
@@ -347,7 +419,11 @@ def _settings(rows: Rows, path: str) -> dict[str, tuple[str, Line]]:
 def _is_value(value: str, path: str) -> bool:
     """A literal, not a variable; in configuration any word is a value."""
     plain = value.strip("\"'")
-    if _quantity(value) is not None or value[:1] in "\"'" or plain.lower() in ("true", "false", "on", "off", "none", "null", "nil"):
+    if (
+        _quantity(value) is not None
+        or value[:1] in "\"'"
+        or plain.lower() in ("true", "false", "on", "off", "none", "null", "nil")
+    ):
         return True
     return kind_of(path) == "config" and not path.endswith(".tf")
 
@@ -478,7 +554,8 @@ def _removed_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line, 
     replaced = any(
         last.lower() in other.lower() or other.lower() in last.lower() for other in moved.added_words if len(other) > 3
     )
-    kind, strength, causes = "removed call", 0.55, ("missing", "wrong", "error")
+    kind, strength = "removed call", 0.55
+    causes: tuple[str, ...] = ("missing", "wrong", "error")
     for pattern, named, worth, brings in REMOVED:
         if pattern.search(last):
             kind, strength, causes = named, worth, brings
@@ -557,8 +634,8 @@ def _guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Move
                     "changed condition", text, file, hunk, line, 0.45, ("wrong", "error", "bounds", "missing"), (), side="-"
                 )
             continue
-        causes = ("crash", "error", "upstream") if caught else _guarded(text)
-        yield _delta("removed guard", text, file, hunk, line, 0.95, causes, (), side="-")
+        brings: tuple[str, ...] = ("crash", "error", "upstream") if caught else _guarded(text)
+        yield _delta("removed guard", text, file, hunk, line, 0.95, brings, (), side="-")
     if not removed:
         for line, text in added:
             if re.match(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require)\b|raise\b|throw\b)", text):
@@ -599,7 +676,11 @@ def _patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterato
     for line, text in added:
         if REPEATED.search(text) and not REPEATED.search(before):
             yield _delta("pattern that can backtrack", text, file, hunk, line, 1.2, ("cpu", "latency", "timeout"), ())
-        elif LITERAL_REGEX.search(text) and LITERAL_REGEX.search(before) and _literals([(line, text)]).keys() - _literals(removed).keys():
+        elif (
+            LITERAL_REGEX.search(text)
+            and LITERAL_REGEX.search(before)
+            and _literals([(line, text)]).keys() - _literals(removed).keys()
+        ):
             yield _delta("changed pattern", text, file, hunk, line, 0.8, ("cpu", "latency", "parse", "wrong", "timeout"), ())
     old_names, after = _literals(removed), _literals(added)
     for literal in sorted(set(old_names) - set(after)):

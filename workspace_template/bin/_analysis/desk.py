@@ -79,7 +79,8 @@ def read(root: str | Path) -> Desk:
     incident = desk.root / "incident"
     case = _json(desk, incident / "case.json", missing_ok=True)
     case = case if isinstance(case, dict) else {}
-    trigger = case.get("trigger") if isinstance(case.get("trigger"), dict) else {}
+    found = case.get("trigger")
+    trigger: dict[str, Any] = found if isinstance(found, dict) else {}
     alerts = trigger.get("alerts") or _alerts(desk, incident)
     desk.kind = str(trigger.get("kind") or ("alert" if alerts else "chat"))
     desk.title = str(trigger.get("title") or _first(alerts, "title", "summary", "name", "alertname"))

@@ -17,28 +17,40 @@ DIRECT, PRESENT = 1.0, 2.5
 
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|net|org|io|cloud|dev|app|ai|co|gov|edu)\b")
 ANSWERED = re.compile(
-    r"(?i)\b50[0234]\b|unavailable|slow ?down|internal ?error|throttl|too many requests|connection (?:refused|reset|timed out)|bad gateway|rate exceeded|service error|status[ =:]5\d\d|timed? ?out"
+    r"(?i)\b50[0234]\b|unavailable|slow ?down|internal ?error|throttl|too many "
+    r"requests|connection (?:refused|reset|timed out)|bad gateway|rate exceeded|service error|status[ =:]5\d\d|"
+    r"timed? ?out"
 )
 EXPIRED = re.compile(
-    r"(?i)(certificate|cert|token|secret|credential|key|license|licence|password)s?\b.{0,60}\b(has )?expired|expired .{0,30}(certificate|token|secret|credential|license|key)|not yet valid|notafter|x509: certificate"
+    r"(?i)(certificate|cert|token|secret|credential|key|license|licence|password)s?\b.{0,"
+    r"60}\b(has )?expired|expired .{0,30}(certificate|token|secret|credential|license|key)|not yet valid|notafter|"
+    r"x509: certificate"
 )
 EXPIRY_METRIC = re.compile(r"(?i)expir|not_?after|valid_(?:for|until)|remaining|days_left|until")
 TROUBLE = re.compile(r"(?i)degrad|outage|disrupt|incident|impair|elevated|increased error|unavailable|partial|major|down\b")
 HEALTHY = re.compile(r"(?i)operating normally|operational|resolved|healthy|informational|maintenance scheduled|completed")
 IDENTITY = re.compile(
-    r"(?i)(^|_|\.)(record|message|msg|event|row|doc|document|object|item|file|offset|order|user|account|tenant|batch|customer|device|payload|entity|line)(_?(id|key|no|num|number|name|uuid))?$"
+    r"(?i)(^|_|\.)(record|message|msg|event|row|doc|document|object|item|file|"
+    r"offset|order|user|account|tenant|batch|customer|device|payload|entity|line)(_?(id|key|no|num|number|"
+    r"name|uuid))?$"
 )
 INVALID = re.compile(
-    r"(?i)out of range|invalid|malformed|corrupt|cannot parse|failed to parse|unexpected (?:value|token|type)|bad (?:record|data|row)|schema|validation|decode|deserial|unmarshal|illegal|poison|not a number|nan\b"
+    r"(?i)out of range|invalid|malformed|corrupt|cannot parse|failed to parse|"
+    r"unexpected (?:value|token|type)|bad (?:record|data|row)|schema|validation|decode|deserial|unmarshal|"
+    r"illegal|poison|not a number|nan\b"
 )
 AGAIN = re.compile(
-    r"(?i)redeliver|poison|dead.?letter|same (?:offset|record|message)|retrying (?:record|message)|skip(?:ping)? record|commit blocked|stuck"
+    r"(?i)redeliver|poison|dead.?letter|same (?:offset|record|message)|retrying "
+    r"(?:record|message)|skip(?:ping)? record|commit blocked|stuck"
 )
 NETWORK = re.compile(
-    r"(?i)lookup \S+ (?:on|:)|no such host|name resolution|nxdomain|server misbehaving|network is unreachable|no route to host|coredns|dns"
+    r"(?i)lookup \S+ (?:on|:)|no such host|name resolution|nxdomain|server misbehaving|"
+    r"network is unreachable|no route to host|coredns|dns"
 )
 NODE = re.compile(
-    r"(?i)\bnode[_ -]|noisy|neighbou?r|steal|iowait|io_wait|cfs_throttl|host_|hypervisor|kernel|oom-?kill|evicting|evicted pod|preempt|notready|disk_io|memory_pressure|ec2|spot|throttled_periods|bandwidth|packet loss|ecc|hardware|\bnic\b|load1\b"
+    r"(?i)\bnode[_ -]|noisy|neighbou?r|steal|iowait|io_wait|cfs_throttl|host_|"
+    r"hypervisor|kernel|oom-?kill|evicting|evicted pod|preempt|notready|disk_io|memory_pressure|ec2|spot|throttled_periods|"
+    r"bandwidth|packet loss|ecc|hardware|\bnic\b|load1\b"
 )
 GROWTH = re.compile(r"(?i)used|usage|size|bytes|count|depth|utili[sz]ation|fill|rows|inodes|backlog|pct|percent")
 BUSY = re.compile(
@@ -50,7 +62,8 @@ BUSY = re.compile(
 class Explanation:
     """One explanation. `score` is in log-odds against a commit; `why` are the signs; `shown` the anomalies that show it.
 
-    away: what commits lose because this already accounts for the symptom, unless their diff has one of `words` or they were deployed
+    away: what commits lose because this already accounts for the symptom, unless their diff has one of `words` or they were
+    deployed
     at one of `entries` (keys of services).
     """
 
@@ -124,7 +137,7 @@ def _external(desk: Desk, symptoms: Symptoms) -> Explanation:
                     f"the failing call at the bottom of the trace goes to {anomaly.detail[:80]}, which is none of our services",
                     anomaly,
                 )
-    errors = [a for a in symptoms.anomalies if a.kind == "log" and a.level >= 2 and a.fresh]
+    errors = _first_hand([a for a in symptoms.anomalies if a.kind == "log" and a.level >= 2 and a.fresh], symptoms)
     total = sum(a.weight for a in errors)
     named = [a for a in errors if HOST.search(a.quote.lower()) and ANSWERED.search(a.quote) and not _own_host(a.quote, ours)]
     share = sum(a.weight for a in named) / total if total else 0.0
@@ -137,12 +150,29 @@ def _external(desk: Desk, symptoms: Symptoms) -> Explanation:
         )
         made.shown += [a for a in named[1:3] if a not in made.shown]
         made.away = 2.5 * share
-        made.words = {w for a in named for h in HOST.findall(a.quote.lower()) for w in words.words(h)} - {"com", "api", "www", "net"}
+        made.words = {w for a in named for h in HOST.findall(a.quote.lower()) for w in words.words(h)} - {
+            "com",
+            "api",
+            "www",
+            "net",
+        }
         if len({a.service for a in named}) > 1:
             made.add(0.8, f"it hits {len({a.service for a in named})} services at once", None)
     if made.why and not aligned(desk, symptoms):
         made.add(0.5, "no deployment of an affected service lies shortly before the onset")
     return made
+
+
+def _first_hand(errors: list[Anomaly], symptoms: Symptoms) -> list[Anomaly]:
+    """Errors that do not just pass on what another of our services answered."""
+    passed = re.compile(r"(?i)upstream|downstream|returned|propagat|call failed|unavailable|from ")
+    names = [name.lower() for name in symptoms.names.values() if len(name) > 3]
+    own = [
+        a
+        for a in errors
+        if not (passed.search(a.text) and any(n in a.text.lower() and service_key(n) != service_key(a.service) for n in names))
+    ]
+    return own or errors
 
 
 def _own_host(text: str, ours: set[str]) -> bool:
@@ -152,13 +182,16 @@ def _own_host(text: str, ours: set[str]) -> bool:
 
 def _expired(desk: Desk, symptoms: Symptoms) -> Explanation:
     made = Explanation(category="infrastructure", statement="a certificate or credential expired")
-    errors = [a for a in symptoms.anomalies if a.kind in ("log", "span") and a.level >= 2 and a.fresh]
+    errors = _first_hand([a for a in symptoms.anomalies if a.kind in ("log", "span") and a.level >= 2 and a.fresh], symptoms)
     total = sum(a.weight for a in errors) or 1.0
     named = [a for a in errors if EXPIRED.search(a.quote)]
     share = sum(a.weight for a in named) / total
     if named:
         made.add(1.5 + 2.0 * min(1.0, 2 * share), f"{share:.0%} of the new errors say that something expired", named[0])
-        made.away, made.words = 2.0 * share, {"cert", "certificate", "tls", "ssl", "x509", "expiry", "token", "credential", "secret"}
+        made.away, made.words = (
+            2.0 * share,
+            {"cert", "certificate", "tls", "ssl", "x509", "expiry", "token", "credential", "secret"},
+        )
     elif EXPIRED.search(desk.text):
         made.add(1.5, "the alert says that something expired")
     for shift in symptoms.shifts:
@@ -183,7 +216,8 @@ def _expired(desk: Desk, symptoms: Symptoms) -> Explanation:
     if made.why and symptoms.onset:
         for text in [desk.text, *(a.quote for a in named)]:
             for match in re.finditer(
-                r"(?i)(?:not\s?after|valid until|expire[sd]?(?: at| on)?)\W{0,6}(?:is )?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?Z?)",
+                r"(?i)(?:not\s?after|valid until|expire[sd]?(?: at| on)?)\W{0,6}(?:is )?(\d{4}-\d\d-\d\d[T "
+                r"]\d\d:\d\d(?::\d\d)?Z?)",
                 text,
             ):
                 found = clock.find(match[1])
@@ -237,8 +271,9 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
     )
     if first.onset <= earliest + 90 and entries:
         made.add(
-            2.0,
-            f"{first.metric} of {first.service} grew {first.after / first.before:.1f}x from {clock.iso(first.onset)}, before anything failed",
+            3.4 if max(s.after / s.before for s in entries) >= 2.5 else 2.2,
+            f"{first.metric} of {first.service} grew {first.after / first.before:.1f}x "
+            f"from {clock.iso(first.onset)}, before anything failed",
             shown,
         )
         made.service, made.away, made.entries = first.service, 1.5, {service_key(s.service) for s in entries}
@@ -248,7 +283,11 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
             made.add(0.8, "no deployment of an affected service lies shortly before the onset")
         else:
             made.add(-0.5, "but a deployment of an affected service does")
-        if not symptoms.calls and len({service_key(s.service) for s in risen}) == 1 and len({s.service for s in symptoms.shifts}) > 1:
+        if (
+            not symptoms.calls
+            and len({service_key(s.service) for s in risen}) == 1
+            and len({s.service for s in symptoms.shifts}) > 1
+        ):
             made.add(-1.0, "only one service sees more calls: a caller of it may make them")
     return made
 
@@ -294,9 +333,9 @@ def _one_instance(symptoms: Symptoms) -> str:
 def _growth(desk: Desk, symptoms: Symptoms) -> Explanation:
     made = Explanation(category="capacity", statement="something filled up slowly, since before any change that is known")
     for shift in symptoms.shifts:
-        if desk.metric and shift.metric in desk.metric and shift.shape == "slope" and GROWTH.search(shift.metric):
-            if not any(-120 <= shift.onset - d.at <= 1800 for d in desk.deployments):
-                made.add(1.2, f"{shift.metric} climbs steadily since {clock.iso(shift.onset)}, where nothing was deployed")
+        watched = desk.metric and shift.metric in desk.metric and shift.shape == "slope" and GROWTH.search(shift.metric)
+        if watched and not any(-120 <= shift.onset - d.at <= 1800 for d in desk.deployments):
+            made.add(1.2, f"{shift.metric} climbs steadily since {clock.iso(shift.onset)}, where nothing was deployed")
     return made
 
 

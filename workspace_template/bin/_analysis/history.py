@@ -52,7 +52,8 @@ class FileDiff:
 
 @dataclass(kw_only=True)
 class Commit:
-    """A commit that may be guilty. `brought` says which deployments carried it, "" as package where it is the service's own code."""
+    """A commit that may be guilty. `brought` says which deployments carried it, "" as package where it is the service's own
+    code."""
 
     repo: str
     sha: str
@@ -70,7 +71,8 @@ class Commit:
 
 @dataclass(kw_only=True)
 class History:
-    """All candidates, and what is worth knowing of how they were found. `dated` says for which repositories deployments are known."""
+    """All candidates, and what is worth knowing of how they were found. `dated` says for which repositories deployments are
+    known."""
 
     commits: list[Commit] = field(default_factory=list)
     dated: set[str] = field(default_factory=set)

@@ -1,7 +1,8 @@
 """Scans log files once: every line becomes a template with its count over time, and stack frames are kept. It judges nothing.
 
 *.log and *.txt are free text in many time formats, *.ndjson and *.jsonl have one object a line, and telemetry/queries/*.json are
-results of a log connector. A line that cannot be read is counted and named with file and line. More than BUDGET bytes are sampled.
+results of a log connector. A line that cannot be read is counted and named with file and line. More than BUDGET bytes are
+sampled.
 """
 
 from __future__ import annotations
@@ -234,7 +235,8 @@ def _plan(desk: Desk, path: Path, service: str, made: Scan) -> list[_Part]:
         if n % stride == 0 and (end <= low or begin >= high):
             parts.append(_Part(str(path), shown, begin, end, service, stride, shift, year))
     made.notes.append(
-        f"{shown}: {size / 1e6:.0f} MB, sampled: {dense / 1e6:.0f} MB up to the alert whole, elsewhere every {stride}. block of 1 MB"
+        f"{shown}: {size / 1e6:.0f} MB, sampled: {dense / 1e6:.0f} MB up to the "
+        f"alert whole, elsewhere every {stride}. block of 1 MB"
     )
     return parts
 
@@ -279,9 +281,11 @@ def _shift(desk: Desk, path: Path, year: int, made: Scan) -> float:
         file.seek(max(0, path.stat().st_size - 16384))
         tail = file.read().decode("utf-8", "replace")
     first, last = _dated(head.splitlines(), year), _dated(tail.splitlines()[::-1], year)
-    if first is None or last is None or not first[1] or first[0] - 60 <= desk.at <= last[0] + 1800:
-        if last is None or not last[1] or first is None or last[0] - desk.at < 2700 or first[0] < desk.at - 5400:
-            return 0.0
+    if first is None or last is None or not first[1] or not last[1]:
+        return 0.0
+    covers = first[0] - 60 <= desk.at <= last[0] + 1800
+    if covers and (last[0] - desk.at < 2700 or first[0] < desk.at - 5400):
+        return 0.0
     steps = round((desk.at - last[0]) / 1800)
     if steps == 0 or abs(steps) > 28 or abs(desk.at - (last[0] + steps * 1800)) > 1200:
         return 0.0

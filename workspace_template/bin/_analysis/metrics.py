@@ -1,7 +1,9 @@
 """Reads metrics as series and finds where each one changed for good: a step or the beginning of a slope. It knows no causes.
 
-metrics/*.csv have columns timestamp, service, metric, value (in any order); telemetry/queries/*.json from a metrics connector have
-timestamp, value and labels. Score = |median after - median before| / max(IQR, MAD, 2 % of the level): a shift in widths of the noise.
+metrics/*.csv have columns timestamp, service, metric, value (in any order); telemetry/queries/*.json from a metrics connector
+have
+timestamp, value and labels. Score = |median after - median before| / max(IQR, MAD, 2 % of the level): a shift in widths of
+the noise.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -246,7 +249,7 @@ def _tidy(series: Series) -> Series:
         points = [_mean(points[int(i * step) : int((i + 1) * step)]) for i in range(POINTS)]
     if re.search(r"_(total|count|sum|bucket)$", series.metric) and _is_counter([v for _, v in points]):
         rates = []
-        for (t0, v0), (t1, v1) in zip(points, points[1:], strict=False):
+        for (t0, v0), (t1, v1) in pairwise(points):
             rates.append((t1, (v1 - v0 if v1 >= v0 else v1) / max(t1 - t0, 1.0)))
         points = rates
     series.points = points
@@ -259,7 +262,7 @@ def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:
 
 def _is_counter(values: list[float]) -> bool:
     """It only grows, but for restarts."""
-    falls = sum(b < a for a, b in zip(values, values[1:], strict=False))
+    falls = sum(b < a for a, b in pairwise(values))
     return len(values) > 3 and values[-1] > values[0] and falls <= len(values) // 50
 
 
@@ -278,7 +281,7 @@ def shift_of(series: Series, at: float | None) -> Shift | None:
     before, after = values[:split], values[split:]
     late = after[len(after) // 2 :] if shape == "slope" else after
     width = noise(before)
-    score = abs(median(late) - median(before)) / width if width else 0.0
+    score = min(abs(median(late) - median(before)) / width, 1000.0)
     if score < 3 or explained < 0.25 or (len(after) < 2 and score < 20):
         return None
     return Shift(
@@ -378,7 +381,7 @@ def _crossing(points: list[tuple[float, float]]) -> float | None:
     values = [v for _, v in points]
     if values[0] <= 0 or values[-1] > 0:
         return None
-    falls = sum(b <= a for a, b in zip(values, values[1:], strict=False))
+    falls = sum(b <= a for a, b in pairwise(values))
     if falls < 0.95 * (len(values) - 1):
         return None
     return next((t for t, v in points if v <= 0), None)

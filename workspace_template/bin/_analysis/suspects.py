@@ -1,15 +1,19 @@
-"""Ranks commits, changes and explanations without a commit against each other. This is the judgement of the embedded investigator.
+"""Ranks commits, changes and explanations without a commit against each other. This is the judgement of the embedded
+investigator.
 
-A suspect's log-odds add up what speaks for it: was it live at an affected service before the first anomaly (and shortly before), does
-its diff have the means to bring such a symptom, do its words meet those of the symptom, does it touch the code that failed. Weights
-are of the field, not fitted to any system. Probabilities are a softmax over all suspects, all explanations and "something unknown".
+A suspect's log-odds add up what speaks for it: was it live at an affected service before the first anomaly (and shortly
+before), does
+its diff have the means to bring such a symptom, do its words meet those of the symptom, does it touch the code that failed.
+Weights
+are of the field, not fitted to any system. Probabilities are a softmax over all suspects, all explanations and "something
+unknown".
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -129,8 +133,9 @@ def _weigh(
     desk: Desk, symptoms: Symptoms, history: History, suspect: Suspect, likeness: float, emitted: dict[tuple[str, str], list[str]]
 ) -> None:
     commit = suspect.commit
-    lives = [d for d in commit.brought if desk.at is None or d.at <= desk.at + 60]
+    lives: list[Deployment | None] = [d for d in commit.brought if desk.at is None or d.at <= desk.at + 60]
     ways = []
+    deployment: Deployment | None
     for deployment in lives or [None]:
         timing, told = _timing(symptoms, commit, deployment, commit.repo in history.dated)
         ways.append((timing, told, *_relation(symptoms, commit, deployment), deployment))
@@ -228,7 +233,11 @@ def _belongs(key: str, path: str) -> bool:
 def _mechanism(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float]) -> tuple[float, Delta | None]:
     """Whether its diff has the means: its strongest delta, weighed by how well it meets the symptom's kind and words."""
     scored = sorted(
-        ((_means(symptoms, delta) * (0.35 + 0.65 * min(1.0, 1.25 * rare.get(delta.kind, 1.0))), delta) for delta in suspect.deltas), key=lambda s: (-s[0], s[1].path, s[1].number)
+        (
+            (_means(symptoms, delta) * (0.35 + 0.65 * min(1.0, 1.25 * rare.get(delta.kind, 1.0))), delta)
+            for delta in suspect.deltas
+        ),
+        key=lambda s: (-s[0], s[1].path, s[1].number),
     )
     if not scored:
         return -3.0, None
@@ -278,8 +287,8 @@ def _text_scores(found: list[Suspect], symptoms: Symptoms) -> list[float]:
     return [score / best for score in scores]
 
 
-def _document(commit: Commit) -> Counter[str]:
-    document: Counter[str] = Counter()
+def _document(commit: Commit) -> dict[str, float]:
+    document: dict[str, float] = defaultdict(float)
     for file in commit.files:
         idle = deltas.kind_of(file.path) in deltas.IDLE
         for word in words.words(file.path):
@@ -296,7 +305,8 @@ def _document(commit: Commit) -> Counter[str]:
 
 
 def _emitters(desk: Desk, symptoms: Symptoms) -> dict[tuple[str, str], list[str]]:
-    """Files that write the new errors, by repository and path: the longest literal stretch of each template, searched with git grep."""
+    """Files that write the new errors, by repository and path: the longest literal stretch of each template, searched with
+    git grep."""
     found: dict[tuple[str, str], list[str]] = {}
     texts = [a for a in symptoms.anomalies if a.kind == "log" and a.fresh and a.level >= 2][:8]
     for anomaly in texts:
@@ -358,15 +368,27 @@ def _body(text: str, name: str, line: int) -> set[str]:
     """Distinctive names in a function: the one of that name nearest to the line, else the lines around it."""
     lines = text.splitlines()
     last = re.split(r"[.:$]", name)[-1]
-    starts = [i for i, row in enumerate(lines) if last and re.search(rf"\b(?:def|func|function|fn)\b[^(]*\b{re.escape(last)}\b", row)]
+    starts = [
+        i for i, row in enumerate(lines) if last and re.search(rf"\b(?:def|func|function|fn)\b[^(]*\b{re.escape(last)}\b", row)
+    ]
     start = min(starts, key=lambda i: abs(i - line), default=max(0, line - 6))
     depth = len(lines[start]) - len(lines[start].lstrip()) if start < len(lines) else 0
-    end = next((i for i in range(start + 1, len(lines)) if lines[i].strip() and len(lines[i]) - len(lines[i].lstrip()) <= depth and lines[i].strip()[0] not in ")}]"), len(lines))
+    end = next(
+        (
+            i
+            for i in range(start + 1, len(lines))
+            if lines[i].strip() and len(lines[i]) - len(lines[i].lstrip()) <= depth and lines[i].strip()[0] not in ")}]"
+        ),
+        len(lines),
+    )
     used = set(re.findall(r"[A-Za-z_]\w{4,}", "\n".join(lines[start + 1 : min(end, start + 120)])))
     return {n for n in used if n.lower() not in words.COMMON}
 
 
-DEFINES = re.compile(r"^\s*(?:(?:async\s+)?(?:def|func|function|fn|class|const|var|let|static|final|private|public)\s+)*([A-Za-z_]\w{4,})\s*(?:\(|:?=(?!=)|:\s)")
+DEFINES = re.compile(
+    r"^\s*(?:(?:async\s+)?(?:def|func|function|fn|class|const|var|let|static|"
+    r"final|private|public)\s+)*([A-Za-z_]\w{4,})\s*(?:\(|:?=(?!=)|:\s)"
+)
 
 
 def _reached(suspect: Suspect, reach: dict[tuple[str, str], float]) -> tuple[float, str]:

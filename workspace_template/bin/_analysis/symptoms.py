@@ -20,7 +20,8 @@ ABSENT = re.compile(
 )
 GENERIC = {"error": 0.45, "upstream": 0.6, "crash": 0.7}
 VOLUME = re.compile(
-    r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|ingest|lines|jobs|orders|sessions|users)(_|\b).*(per|rate|total|count|sec|min)|rps|qps|throughput|requests?_total"
+    r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|"
+    r"ingest|lines|jobs|orders|sessions|users)(_|\b).*(per|rate|total|count|sec|min)|rps|qps|throughput|requests?_total"
 )
 
 
@@ -55,7 +56,7 @@ class Symptoms:
     anomalies: list[Anomaly] = field(default_factory=list)
     services: dict[str, float] = field(default_factory=dict)
     facets: dict[str, float] = field(default_factory=dict)
-    words: Counter[str] = field(default_factory=Counter)
+    words: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     named: dict[str, bool] = field(default_factory=dict)
     frames: list[logs.Frame] = field(default_factory=list)
     calls: dict[str, set[str]] = field(default_factory=dict)
@@ -200,8 +201,9 @@ def _of_spans(spans: traces.Summary) -> list[Anomaly]:
 
 
 def onset(anomalies: list[Anomaly]) -> float | None:
-    """Where it begins: the earliest moment that begins a tenth of the strong anomalies' weight, so that one stray does not decide."""
-    strong = sorted(((a.onset, a.weight) for a in anomalies if a.weight >= 0.3 and a.kind != "span"))
+    """Where it begins: the earliest moment that begins a tenth of the strong anomalies' weight, so that one stray does not
+    decide."""
+    strong = sorted((a.onset, a.weight) for a in anomalies if a.weight >= 0.3 and a.kind != "span")
     strong = strong or sorted((a.onset, a.weight) for a in anomalies)
     total = sum(w for _, w in strong)
     reached = 0.0
@@ -213,7 +215,7 @@ def onset(anomalies: list[Anomaly]) -> float | None:
 
 
 def _services(made: Symptoms, desk: Desk) -> None:
-    weights: Counter[str] = Counter()
+    weights: dict[str, float] = defaultdict(float)
     names = (
         {d.service for d in desk.deployments} | {a.service for a in made.anomalies} | {desk.service} | set(made.spans.by_service)
     )
@@ -225,7 +227,7 @@ def _services(made: Symptoms, desk: Desk) -> None:
         weights[service_key(desk.service)] += 1.0
     weights.pop("", None)
     top = max(weights.values(), default=1.0)
-    made.services = {name: round(weight / top, 3) for name, weight in weights.most_common()}
+    made.services = {name: round(weight / top, 3) for name, weight in sorted(weights.items(), key=lambda w: (-w[1], w[0]))}
     made.calls = defaultdict(set, {caller: set(callees) for caller, callees in made.spans.calls.items()})
     for anomaly in made.anomalies:
         if anomaly.kind == "log" and anomaly.level >= 2:

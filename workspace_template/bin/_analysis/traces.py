@@ -245,9 +245,7 @@ def _repair(spans: list[Span]) -> None:
     seen: dict[tuple[str, str], str] = {}
     known = {(s.trace, s.id) for s in spans}
     for span in spans:
-        if span.parent and (span.trace, span.parent) not in known and (span.file, span.parent) in seen:
-            span.trace = seen[span.file, span.parent]
-        elif (
+        if (span.parent and (span.trace, span.parent) not in known and (span.file, span.parent) in seen) or (
             span.parent
             and (span.file, span.parent) in seen
             and seen[span.file, span.parent] != span.trace
