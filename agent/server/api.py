@@ -175,7 +175,7 @@ def api(store: Store, engine: Engine, guard: Guard, intake: Intake, streams: Str
         response_model=None,
         responses={
             200: {
-                "description": "Journal entries, each an event named by its kind, with its number as id",
+                "description": "Journal entries under their kind, with their number as id; and `state`, `problem`, `end`",
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
             }
         },

@@ -34,6 +34,10 @@ STALLED_SECONDS = 30.0
 RETRY_MILLISECONDS = 2000
 
 
+RENAMED = {"error": "failure"}
+"""Kinds of entries that cannot be an event's name: browsers raise `error` themselves when a connection breaks."""
+
+
 class Pace(Data):
     """How often a stream looks, in seconds: `quick` after something came, slower by half each time up to `slow`; at the status
     every `status`. The client gets a sign of life after `beat` of silence.
@@ -46,9 +50,9 @@ class Pace(Data):
 
 
 class Event(Data):
-    """One event for a client. `end` is the last: there is nothing more to wait for."""
+    """One event for a client. `state` says where the investigation stands; after `end` there is nothing more to wait for."""
 
-    name: Literal["entry", "status", "beat", "end", "error"]
+    name: Literal["entry", "state", "beat", "end", "problem"]
     entry: Entry | None = None
     data: dict[str, Any] = {}
 
@@ -82,7 +86,7 @@ class Streams:
                 async for event in events:
                     yield event
         except AgentError as error:
-            yield Event(name="error", data={"error": error.problem, "hint": "The stream goes on when you connect again."})
+            yield Event(name="problem", data={"error": error.problem, "hint": "The stream goes on when you connect again."})
 
     async def _follow(self, id: str, after: int) -> AsyncGenerator[Event, None]:
         journal = await self._store.journal(id)
@@ -93,7 +97,7 @@ class Streams:
                 found = await self._store.investigation(id)
                 told, status, unseen = status, {"status": found.status.value, "why": found.why}, 0.0
                 if status != told:
-                    yield Event(name="status", data=status)
+                    yield Event(name="state", data=status)
             while batch := await journal.entries(after, limit=BATCH):
                 for entry in batch:
                     after = entry.seq
@@ -146,12 +150,13 @@ class Stream(StreamingResponse):
 
 
 def encode(event: Event) -> bytes:
-    """An event as the API sends it: an entry under its own kind with its number as id, everything else by its name."""
+    """An event as the API sends it: an entry under its kind with its number as id, everything else under its name."""
     if event.name == "beat":
         return format_sse_event(comment="still here")
     if event.entry is None:
         return format_sse_event(event=event.name, data_str=json.dumps(event.data))
-    return format_sse_event(event=event.entry.kind, data_str=event.entry.model_dump_json(), id=str(event.entry.seq))
+    kind = RENAMED.get(event.entry.kind, event.entry.kind)
+    return format_sse_event(event=kind, data_str=event.entry.model_dump_json(), id=str(event.entry.seq))
 
 
 def place(headers: Mapping[str, str], after: int) -> int:

@@ -104,6 +104,11 @@ class Intake:
             placed += task.exception() is None
         return placed
 
+    async def settled(self) -> None:
+        """Waits until nothing is under way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self) -> None:
         """Waits a little for what is under way. The rest is in the inbox, where the next process finds it."""
         if self._tasks:

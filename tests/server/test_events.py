@@ -100,11 +100,11 @@ async def test_a_stream_tells_the_journal_as_it_grows_and_ends_with_it(service: 
             second = await until(heard, "finding")
             await service.store.set_status(id, Status.DONE, lease=journal.lease)
             last = await until(heard, "end")
-    assert [(event["event"], event.get("id")) for event in first] == [("status", None), ("brief", "1")]
+    assert [(event["event"], event.get("id")) for event in first] == [("state", None), ("brief", "1")]
     entry = json.loads(first[1]["data"])
     assert (entry["seq"], entry["kind"], entry["data"]) == (1, "brief", {"text": "two\nlines"})
     assert [(event["event"], event["id"]) for event in second] == [("finding", "2")]
-    assert [event["event"] for event in last] == ["status", "end"]
+    assert [event["event"] for event in last] == ["state", "end"]
     assert json.loads(last[-1]["data"]) == {"status": "done", "why": ""}
     await closed(service)
 
@@ -116,7 +116,7 @@ async def test_a_client_that_comes_back_hears_everything_once_also_from_another_
             id, journal = await begin(service, client)
             for n in range(5):
                 await journal.append("note", {"n": n})
-            async with following(client, id) as heard:
+            async with asyncio.timeout(5), following(client, id) as heard:
                 async for event in heard:
                     if event.get("event") == "note":
                         heard_ids.append(event["id"])
@@ -169,7 +169,7 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(service: Desk) -> No
 
 
 async def test_a_client_that_takes_nothing_is_let_go_and_holds_up_nobody(service: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(events, "STALLED_SECONDS", 0.5)
     async with listening(service) as server, reach(server) as client:
         id, journal = await begin(service, client)
         _, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
@@ -186,7 +186,7 @@ async def test_a_stop_does_not_wait_for_streams(service: Desk) -> None:
     async with listening(service) as server, reach(server) as client:
         id, _ = await begin(service, client)
         async with following(client, id) as heard:
-            await until(heard, "status")
+            await until(heard, "state")
             server.should_exit = True
             async with asyncio.timeout(3):
                 assert [event async for event in heard if "event" in event] == []
@@ -197,7 +197,7 @@ async def test_streams_are_limited_in_number(service: Desk, monkeypatch: pytest.
     async with listening(service) as server, reach(server) as client:
         id, _ = await begin(service, client)
         async with following(client, id) as heard:
-            await until(heard, "status")
+            await until(heard, "state")
             answer = await client.get(f"/v1/investigations/{id}/events")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
 
@@ -230,7 +230,7 @@ async def raw(server: serving.Server, *parts: bytes, seconds: float = 5.0) -> by
 
 
 async def test_a_client_that_dawdles_over_its_headers_is_let_go(service: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.Impatient, "header_seconds", 0.2)
+    monkeypatch.setattr(serving.Impatient, "header_seconds", 0.4)
     async with listening(service) as server, reach(server) as client:
         dawdlers = [asyncio.create_task(raw(server, b"POST /v1/alerts/generic HTTP/1.1\r\nHost: x\r\nX-")) for _ in range(20)]
         silent = asyncio.create_task(raw(server))

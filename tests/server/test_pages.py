@@ -264,7 +264,7 @@ async def test_an_investigation_is_followed_until_its_end(service: Desk, client:
     assert "Root cause found" in done and "It was 4f2a91c." in done
     live = await client.get(f"/investigations/{id}/live", params={"after": 1})
     assert [line for line in live.text.split("\n") if line.startswith("event: ")] == [
-        "event: status",
+        "event: state",
         "event: items",
         "event: end",
     ]

@@ -32,7 +32,7 @@
 
   source.addEventListener("items", (event) => show(event.data));
   source.addEventListener("reload", reload);
-  source.addEventListener("status", (event) => {
+  source.addEventListener("state", (event) => {
     const { status, why } = JSON.parse(event.data);
     const badge = document.getElementById("status");
     if (badge && !document.querySelector(".report")) { badge.textContent = status; badge.className = `state ${status}`; }
