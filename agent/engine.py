@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, Serializer
@@ -40,7 +40,9 @@ TASKS = "scheduled"
 ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 PATIENCE = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds to wait for a database that went away, the last of them again and again."""
-RERUNS = 5
+RERUNS = 20
+STOP_SECONDS = 30.0
+"""How long a run may take to clean up after itself when the process stops."""
 HOUR = 3600.0
 
 Answer = TypeVar("Answer")
@@ -69,7 +71,7 @@ class Engine:
     """Runs `run(investigation_id)` for every run that the store has requested, at most `concurrency` at once in this process.
 
     A run that raises ends as failed, in the store and through `on_failure`; one whose process dies is run again, at most
-    `attempts` times. One engine at a time in a process.
+    `attempts` times. One engine at a time in a process; all processes on one database give theirs the same name.
     """
 
     def __init__(
@@ -144,11 +146,16 @@ class Engine:
         """For `Store.accept`: queues a run of an investigation as part of the caller's transaction."""
         return self._request
 
-    async def wake(self, investigation_id: str) -> None:
+    async def wake(self, investigation_id: str, *, after: float = 0.0) -> None:
         """Has an investigation run (again): after a message, a decision, a wait. Nothing if a run waits on the queue already; if
-        one is under way, another follows it. Raises NotFound.
+        one is under way, another follows it. `after`: so many seconds from now, unless something else wakes it first. Raises
+        NotFound.
         """
-        await self._store.database.write(lambda transaction: self._request(transaction, investigation_id))
+        if after > 0:
+            until = datetime.now(UTC) + timedelta(seconds=after)
+            await self._store.database.write(lambda transaction: runs.postpone(transaction, investigation_id, until))
+        else:
+            await self._store.database.write(lambda transaction: self._request(transaction, investigation_id))
 
     async def schedule(self, schedules: Sequence[Schedule]) -> None:
         """Replaces all scheduled tasks. Raises BadInput for a cron line or a time zone that makes no sense."""
@@ -167,7 +174,8 @@ class Engine:
 
     def _prepare(self) -> None:
         """DBOS's tables and our queues. A queue that is there before the launch is served at once, else a second later."""
-        logging.getLogger("dbos").addHandler(logging.NullHandler())  # or it would add one that writes to stderr
+        if not logging.getLogger("dbos").handlers:
+            logging.getLogger("dbos").addHandler(logging.NullHandler())  # or it would add one that writes to stderr
         url = self._connections.url.render_as_string()
         system = SystemDatabase.create(url, {}, self._connections, "dbos", Json(), None)
         system.run_migrations()
@@ -245,10 +253,10 @@ class Engine:
         """The workflow. It may be executed several times, even twice at once where a process was thought dead: the last execution
         to begin is the one whose end counts, and the lease keeps the others from writing.
         """
-        self._track()
+        self._track(f"run {number} of {investigation_id}")
         run = Run(investigation=investigation_id, number=number)
         runner = uuid.uuid4().hex
-        if not await self._store.database.write(lambda transaction: runs.begin(transaction, run, runner)):
+        if not await self._insist(lambda transaction: runs.begin(transaction, run, runner)):
             return
         try:
             await self._survive(investigation_id)
@@ -258,7 +266,16 @@ class Engine:
             log.exception("%s: run %d failed", investigation_id, number)
             await self._fail(run, error, runner)
             return
-        await self._store.database.write(lambda transaction: self._finish(transaction, run, runner))
+        await self._insist(lambda transaction: self._finish(transaction, run, runner))
+
+    async def _insist(self, work: Callable[[Transaction], Answer]) -> Answer:
+        """A write that can be repeated, until the database takes it."""
+        while True:
+            try:
+                return await self._store.database.write(work)
+            except StoreUnavailable as error:
+                log.warning("%s", error.problem)
+                await self._until_it_answers()
 
     def _finish(self, transaction: Transaction, run: Run, runner: str) -> None:
         if following := runs.finish(transaction, run, runner):
@@ -285,22 +302,21 @@ class Engine:
 
     async def _fail(self, run: Run, error: BaseException, runner: str | None = None) -> None:
         problem, hint = (error.problem, error.hint) if isinstance(error, AgentError) else (f"{type(error).__name__}: {error}", "")
-        failed = await self._store.database.write(
-            lambda transaction: runs.fail(transaction, run, problem=problem, hint=hint, runner=runner)
-        )
+        failed = await self._insist(lambda transaction: runs.fail(transaction, run, problem=problem, hint=hint, runner=runner))
         if failed and self._on_failure:
             await self._on_failure(run.investigation, error)
 
     async def _perform(self, due: datetime, name: str) -> None:
-        self._track()
+        self._track(f"scheduled task {name}")
         if name not in self._schedules:
             log.warning("the scheduled task %s of %s is not known to this process any more", name, due)
             return
         await self._schedules[name].run(due)
 
-    def _track(self) -> None:
+    def _track(self, name: str) -> None:
         task = asyncio.current_task()
         assert task is not None
+        task.set_name(name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         if self._stopping:
@@ -323,10 +339,15 @@ class Engine:
     async def _recover(self) -> None:
         alive = await self._executors.alive()
         await self._in_thread(lambda: _take_over(alive))
+        await self._store.database.write(self._request_what_is_due)
         await self._end_what_was_given_up()
         if time.monotonic() - self._swept > HOUR or not self._swept:
             self._swept = time.monotonic()
             await self._in_thread(lambda: _sweep(self._keep_seconds))
+
+    def _request_what_is_due(self, transaction: Transaction) -> None:
+        for run in runs.due(transaction):
+            self._put(transaction, run)
 
     async def _end_what_was_given_up(self) -> None:
         """A run that the store waits for and that DBOS has ended or never heard of."""
@@ -413,4 +434,7 @@ def _sweep(keep_seconds: float) -> None:
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
     for task in list(tasks):
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    if tasks:
+        _, stubborn = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+        for task in stubborn:
+            log.error("%s does not stop; the process leaves without it", task.get_name())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 
 from agent.core.errors import ConfigError
@@ -73,9 +74,17 @@ class Executors:
             )
         )
         alive = {row["id"] for row in rows if row["id"] == self.id or (row["fresh"] and self._holds_lock(row["id"]))}
-        for dead in {row["id"] for row in rows} - alive:
+        listed = {row["id"] for row in rows}
+        for dead in listed - alive:
             await self._strike(dead)
+        self._clear(listed)
         return alive | {self.id}
+
+    def _clear(self, listed: set[str]) -> None:
+        """Removes lock files of processes that died before they were on the list, or after they were struck off."""
+        for file in self._folder.iterdir() if self._folder else ():
+            if file.name not in listed and time.time() - file.stat().st_mtime > self.dead_after:
+                self._holds_lock(file.name)
 
     async def _strike(self, id: str) -> None:
         await self._database.write(lambda transaction: transaction.run("DELETE FROM executors WHERE id = :id", id=id))

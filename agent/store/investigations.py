@@ -41,8 +41,8 @@ def create(transaction: Transaction, case: Case) -> Investigation:
         added = transaction.run(
             """
             INSERT INTO investigations (id, status, why, kind, title, service, severity, created_at, updated_at,
-                                        lease, worker, entries, run, began, finished, runner, again)
-            VALUES (:id, 'queued', '', :kind, :title, :service, :severity, :at, :at, 0, '', 0, 0, 0, 0, '', 0)
+                                        lease, worker, entries, run, began, finished, runner, again, due)
+            VALUES (:id, 'queued', '', :kind, :title, :service, :severity, :at, :at, 0, '', 0, 0, 0, 0, '', 0, '')
             ON CONFLICT (id) DO NOTHING""",
             id=id,
             kind=trigger.kind,

@@ -27,15 +27,7 @@ class JournalView:
 
     async def entries(self, after: int = 0, *, limit: int | None = None) -> list[Entry]:
         """Entries with a `seq` greater than `after`, in order; at most `limit` of them. Raises StoreUnavailable."""
-        rows = await self._database.read(
-            lambda transaction: transaction.rows(
-                "SELECT seq, kind, at, data FROM entries WHERE investigation = :id AND seq > :after ORDER BY seq LIMIT :limit",
-                id=self.id,
-                after=after,
-                limit=limit if limit is not None else 1 << 40,
-            )
-        )
-        return [_entry(row) for row in rows]
+        return await self._database.read(lambda transaction: entries(transaction, self.id, after, limit))
 
     async def get(self, sha256: str) -> bytes:
         """A blob. Raises NotFound, or StoreError if it is damaged."""
@@ -57,6 +49,16 @@ class SqlJournal(JournalView):
     async def put(self, content: bytes) -> str:
         """Keeps a blob and returns its sha256. Raises StoreError."""
         return await self._blobs.put(content)
+
+
+def entries(transaction: Transaction, id: str, after: int, limit: int | None) -> list[Entry]:
+    rows = transaction.rows(
+        "SELECT seq, kind, at, data FROM entries WHERE investigation = :id AND seq > :after ORDER BY seq LIMIT :limit",
+        id=id,
+        after=after,
+        limit=limit if limit is not None else 1 << 40,
+    )
+    return [_entry(row) for row in rows]
 
 
 def append(transaction: Transaction, id: str, lease: int, kind: str, text: str) -> Entry:

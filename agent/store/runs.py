@@ -6,11 +6,13 @@ numbers on it.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from agent.core.data import Data
 from agent.core.errors import NotFound
 from agent.core.investigation import Status
 from agent.core.journal import packed
-from agent.store.columns import now
+from agent.store.columns import now, stamp
 from agent.store.database import Transaction
 from agent.store.journal import append
 
@@ -31,13 +33,25 @@ def request(transaction: Transaction, id: str) -> Run | None:
     if row is not None:
         return Run(investigation=id, number=row["run"])
     if not transaction.run("UPDATE investigations SET again = CASE WHEN began = run THEN 1 ELSE again END WHERE id = :id", id=id):
-        raise NotFound(f"there is no investigation {id}", "GET /v1/investigations lists them.")
+        raise _unknown(id)
     return None
+
+
+def postpone(transaction: Transaction, id: str, until: datetime) -> None:
+    """Has a run requested at that time, unless another begins before. Raises NotFound."""
+    if not transaction.run("UPDATE investigations SET due = :until WHERE id = :id", id=id, until=stamp(until)):
+        raise _unknown(id)
+
+
+def due(transaction: Transaction) -> list[Run]:
+    """The runs that were postponed until now, requested like any other."""
+    rows = transaction.rows("UPDATE investigations SET due = '' WHERE due <> '' AND due <= :now RETURNING id", now=now())
+    return [run for row in rows if (run := request(transaction, row["id"]))]
 
 
 def begin(transaction: Transaction, run: Run, runner: str) -> bool:
     """Makes `runner` the execution of this run; False if the run is over."""
-    return _touch(transaction, run, "began = run, again = 0, runner = :runner", runner=runner)
+    return _touch(transaction, run, "began = run, again = 0, due = '', runner = :runner", runner=runner)
 
 
 def finish(transaction: Transaction, run: Run, runner: str) -> Run | None:
@@ -91,3 +105,7 @@ def _touch(transaction: Transaction, run: Run, change: str, condition: str = "",
         **values,
     )
     return touched == 1
+
+
+def _unknown(id: str) -> NotFound:
+    return NotFound(f"there is no investigation {id}", "GET /v1/investigations lists them.")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from agent.store import Store
-from tests.postgres import postgres_url
+from agent.store import Store, Transaction
+from tests.postgres import postgres_url, server
 
 pytest.register_assert_rewrite("tests.contracts.journal", "tests.contracts.store")
 
@@ -23,7 +24,20 @@ async def sqlite_store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def postgres_store(postgres_url: str, tmp_path: Path) -> AsyncIterator[Store]:
-    store = await Store.open(postgres_url, tmp_path / "blobs")
+async def postgres_store(tmp_path: Path) -> AsyncIterator[Store]:
+    """The same database for each test, emptied: making one takes longer than most tests."""
+    store = await Store.open(_shared(), tmp_path / "blobs")
     yield store
+    await store.database.write(_empty)
     await store.close()
+
+
+@functools.cache
+def _shared() -> str:
+    server().execute("CREATE DATABASE shared")
+    return server().url("shared")
+
+
+def _empty(transaction: Transaction) -> None:
+    for table in ("entries", "messages", "reports", "cases", "investigations", "incidents", "inbox", "deployments", "executors"):
+        transaction.run(f"DELETE FROM {table}")

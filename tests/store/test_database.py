@@ -87,9 +87,13 @@ async def test_a_schema_of_a_newer_release_is_refused_untouched(sqlite_store: St
         await Store.open(str(sqlite_store.database), tmp_path / "blobs")
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-async def test_opening_again_changes_nothing(kind: str, postgres_url: str, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db" if kind == "sqlite" else postgres_url
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    return f"sqlite:///{tmp_path}/a.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+async def test_opening_again_changes_nothing(url: str, tmp_path: Path) -> None:
     first = await Store.open(url, tmp_path / "blobs")
     id = await opened(first)
     await first.close()
@@ -99,9 +103,7 @@ async def test_opening_again_changes_nothing(kind: str, postgres_url: str, tmp_p
     await second.close()
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-async def test_many_open_an_empty_database_at_once(kind: str, postgres_url: str, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/a.db" if kind == "sqlite" else postgres_url
+async def test_many_open_an_empty_database_at_once(url: str, tmp_path: Path) -> None:
     stores = await asyncio.gather(*(Store.open(url, tmp_path / "blobs") for _ in range(8)))
     await asyncio.gather(*(store.accept(None, case(alert()), enqueue=Enqueued()) for store in stores))
 

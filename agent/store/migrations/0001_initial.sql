@@ -24,7 +24,8 @@ CREATE TABLE incidents (
 
 -- Where each investigation stands. Everything large about it lies elsewhere: this row is written with every journal entry.
 -- lease numbers its owners, entries counts its journal. run numbers what was put on the queue, began and finished how far that
--- came, runner is the execution that holds it, again says that something arrived which this run may not have seen.
+-- came, runner is the execution that holds it, again says that something arrived which this run may not have seen, due is when
+-- another run is wanted, or ''.
 CREATE TABLE investigations (
     id            TEXT PRIMARY KEY,
     status        TEXT NOT NULL,
@@ -42,10 +43,12 @@ CREATE TABLE investigations (
     began         BIGINT NOT NULL,
     finished      BIGINT NOT NULL,
     runner        TEXT NOT NULL,
-    again         BIGINT NOT NULL
+    again         BIGINT NOT NULL,
+    due           TEXT NOT NULL
 );
 CREATE INDEX investigations_by_status ON investigations (status, id);
 CREATE INDEX investigations_outstanding ON investigations (id) WHERE run > finished;
+CREATE INDEX investigations_due ON investigations (due) WHERE due <> '';
 
 CREATE TABLE cases (
     investigation TEXT PRIMARY KEY REFERENCES investigations (id),
