@@ -97,15 +97,15 @@ def _commit(ref: str, message: str, at: datetime, parents: tuple[str, ...], file
     for index, parent in enumerate(parents):
         yield f"{'merge' if index else 'from'} {parent}\n".encode()
     for path, content in files.items():
-        quoted = '"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        quoted = os.fsencode('"' + path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"')
         if content is None:
-            yield f"D {quoted}\n".encode()
+            yield b"D %b\n" % quoted
         elif isinstance(content, Submodule):
-            yield f"M 160000 {content} {quoted}\n".encode()
+            yield b"M 160000 %b %b\n" % (content.encode(), quoted)
         else:
             mode = "120000" if isinstance(content, Link) else "100755" if isinstance(content, Executable) else "100644"
             data = content if isinstance(content, bytes) else content.encode()
-            yield f"M {mode} inline {quoted}\ndata {len(data)}\n".encode() + data + b"\n"
+            yield b"M %b inline %b\ndata %d\n%b\n" % (mode.encode(), quoted, len(data), data)
 
 
 def large(folder: Path, *, commits: int = 30_000, files: int = 6_000, size: int = 300 << 20, seed: int = 1) -> None:

@@ -364,7 +364,7 @@ class TestCheckout:
         _, checkout = await desk(repositories, source, START + 2 * HOUR)
         folder = checkout.folder
         assert (checkout.commit, checkout.main, checkout.tips) == (deployed, now, ())
-        assert checkout.notes == ("repository 'web': 1 submodules are empty folders here: sub",)
+        assert checkout.notes == ("repository 'web': 1 submodules are empty folders here: 'sub'",)
         assert checkout.layer == Layer(source=folder, target="/workspace/repos/web", key=checkout.key)
         assert sorted(path.name for path in folder.iterdir()) == sorted([".git", "link", odd, "run.sh", "src", "sub"])
         assert (folder / "src/a.py").read_text() == "a = 1\n"
@@ -373,6 +373,19 @@ class TestCheckout:
         assert git(folder, "log", "--format=%H") == f"{deployed}\n{module}"
         assert git(folder, "rev-parse", "origin/main", "origin/HEAD", "v1") == f"{now}\n{now}\n{deployed}"
         assert git(folder, "fsck", "--full", "--strict") == ""
+
+    async def test_names_that_are_no_text_are_kept_to_the_byte(self, source: Source, repositories: Repositories) -> None:
+        latin = os.fsdecode(b"caf\xe9")
+        first = source.commit({"a": "1"}, at=START)
+        commit = source.commit({latin: "x", f"{latin}-sub": Submodule(first)}, at=START + HOUR)
+        git(source.folder, "update-ref", f"refs/heads/{latin}", first)
+        git(source.folder, "tag", latin, commit)
+        for live in (True, False):
+            _, checkout = await desk(repositories, source, START + 2 * HOUR, live=live)
+            assert (checkout.folder / latin).read_text() == "x"
+            assert checkout.notes == ("repository 'web': 1 submodules are empty folders here: 'caf\\udce9-sub'",)
+            assert git(checkout.folder, "rev-parse", f"refs/tags/{latin}") == commit
+            assert git(checkout.folder, "status", "--short") == ""
 
     async def test_everybody_may_read_it_and_status_reads_no_file(
         self, source: Source, repositories: Repositories, tmp_path: Path

@@ -25,7 +25,7 @@ from agent.git import COMMIT_ID, git, has
 from agent.lock import locked
 from agent.repos.index import Entry, settle
 from agent.repos.mirrors import Mirror
-from agent.repos.views import View, before, everything, shallow_commits
+from agent.repos.views import REF_NAMES, View, before, everything, shallow_commits
 
 FORMAT = "1"
 """Part of each key: a new one where the same commit would become another folder."""
@@ -104,16 +104,7 @@ class Checkouts:
         async with locked(mirror.folder.with_suffix(".lock"), shared=True):
             view = await (everything(mirror) if live else before(mirror, commit, at))
             shallow = await shallow_commits(mirror, commit, view)
-            content = "\n".join(
-                [
-                    FORMAT,
-                    "hides" if view.hides else "shows",
-                    commit,
-                    view.head,
-                    *(f"{id} {name}" for name, id in view.refs),
-                    *shallow,
-                ]
-            )
+            content = "\n".join((FORMAT, commit, view.model_dump_json(), *shallow))
             key = f"{mirror.key}-{commit[:16]}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
             place = self.root / key
             async with locked(self._lock(key)):
@@ -207,9 +198,8 @@ def _frame(folder: Path, mirror: Mirror, commit: str, view: View, shallow: tuple
     config = CONFIG.format(version=int(sha256)) + ("[extensions]\n\tobjectFormat = sha256\n" if sha256 else "")
     (folder / "config").write_text(config, "utf-8")
     (folder / "HEAD").write_text(f"{commit}\n", "ascii")
-    refs = sorted(view.refs, key=lambda ref: os.fsencode(ref[0]))
-    text = "# pack-refs with: sorted \n" + "".join(f"{id} {name}\n" for name, id in refs)
-    (folder / "packed-refs").write_bytes(os.fsencode(text))
+    text = "# pack-refs with: sorted \n" + "".join(f"{id} {name}\n" for name, id in sorted(view.refs))
+    (folder / "packed-refs").write_text(text, REF_NAMES)
     if view.head:
         (folder / "refs/remotes/origin/HEAD").write_text(f"ref: {view.head}\n", "utf-8")
     if shallow:
@@ -274,7 +264,7 @@ def _finish(tree: Path, name: str) -> tuple[int, tuple[str, ...]]:
     modules = [entry.path for entry in entries if entry.is_submodule]
     notes = []
     if modules:
-        shown = ", ".join(modules[:5]) + (" ..." if len(modules) > 5 else "")
+        shown = ", ".join(map(ascii, modules[:5])) + (" ..." if len(modules) > 5 else "")
         notes.append(f"repository {name!r}: {len(modules)} submodules are empty folders here: {shown}")
     if pointers := _pointers(tree, entries):
         notes.append(f"repository {name!r}: {pointers} files are pointers to Git LFS; their content is not here")

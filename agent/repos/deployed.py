@@ -53,7 +53,7 @@ class _Search:
         if not self.mirror.main:
             raise RepositoryError(f"repository {self.mirror.name!r} has no commit", "Push one, or leave the repository out.")
         names = await git(self.mirror.folder, "for-each-ref", "--format=%(refname)", "refs/tags")
-        self.tags = frozenset(names.out.decode("utf-8", "surrogateescape").splitlines())
+        self.tags = frozenset(names.out.decode("utf-8", "surrogateescape").split("\n"))
         commit, source, why = await self._named() or await self._recorded() or await self._labelled() or await self._before()
         at = moment(int((await git(self.mirror.folder, "show", "-s", "--format=%ct", commit, "--")).text))
         if source != "before" and at > self.at:

@@ -176,7 +176,7 @@ class Mirrors:
         )  # fmt: skip
         refs: dict[str, str] = {}
         head = ""
-        for line in listing.out.decode("utf-8", "surrogateescape").splitlines():
+        for line in listing.out.decode("utf-8", "surrogateescape").split("\n"):
             value, _, name = line.partition("\t")
             if value.startswith("ref: ") and name == "HEAD":
                 head = value.removeprefix("ref: ")
@@ -217,7 +217,7 @@ async def _begin(folder: Path, object_format: str) -> None:
 
 async def _refs(folder: Path) -> dict[str, str]:
     listing = await git(folder, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads", "refs/tags", HEAD)
-    rows = (row.partition(" ") for row in listing.out.decode("utf-8", "surrogateescape").splitlines())
+    rows = (row.partition(" ") for row in listing.out.decode("utf-8", "surrogateescape").split("\n") if row)
     return {name: commit for commit, _, name in rows}
 
 

@@ -9,6 +9,9 @@ from agent.git import git
 from agent.repos.deployed import last_before
 from agent.repos.mirrors import Mirror
 
+REF_NAMES = "latin-1"
+"""How names of refs are held here: one character a byte, since git knows no encoding for them."""
+
 
 class View(Data):
     """What of a mirror a checkout shows: refs with their commits (or tag objects), and the names of branches as origin's."""
@@ -59,7 +62,7 @@ async def main_at(mirror: Mirror, commit: str, at: datetime) -> str:
 async def _for_each_ref(mirror: Mirror, *arguments: str) -> list[tuple[str, str, float | None]]:
     """Name, object and, for an annotated tag, the time it was made."""
     listing = await git(mirror.folder, "for-each-ref", "--format=%(objectname) %(taggerdate:unix) %(refname)", *arguments)
-    rows = (row.split(" ", 2) for row in listing.out.decode("utf-8", "surrogateescape").splitlines())
+    rows = (row.split(" ", 2) for row in listing.out.decode(REF_NAMES).split("\n") if row)
     return [(name, id, float(made) if made else None) for id, made, name in rows]
 
 
