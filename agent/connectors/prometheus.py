@@ -12,13 +12,14 @@ import json
 import math
 import re
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import httpx
 
+from agent.connectors import catalogue
 from agent.core.connector import Rows, Window
 from agent.core.errors import ConfigError, ConnectorError
 
@@ -30,7 +31,6 @@ ANSWER_LIMIT = 64 << 20
 DESCRIPTION_LIMIT = 8_000
 RECENT = timedelta(hours=6)
 SERVICE_LABELS = ("service", "service_name", "app", "application", "component", "namespace", "container", "deployment", "env")
-RUNTIME = ("go", "process", "python", "prometheus", "promhttp", "scrape", "node", "net", "jvm", "nodejs", "kube", "alertmanager")
 WORDS = frozenset(
     (
         "and",
@@ -133,7 +133,7 @@ class Prometheus:
                 sections = await self._sections(client)
         except ConnectorError as error:
             return f"{head}\nIt cannot be asked now: {error}\n"[:DESCRIPTION_LIMIT]
-        return head + _bounded(sections, DESCRIPTION_LIMIT - len(head.encode()))
+        return head + catalogue.bounded(sections, DESCRIPTION_LIMIT - len(head.encode()))
 
     async def _sections(self, client: httpx.AsyncClient) -> list[str]:
         now = datetime.now(UTC)
@@ -142,14 +142,14 @@ class Prometheus:
         names = (await self._ask(client, "label/__name__/values", recent, what))["data"]
         labels = (await self._ask(client, "labels", recent, what))["data"]
         up = _series((await self._ask(client, "query", {"query": "up"}, what))["data"])
-        sections = [_firing(await self._optional(client, "alerts", "alerts")), _jobs(up)]
+        sections = [catalogue.firing(await self._optional(client, "alerts", "alerts")), catalogue.jobs(up)]
         for label in SERVICE_LABELS:
             if label in labels:
                 values = (await self._ask(client, f"label/{label}/values", recent, what))["data"]
-                sections.append(f"Values of the label `{label}`: {_some(values, 600)}")
+                sections.append(f"Values of the label `{label}`: {catalogue.some(values, 600)}")
         metadata = await self._optional(client, "metadata", "")
-        sections += _metrics(names, metadata if isinstance(metadata, dict) else {})
-        sections.append(f"Labels: {_some([label for label in labels if label != '__name__'], 700)}")
+        sections += catalogue.metrics(names, metadata if isinstance(metadata, dict) else {})
+        sections.append(f"Labels: {catalogue.some([label for label in labels if label != '__name__'], 700)}")
         return [section for section in sections if section]
 
     async def _optional(self, client: httpx.AsyncClient, path: str, key: str) -> Any:
@@ -366,100 +366,3 @@ def _movement(samples: Sequence[Any]) -> float:
         return -1.0
     low, high = min(values), max(values)
     return float((high - low) / (abs(high) + abs(low))) if high != low else 0.0
-
-
-def _firing(alerts: Any) -> str:
-    firing = [alert for alert in alerts or () if alert.get("state") == "firing"]
-    lines = []
-    for alert in firing[:15]:
-        has = dict(alert.get("labels", {}))
-        title = _line(has.pop("alertname", "?"), 80)
-        labels = _line(", ".join(f"{key}={value}" for key, value in sorted(has.items())), 160)
-        lines.append(f"- {title} since {alert.get('activeAt', '?')} ({labels})")
-    more = f"\n- and {len(firing) - 15} more: `instant: ALERTS`" if len(firing) > 15 else ""
-    return "Alerts firing now:\n" + "\n".join(lines) + more if lines else ""
-
-
-def _jobs(up: Sequence[tuple[dict[str, str], list[Any]]]) -> str:
-    jobs: dict[str, list[bool]] = {}
-    for metric, samples in up:
-        jobs.setdefault(metric.get("job", ""), []).append(bool(samples) and samples[-1][1] == "1")
-    told = [f"{job} ({sum(alive)} of {len(alive)} up)" for job, alive in sorted(jobs.items())]
-    return f"Jobs: {_some(told, 900)}" if told else "No job is scraped now (`up` is empty)."
-
-
-def _metrics(names: Sequence[str], metadata: Mapping[str, Any]) -> list[str]:
-    """Metric families, grouped by their first word, the service's own before those of runtimes."""
-    groups: dict[str, dict[str, str]] = {}
-    known = frozenset(names)
-    for name in names:
-        family, about = _family(name, metadata, known)
-        groups.setdefault(family.split("_", 1)[0].split(":", 1)[0], {})[family] = about
-    own = {group: families for group, families in groups.items() if group not in RUNTIME and group not in ("up", "ALERTS")}
-    rest = {group: families for group, families in groups.items() if group not in own}
-    sections = [f"Metrics: {len(names)} names in {sum(map(len, groups.values()))} families."]
-    share = 4_000 // max(1, len(own))
-    for group, families in sorted(own.items(), key=lambda item: (-len(item[1]), item[0])):
-        lines = [f"- `{family}`{about}" for family, about in sorted(families.items())]
-        sections.append(f"{group}_* ({len(families)}):\n" + _lines(lines, max(share, 90)))
-    if rest:
-        told = [f"{group}_* ({len(families)})" for group, families in sorted(rest.items())]
-        sections.append(f"Of runtimes and exporters: {_some(told, 500)}")
-    return sections
-
-
-def _family(name: str, metadata: Mapping[str, Any], names: frozenset[str]) -> tuple[str, str]:
-    """The family a name belongs to and its type and help: a histogram's three names are one family.
-
-    Where the server keeps no metadata, the names themselves tell histograms and counters.
-    """
-    base = re.sub(r"_(bucket|sum|count|total|created)$", "", name)
-    for family in (name, base):
-        if entries := metadata.get(family):
-            kind, help_text = str(entries[0].get("type", "")), _line(str(entries[0].get("help", "")), 90)
-            whole = family if kind in ("histogram", "summary") else name
-            parts = " (_bucket, _sum, _count)" if kind == "histogram" else ""
-            return whole, f"{parts} {kind}: {help_text}" if help_text else f"{parts} {kind}"
-    if {f"{base}_bucket", f"{base}_sum", f"{base}_count"} <= names:
-        return base, " (_bucket, _sum, _count) histogram"
-    return name, " counter" if name.endswith("_total") else ""
-
-
-def _line(text: str, limit: int) -> str:
-    """One line, at most `limit` characters."""
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _some(values: Iterable[str], limit: int) -> str:
-    """Values joined by commas, cut at about `limit` characters, with the number left out."""
-    told: list[str] = []
-    values = list(values)
-    size = 0
-    for value in values:
-        size += len(value) + 2
-        if size > limit:
-            return ", ".join(told) + f" … and {len(values) - len(told)} more"
-        told.append(_line(value, 120))
-    return ", ".join(told)
-
-
-def _lines(lines: Sequence[str], limit: int) -> str:
-    size = 0
-    for index, line in enumerate(lines):
-        size += len(line) + 1
-        if size > limit and index:
-            return "\n".join(lines[:index]) + f"\n- … and {len(lines) - index} more"
-    return "\n".join(lines)
-
-
-def _bounded(sections: Sequence[str], limit: int) -> str:
-    """The sections that fit, in their order; what does not fit is counted."""
-    text = ""
-    for index, section in enumerate(sections):
-        if len((text + section).encode()) + 80 > limit:
-            return (
-                f'{text}\n… {len(sections) - index} more groups left out; `instant: count by (__name__) ({{job="..."}})` lists\n'
-            )
-        text += f"\n{section}\n"
-    return text

@@ -2,8 +2,8 @@
 
     python -m agent.evals.generate exception --seed 7 --out DIR
 
-shop/ is the system, features.py and history.py give its services a past, system.py runs it, record.py writes what was seen, and
-scenarios.py says what goes wrong. What is real and what is not: repositories, requests, processes, log lines, counters, spans and
+shop/ is the system, features/ and history.py give its services a past, system.py runs it, record.py writes what was seen, and
+scenarios/ says what goes wrong. What is real and what is not: repositories, requests, processes, log lines, counters, spans and
 durations are real. Times are not: a run of under a minute is shown as an hour (clock.py), so requests per shown minute are fewer
 than what was really served per second, and durations are not stretched. The history is made from a pool of edits by seed.
 """

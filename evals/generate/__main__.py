@@ -25,7 +25,8 @@ from agent.evals.generate import record
 from agent.evals.generate.clock import Clock, rfc
 from agent.evals.generate.features import POOLS
 from agent.evals.generate.history import Commit, Plan, commits, git, write
-from agent.evals.generate.scenarios import KINDS, Deploy, Scenario, Turn
+from agent.evals.generate.scenario import Deploy, Scenario, Turn
+from agent.evals.generate.scenarios import KINDS
 from agent.evals.generate.system import SERVICES, Load, Payments, System, first_tree, running
 
 FACTOR = 100.0  # shown seconds for each real one

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.evals.generate.clock import Clock, rfc
-from agent.evals.generate.scenarios import Rule
+from agent.evals.generate.scenario import Rule
 from agent.evals.generate.system import SERVICES, System
 
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")

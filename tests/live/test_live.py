@@ -21,7 +21,8 @@ import pytest
 import yaml
 
 from agent.evals.generate.__main__ import Past, past
-from agent.evals.generate.scenarios import KINDS, Scenario
+from agent.evals.generate.scenario import Scenario
+from agent.evals.generate.scenarios import KINDS
 from agent.evals.generate.system import SERVICES, Load, System, running
 from tests.live import processes
 from tests.live.processes import answers, ask, free_port, program, until
