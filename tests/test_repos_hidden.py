@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import stat
 from datetime import timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -160,6 +163,46 @@ class TestHost:
     async def test_a_token_in_the_address_is_in_no_file(self, repositories: Repositories, tmp_path: Path) -> None:
         with pytest.raises(RepositoryError):
             await repositories.mirror(RepositoryRef(name="web", url="https://bot:sesame@127.0.0.1:9/web.git"))
+        for path in (tmp_path / "data").rglob("*"):
+            assert "sesame" not in str(path)
+            if path.is_file():
+                assert b"sesame" not in path.read_bytes()
+
+    async def test_a_remote_source_gets_its_token_and_nobody_else_does(
+        self, source: Source, repositories: Repositories, tmp_path: Path
+    ) -> None:
+        commit = source.commit({"a": "1"}, at=START)
+        git(source.folder, "update-server-info")
+        seen: list[str | None] = []
+
+        class Door(SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                seen.append(self.headers["Authorization"])
+                if self.headers["Authorization"]:
+                    return super().do_GET()
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", "Basic realm=x")
+                return self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), partial(Door, directory=str(source.folder))) as server:
+            thread = Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                address = f"127.0.0.1:{server.server_port}"
+                mirror = await repositories.mirror(RepositoryRef(name="web", url=f"http://bot:sesame@{address}/"))
+                with pytest.raises(RepositoryError) as raised:
+                    await repositories.mirror(RepositoryRef(name="other", url=f"http://{address}/"))
+            finally:
+                server.shutdown()
+                thread.join()
+        assert "Put a token into its address in the settings" in raised.value.hint
+        assert "Basic Ym90OnNlc2FtZQ==" in seen
+        for live in (True, False):
+            checkout = await repositories.checkout(mirror, commit, live=live, at=AT)
+            assert (checkout.folder / "a").read_text() == "1"
         for path in (tmp_path / "data").rglob("*"):
             assert "sesame" not in str(path)
             if path.is_file():

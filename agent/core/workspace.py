@@ -44,7 +44,9 @@ def furnish(
 
 def _incident(folder: Path, case: Case) -> None:
     (folder / "alerts.json").write_text(alerts_text(case), "utf-8")
-    (folder / "case.json").write_text(case.model_dump_json(indent=1, exclude={"telemetry"}), "utf-8")
+    repositories = tuple(ref.model_copy(update={"url": ""}) for ref in case.repositories)  # an address may hold a token
+    shown = case.model_copy(update={"repositories": repositories})
+    (folder / "case.json").write_text(shown.model_dump_json(indent=1, exclude={"telemetry"}), "utf-8")
     deployments = [deployment_record(deployment) for deployment in case.deployments]
     (folder / "deployments.json").write_text(json.dumps(deployments, indent=1), "utf-8")
     changes = [change_record(change) for change in case.changes]
