@@ -463,8 +463,8 @@ def _answer(known: Known) -> dict[str, Any]:
 def _weaker(conclusion: dict[str, Any], objections: list[str]) -> dict[str, Any]:
     """Without what the host could not verify, and one step less sure."""
     told = "\n".join(objections)
-    checks = [check for check in conclusion.get("checks", ()) if check["command"] not in told and check["claim"] not in told]
-    evidence = [item for item in conclusion.get("evidence", ()) if item["claim"] not in told and item["quote"][:60] not in told]
+    checks = [check for check in conclusion.get("checks", ()) if check["claim"][:60] not in told]
+    evidence = [item for item in conclusion.get("evidence", ()) if item["claim"][:60] not in told]
     return {**conclusion, "checks": checks, "evidence": evidence, "verdict": _below(conclusion["verdict"])}
 
 

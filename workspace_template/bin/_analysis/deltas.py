@@ -506,10 +506,10 @@ def _clauses(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator
                 "DELETE",
             )
             index = clause in ("INDEX", "CREATE INDEX", "LIMIT", "ON")
-            causes = ("lock", "query", "missing", "latency", "error") if harsh else ("lock",) if index else ("query", "latency")
+            brings = ("lock", "query", "missing", "latency", "error") if harsh else ("lock",) if index else ("query", "latency")
             eases = ("query", "latency", "cpu") if index else ()
             yield _delta(
-                "added clause", clause, file, hunk, after[clause][1], 0.7 if harsh else 0.15 if index else 0.5, causes, eases
+                "added clause", clause, file, hunk, after[clause][1], 0.7 if harsh else 0.15 if index else 0.5, brings, eases
             )
 
 

@@ -1,0 +1,169 @@
+"""Which change is blamed, and when none is."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+from tests.analysis.conftest import AT, LIVE, Scene, git, rfc
+
+LEDGER = (
+    "def settle(entry):\n    if entry.currency is None:\n        entry.currency = 'EUR'\n    return post(entry.currency.code)\n"
+)
+BROKEN = "def settle(entry):\n    return post(entry.currency.code)\n"
+BEFORE = AT - timedelta(days=3)
+
+
+def _failing(scene: Scene, text: str) -> None:
+    """Orders fails from LIVE on, writing this."""
+    rows = []
+    for n in range(240):
+        moment = AT - timedelta(minutes=115) + timedelta(seconds=30 * n)
+        rows.append(json.dumps({"timestamp": rfc(moment), "service": "orders", "level": "INFO", "msg": f"settled {n}"}))
+        if moment > LIVE:
+            rows.append(
+                json.dumps({"timestamp": rfc(moment), "service": "orders", "level": "ERROR", "msg": text.replace("#", str(n))})
+            )
+    scene.write("telemetry/logs/orders.ndjson", "\n".join(rows))
+    head = "timestamp,service,metric,value\n"
+    scene.write("telemetry/metrics/m.csv", head + scene.series("orders", "error_ratio", lambda m: 0.002 + 0.4 * (m >= 0)))
+    scene.metric = "error_ratio"
+
+
+def _history(scene: Scene) -> list[str]:
+    ids = scene.repository(
+        "orders",
+        [
+            (BEFORE, "Begin", {"ledger.py": LEDGER, "web.py": "def page(order):\n    return render(order)\n"}),
+            (
+                BEFORE + timedelta(hours=1),
+                "Tidy the page",
+                {"web.py": "def page(order):\n    # what people see\n    return render(order)\n"},
+            ),
+            (BEFORE + timedelta(hours=2), "Simplify settling", {"ledger.py": BROKEN}),
+            (BEFORE + timedelta(hours=3), "Explain it", {"README.md": "# Orders\n\nsettle the currency of the entry\n"}),
+        ],
+    )
+    scene.deployments = [
+        {"timestamp": rfc(BEFORE), "service": "orders", "version": "1", "commit": ids[0]},
+        {"timestamp": rfc(LIVE), "service": "orders", "version": "2", "commit": ids[-1]},
+    ]
+    return ids
+
+
+def test_the_commit_that_took_the_guard_away_is_blamed_and_its_line_quoted(scene: Scene) -> None:
+    ids = _history(scene)
+    _failing(scene, "AttributeError: 'NoneType' object has no attribute 'code' while settling entry #")
+    answer = scene.answer("suspects")
+    first = answer["suspects"][0]
+    assert (first["commit"], first["kind"], first["path"], first["side"]) == (ids[2], "removed guard", "ledger.py", "-")
+    assert first["text"] == "    if entry.currency is None:"
+    assert first["p"] > 0.5
+    assert scene.answer("brief")["next"].startswith(f"git -C repos/orders show {ids[2][:12]}")
+
+
+def test_what_went_live_after_the_onset_is_not_blamed(scene: Scene) -> None:
+    ids = _history(scene)
+    scene.deployments[1]["timestamp"] = rfc(AT - timedelta(minutes=2))
+    _failing(scene, "AttributeError: 'NoneType' object has no attribute 'code' while settling entry #")
+    assert scene.answer("suspects")["suspects"][0]["p"] < 0.5, ids
+
+
+def test_an_expired_certificate_is_no_commits_fault(scene: Scene) -> None:
+    _history(scene)
+    _failing(scene, f"tls: x509: certificate has expired or is not yet valid: notAfter={rfc(LIVE)} attempt #")
+    answer = scene.answer("suspects")
+    best = answer["explanations"][0]
+    assert best["category"] == "infrastructure"
+    assert best["p"] > answer["suspects"][0]["p"]
+
+
+def test_one_record_that_is_refused_over_and_over_is_bad_data(scene: Scene) -> None:
+    _history(scene)
+    _failing(scene, "cannot parse price: record_id=r-88213 offset=991 is malformed; redelivering")
+    answer = scene.answer("suspects")
+    assert answer["explanations"][0]["category"] == "data"
+    assert answer["explanations"][0]["p"] > answer["suspects"][0]["p"]
+
+
+def test_a_provider_that_answers_errors_is_external(scene: Scene) -> None:
+    _history(scene)
+    _failing(scene, "POST https://api.cards.example.com/charges failed: 503 Service Unavailable id=#")
+    scene.changes = [
+        {"timestamp": rfc(LIVE), "kind": "provider_status", "name": "Cards API charges", "to": "degraded: elevated errors"}
+    ]
+    answer = scene.answer("suspects")
+    assert answer["explanations"][0]["category"] == "external"
+    assert answer["explanations"][0]["p"] > answer["suspects"][0]["p"]
+
+
+def test_an_alert_on_what_did_not_change_is_unsound(scene: Scene) -> None:
+    _history(scene)
+    scene.metric = "cache_hit_ratio"
+    series = scene.series("orders", "cache_hit_ratio", lambda m: 0.4) + scene.series("orders", "error_ratio", lambda m: 0.01)
+    scene.write(
+        "telemetry/metrics/m.csv", "timestamp,service,metric,value\n" + series + scene.series("orders", "rps", lambda m: 90.0)
+    )
+    best = scene.answer("suspects")["explanations"][0]
+    assert best["category"] == "alert"
+    assert best["p"] > 0.5
+
+
+def test_a_flag_that_code_reads_is_blamed_and_one_that_nothing_reads_is_not(scene: Scene) -> None:
+    code = "def settle(entry):\n    if flags.on('currency_table_v2'):\n        return table_v2(entry)\n    return post(entry)\n"
+    scene.repository("orders", [(BEFORE, "Begin", {"ledger.py": code})])
+    flips = [("currency_table_v2", LIVE), ("page_colours", LIVE + timedelta(seconds=5))]
+    scene.changes = [
+        {"timestamp": rfc(t), "kind": "flag", "name": n, "service": "orders", "from": "off", "to": "on"} for n, t in flips
+    ]
+    _failing(scene, "currency table has no row for entry #")
+    flags = scene.answer("suspects")["flips"]
+    assert flags[0]["name"] == "currency_table_v2"
+    assert flags[0]["p"] > 0.5
+
+
+def test_an_upgrade_is_traced_to_the_commit_in_the_packages_own_history(scene: Scene) -> None:
+    service = scene.repository(
+        "orders", [(BEFORE, "Begin", {"app.py": "import ledgerlib\n", "requirements.txt": "ledgerlib==1.0.0\n"})]
+    )
+    library = scene.repository(
+        "ledgerlib",
+        [
+            (BEFORE, "1.0.0", {"ledgerlib/__init__.py": LEDGER, "ledgerlib/money.py": "def add(a, b):\n    return a + b\n"}),
+            (BEFORE, "Type hints", {"ledgerlib/money.py": "def add(a: int, b: int) -> int:\n    return a + b\n"}),
+            (BEFORE, "Faster settling", {"ledgerlib/__init__.py": BROKEN}),
+        ],
+    )
+    folder = scene.root / "repos" / "ledgerlib"
+    git(folder, "tag", "v1.0.0", library[0])
+    git(folder, "tag", "v1.1", library[2])
+    move = {"package": "ledgerlib", "from": "1.0.0", "to": "1.1.0"}
+    scene.deployments = [
+        {"timestamp": rfc(LIVE), "service": "orders", "version": "9", "commit": service[0], "package_changes": [move]}
+    ]
+    _failing(scene, "AttributeError: 'NoneType' object has no attribute 'code' while settling entry #")
+    answer = scene.answer("dependency-diff")
+    assert (answer["upgrades"][0]["repo"], answer["upgrades"][0]["commits"]) == ("ledgerlib", 2)
+    assert answer["suspects"][0]["commit"] == library[2]
+
+
+def test_a_record_of_an_unknown_commit_and_a_broken_record_are_said(scene: Scene) -> None:
+    _history(scene)
+    scene.deployments.append({"timestamp": rfc(LIVE), "service": "orders", "commit": "f" * 40})
+    scene.deployments.append({"timestamp": "tomorrow", "service": "orders"})
+    notes = scene.answer("suspects")["notes"]
+    assert any("names no commit of repos/orders" in note for note in notes)
+    assert any("no readable timestamp" in note for note in notes)
+
+
+def test_seen_before_and_owner_come_from_memory(scene: Scene) -> None:
+    _history(scene)
+    _failing(scene, "settling entry # failed: currency has no code")
+    scene.write(
+        "investigations/inv-7.md",
+        "# Orders could not settle\n\nsettling entry failed, currency has no code; error_ratio rises; orders is failing\n",
+    )
+    scene.write("memory/team.md", "| orders | owner: payments team, @lee |\n")
+    brief = scene.answer("brief")
+    assert brief["seen"] == ["investigations/inv-7.md: Orders could not settle"]
+    assert "payments team" in brief["owner"]

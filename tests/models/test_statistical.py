@@ -1,0 +1,228 @@
+"""The embedded investigator as a model: a pure function of the transcript that ends in a report, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.core.message import Message, ToolCall, ToolResult, user
+from agent.core.model import Head, ToolSpec
+from agent.core.replay import INTERRUPTED
+from agent.core.report import Conclusion
+from agent.models.statistical import StatisticalModel, step
+
+FIRST = """An alert fired. Find the root cause, or show that the alert is unsound, and report.
+
+# orders is failing
+
+- began (as reported): 2026-02-03T12:00:00+00:00
+- door: alert
+- service: orders
+"""
+GUILTY = {
+    "repo": "orders",
+    "commit": "a" * 40,
+    "parent": "b" * 40,
+    "p": 0.93,
+    "score": 9.1,
+    "subject": "Simplify settling",
+    "why": ["live at orders 20 s before the onset", "removed guard: if entry.currency is None: (ledger.py)"],
+    "service": "orders",
+    "live": "2026-02-03T11:40:00Z",
+    "version": "2",
+    "kind": "removed guard",
+    "what": "if entry.currency is None:",
+    "path": "ledger.py",
+    "side": "-",
+    "line": 2,
+    "text": "    if entry.currency is None:",
+    "author": "Kim",
+}
+SYMPTOM = {
+    "kind": "log",
+    "service": "orders",
+    "text": "AttributeError: <*> has no attribute while settling",
+    "onset": "2026-02-03T11:40:20Z",
+    "weight": 1.5,
+    "where": "telemetry/logs/orders.log:41",
+    "count": 40,
+    "quote": "2026-02-03T11:40:20Z ERROR AttributeError: 7 has no attribute while settling",
+}
+ANSWER = {
+    "onset": "2026-02-03T11:40:20Z",
+    "alert": "2026-02-03T12:00:00Z",
+    "service": "orders",
+    "unknown": 0.01,
+    "seen": 4,
+    "suspects": [GUILTY],
+    "explanations": [],
+    "flips": [],
+    "symptoms": [SYMPTOM],
+    "notes": [],
+}
+BRIEF = {"affected": ["orders"], "owner": "payments", "next": "git show", "changed": []}
+
+
+def _head(*tools: str) -> Head:
+    return Head(system="", tools=tuple(ToolSpec(name=name, description="", parameters={"type": "object"}) for name in tools))
+
+
+def _desk(answer: dict[str, Any] = ANSWER) -> Callable[[ToolCall], ToolResult]:
+    """Answers calls as a desk with this ranking would."""
+
+    def run(call: ToolCall) -> ToolResult:
+        command = str(call.arguments.get("command", ""))
+        text = "ok"
+        if command.startswith("suspects"):
+            text = json.dumps(answer)
+        elif command.startswith("brief"):
+            text = json.dumps(BRIEF)
+        elif command.startswith("recall"):
+            text = json.dumps({"rows": [{"where": "memory/team.md:3", "text": "orders is owned by payments"}]})
+        elif "apply --reverse" in command:
+            text = " ledger.py | 2 ++\nREVERTED"
+        return ToolResult(call_id=call.id, content=text)
+
+    return run
+
+
+def _investigate(head: Head, run: Callable[[ToolCall], ToolResult], first: str = FIRST) -> tuple[list[Message], Message]:
+    """Plays the loop until there is a report or no call; returns the transcript and the last message."""
+    messages = [user(first)]
+    for _ in range(40):
+        reply = step(head, messages)
+        if not reply.calls or reply.calls[0].name == "report":
+            return messages, reply
+        messages += [reply, Message(role="user", blocks=tuple(run(call) for call in reply.calls))]
+    raise AssertionError("it does not end")
+
+
+def _report(message: Message) -> Conclusion:
+    return Conclusion.model_validate(message.calls[0].arguments)
+
+
+def test_one_change_far_above_all_others_is_a_root_cause_with_evidence_check_and_proposal() -> None:
+    messages, last = _investigate(_head("bash", "finding", "propose", "report"), _desk())
+    report = _report(last)
+    assert (report.verdict, report.causes[0].commit, report.causes[0].category) == ("root_cause_found", "a" * 40, "code")
+    assert [(e.supports, e.source.type, e.quote) for e in report.evidence] == [
+        ("symptom", "telemetry", SYMPTOM["quote"]),
+        ("mechanism", "code", "if entry.currency is None:"),
+    ]
+    check = report.checks[0]
+    assert check.command == "holds --log 'has no attribute while settling' --service orders"
+    assert check.without.end == check.with_.start
+    assert report.actions[0].kind == "rollback"
+    called = [call.name for message in messages for call in message.calls]
+    assert called.count("finding") == 2
+    assert called.count("propose") == 1
+
+
+def test_a_reply_is_a_pure_function_of_the_transcript() -> None:
+    head = _head("bash", "report")
+    messages, last = _investigate(head, _desk())
+    assert step(head, messages) == last
+    assert _investigate(head, _desk())[1] == last
+
+
+async def test_the_model_speaks_the_contract_and_costs_nothing() -> None:
+    model = StatisticalModel()
+    conversation = model.open(_head("bash", "report"))
+    conversation.append(user(FIRST))
+    reply = await conversation.reply()
+    assert (reply.stop, reply.model, model.cost(reply.usage)) == ("tools", "statistical", 0.0)
+
+
+def test_without_any_tool_the_last_word_is_a_text() -> None:
+    _, last = _investigate(_head(), _desk())
+    assert not last.calls
+    assert last.text
+
+
+@pytest.mark.parametrize("tools", [("report",), ("bash", "report"), ("bash", "query", "finding", "propose", "ask", "report")])
+def test_it_ends_in_a_valid_report_with_whatever_tools_there_are(tools: tuple[str, ...]) -> None:
+    assert _report(_investigate(_head(*tools), _desk())[1]).summary
+
+
+def test_an_interrupted_call_is_repeated() -> None:
+    seen: list[str] = []
+
+    def run(call: ToolCall) -> ToolResult:
+        seen.append(json.dumps(call.arguments))
+        if seen.count(seen[-1]) == 1:
+            return ToolResult(call_id=call.id, content=INTERRUPTED, is_error=True)
+        return _desk()(call)
+
+    assert _report(_investigate(_head("bash", "report"), run)[1]).verdict == "root_cause_found"
+
+
+@pytest.mark.parametrize("content", ["", "Traceback (most recent call last)\n[exit 1]", "{broken", "[1, 2]", '{"suspects": []}'])
+def test_commands_that_fail_end_in_an_honest_report(content: str) -> None:
+    def run(call: ToolCall) -> ToolResult:
+        return ToolResult(call_id=call.id, content=content, is_error=content == "")
+
+    assert _report(_investigate(_head("bash", "finding", "propose", "report"), run)[1]).verdict == "inconclusive"
+
+
+def test_a_report_that_was_sent_back_claims_less_and_drops_what_did_not_hold() -> None:
+    head = _head("bash", "report")
+    messages, last = _investigate(head, _desk())
+    received = ToolResult(call_id=last.calls[0].id, content="Received.")
+    check = _report(last).checks[0]
+    told = user(f"The host checked your report. This does not hold:\n1. Check 1 ({check.claim[:80]!r}) does not discriminate.")
+    again = _report(step(head, [*messages, last, Message(role="user", blocks=(received,)), told]))
+    assert (again.verdict, again.checks) == ("likely", ())
+
+
+def test_close_rivals_are_likely_at_most_and_nothing_above_chance_is_inconclusive() -> None:
+    rival = {**GUILTY, "commit": "c" * 40, "p": 0.4}
+    close = {**ANSWER, "suspects": [{**GUILTY, "p": 0.5}, rival]}
+    assert _report(_investigate(_head("bash", "report"), _desk(close))[1]).verdict == "likely"
+    weak = {**ANSWER, "suspects": [{**GUILTY, "p": 0.12}], "unknown": 0.5}
+    report = _report(_investigate(_head("bash", "report"), _desk(weak))[1])
+    assert (report.verdict, report.causes, report.suspects[0].commit) == ("inconclusive", (), "a" * 40)
+
+
+def test_an_explanation_without_a_commit_names_none() -> None:
+    external = {
+        "category": "external",
+        "statement": "a system outside fails",
+        "p": 0.8,
+        "service": "",
+        "why": ["503 of a host"],
+        "show": [SYMPTOM],
+    }
+    report = _report(_investigate(_head("bash", "report"), _desk({**ANSWER, "suspects": [], "explanations": [external]}))[1])
+    assert (report.verdict, report.causes[0].commit, report.causes[0].category) == ("likely", None, "external")
+    assert report.actions[0].kind == "escalate"
+
+
+def test_sources_are_asked_where_no_telemetry_lies_on_the_desk() -> None:
+    first = FIRST + "\n## Connectors (ask with `query`)\n\n- prom (prometheus): tools/prom.md\n- files (logs): tools/files.md\n"
+    catalogue = "==> tools/files.md <==\n# files\n\n==> tools/prom.md <==\n- `http_requests_total` counter: Requests.\n- `queue_depth` gauge: Waiting.\n"
+    asked: list[dict[str, Any]] = []
+
+    def run(call: ToolCall) -> ToolResult:
+        if call.name == "query":
+            asked.append(dict(call.arguments))
+        if "tools/" in str(call.arguments.get("command", "")):
+            return ToolResult(call_id=call.id, content=catalogue)
+        return _desk()(call)
+
+    _investigate(_head("bash", "query", "report"), run, first)
+    assert {(a["connector"], a["query"]) for a in asked} == {
+        ("prom", "step=60s: rate(http_requests_total[2m])"),
+        ("prom", "step=60s: queue_depth"),
+        ("files", "level>=warning"),
+        ("files", ""),
+    }
+    assert {a["start"] for a in asked} == {"2026-02-03T10:00:00Z"}
+
+
+def test_a_question_is_answered_from_memory() -> None:
+    first = "An engineer asks. Find out and report.\n\n# who owns orders?\n\n- began (as reported): 2026-02-03T12:00:00+00:00\n- door: chat\n\n## Asked\n\nwho owns orders?\n"
+    report = _report(_investigate(_head("bash", "report"), _desk({**ANSWER, "symptoms": [], "suspects": []}), first)[1])
+    assert "orders is owned by payments" in report.summary
