@@ -75,25 +75,27 @@ class Group(Data):
 
 def make(name: str, limits: Limits) -> Group:
     """A new group of that name with these bounds, or one without folders if this process may not make any."""
-    folders: dict[Path, None] = {}
+    own = _hierarchies()
+    places = [(own[controller], [controller], _settings_v1) for controller in _CONTROLLERS if controller in own]
+    rest = [controller for controller in _CONTROLLERS if controller not in own]
+    if "" in own and (place := _place_v2(own[""], rest)) is not None:
+        places.append((place, [controller for controller in rest if _gives(place, controller)], _settings_v2))
+    folders: list[Path] = []
     bounds: list[str] = []
-    for controller in _CONTROLLERS:
-        for parent, settings in _places(controller, limits):
-            try:
-                folder = _enter(parent / name, settings)
-            except OSError:  # not ours to write, or not this kernel's: the next place, or in the end no bound of this kind
-                continue
-            folders[folder] = None
-            bounds.append(controller)
-            break
+    for parent, controllers, settings in places:
+        try:
+            folders.append(_enter(parent / name, [settings(controller, limits) for controller in controllers]))
+        except OSError:  # not ours to write, or not this kernel's: no bound of this kind
+            continue
+        bounds += controllers
     return Group(folders=tuple(folders), bounds=tuple(bounds))
 
 
-def _enter(folder: Path, settings: dict[str, str]) -> Path:
+def _enter(folder: Path, settings: Sequence[dict[str, str]]) -> Path:
     made = not folder.is_dir()
     folder.mkdir(exist_ok=True)
     try:
-        for file, value in settings.items():
+        for file, value in (pair for part in settings for pair in part.items()):
             optional = file.startswith("?")
             path = folder / file.lstrip("?")
             if not optional or path.exists():
@@ -107,17 +109,25 @@ def _enter(folder: Path, settings: dict[str, str]) -> Path:
     return folder
 
 
-def _places(controller: str, limits: Limits) -> list[tuple[Path, dict[str, str]]]:
-    """Where a group with that controller could be made, nearest first, and what to write into it."""
-    hierarchies = _hierarchies()
-    if controller in hierarchies:
-        return [(hierarchies[controller], _settings_v1(controller, limits))]
-    if "" not in hierarchies:
-        return []
-    own, top = hierarchies[""], _mount_point("cgroup2")
-    chain = [own, *own.parents]
-    chain = chain[: chain.index(top) + 1] if top in chain else []
-    return [(place, _settings_v2(controller, limits)) for place in chain if _gives(place, controller)]
+def _place_v2(own: Path, controllers: Sequence[str]) -> Path | None:
+    """The nearest v2 group, from ours upward, whose children can have the controllers; None if none gives any.
+
+    Processes and children with controllers do not go together (cgroups(7), the no-internal-processes rule), except at the top:
+    a group that holds processes, as ours does, is passed over.
+    """
+    top = _mount_point("cgroup2")
+    chain = [place for place in (own, *own.parents) if top is not None and place.is_relative_to(top)]
+    empty = [place for place in chain if place == top or not _holds_processes(place)]
+    given = [(sum(_gives(place, controller) for controller in controllers), -distance) for distance, place in enumerate(empty)]
+    most, distance = max(given, default=(0, 0))
+    return empty[-distance] if most else None
+
+
+def _holds_processes(place: Path) -> bool:
+    try:
+        return bool((place / "cgroup.procs").read_text().split())
+    except OSError:  # a threaded group, or one that is not ours to look into
+        return True
 
 
 def _gives(place: Path, controller: str) -> bool:
