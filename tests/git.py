@@ -54,8 +54,10 @@ class Source:
         self.folder = folder
         self.main = main
         self.at = START
-        folder.mkdir(parents=True)
-        git(folder, "init", "-q", "--bare", "--template=", f"--initial-branch={main}", ".")
+        for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags"):
+            (folder / name).mkdir(parents=True)
+        (folder / "HEAD").write_text(f"ref: refs/heads/{main}\n")
+        (folder / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n")
 
     def commit(
         self,
@@ -70,11 +72,11 @@ class Source:
         self.at = at or self.at + timedelta(hours=1)
         ref = f"refs/heads/{branch or self.main}"
         if parents is None:
-            tip = git(self.folder, "for-each-ref", "--format=%(objectname)", ref)
-            parents = (tip,) if tip else ()
-        stream = b"".join(_commit(ref, message, self.at, parents, files))
-        git(self.folder, "fast-import", "--quiet", "--force", stdin=stream)
-        return git(self.folder, "rev-parse", ref)
+            packed = self.folder / "packed-refs"
+            exists = (self.folder / ref).exists() or (packed.exists() and f" {ref}\n" in packed.read_text())
+            parents = (f"{ref}^0",) if exists else ()
+        stream = b"".join(_commit(ref, message, self.at, parents, files)) + b"get-mark :1\n"
+        return git(self.folder, "fast-import", "--quiet", "--force", "--cat-blob-fd=1", stdin=stream)
 
     def tag(self, name: str, commit: str = "HEAD", *, at: datetime | None = None) -> None:
         """A tag: annotated where `at` is given."""
@@ -92,7 +94,7 @@ def _commit(ref: str, message: str, at: datetime, parents: tuple[str, ...], file
     """One commit in the language of `git fast-import`."""
     when = f"{int(at.timestamp())} {at.strftime('%z') or '+0000'}"
     text = message.encode()
-    yield f"commit {ref}\nauthor Ada <ada@example.com> {when}\ncommitter Ada <ada@example.com> {when}\n".encode()
+    yield f"commit {ref}\nmark :1\nauthor Ada <ada@example.com> {when}\ncommitter Ada <ada@example.com> {when}\n".encode()
     yield f"data {len(text)}\n".encode() + text + b"\n"
     for index, parent in enumerate(parents):
         yield f"{'merge' if index else 'from'} {parent}\n".encode()

@@ -161,6 +161,14 @@ class TestStage:
         files = re.findall(rb"^diff --git a/(\S+)", await bench.stage(), re.MULTILINE)
         assert files == [b".gitignore", b"web.py"]
 
+    async def test_sees_an_edit_of_the_same_length_within_the_same_second(self, bench: Bench) -> None:
+        edit = (
+            "touch -d @1700000000 web.py && git update-index --refresh && sed -i 's/ 3/ 2/' web.py"
+            " && touch -d @1700000000 web.py .git/index"
+        )
+        await bench.sandbox.run(edit, cwd="/workspace/repos/web")
+        assert re.findall(rb"^diff --git a/(\S+)", await bench.stage(), re.MULTILINE) == [b"web.py"]
+
     async def test_does_not_disturb_the_agents_own_index(self, bench: Bench) -> None:
         await bench.edit({"web.py": FIXED, "new": "1"})
         before = await bench.sandbox.run("git status --short", cwd="/workspace/repos/web")

@@ -30,7 +30,7 @@ fi
 GIT_INDEX_FILE=$(mktemp)
 export GIT_INDEX_FILE
 trap 'rm -f "$GIT_INDEX_FILE"' EXIT
-cp .git/index "$GIT_INDEX_FILE"
+cp -p .git/index "$GIT_INDEX_FILE"  # with its time: it says which files git must read to know whether they changed
 git add --update .
 git add --all . LEFTOVERS 2>/dev/null
 git diff --cached --binary --full-index --no-renames --no-color --no-ext-diff --no-textconv "$base"

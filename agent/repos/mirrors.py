@@ -156,7 +156,11 @@ class Mirrors:
         if head and not head.startswith("refs/heads/"):
             specs.append(f"+HEAD:{HEAD}")
             wanted[HEAD] = theirs["HEAD"]
-        if await _refs(folder) != wanted:
+        known = await _refs(folder)
+        if HEAD in known and HEAD not in wanted:
+            await git(folder, "update-ref", "-d", HEAD)
+            del known[HEAD]
+        if known != wanted:
             await git(
                 folder, "fetch", "--quiet", "--force", "--prune", "--no-tags", "--no-write-fetch-head", "--update-shallow",
                 "--no-auto-maintenance", "origin", *specs,
@@ -226,13 +230,17 @@ async def _point(folder: Path, head: str) -> None:
     target = head if head.startswith("refs/heads/") else HEAD if head == "HEAD" else ""
     if not target:  # a source without branches of its own: those of its origin
         target = _likely_main(await _refs(folder)) or "refs/heads/main"
-    if target != HEAD:
-        await git(folder, "update-ref", "-d", HEAD)
-    await git(folder, "symbolic-ref", "HEAD", target)
+    if target != _head(folder):
+        await git(folder, "symbolic-ref", "HEAD", target)
+
+
+def _head(folder: Path) -> str:
+    """The ref that HEAD stands for. In a mirror it always stands for one."""
+    return (folder / "HEAD").read_text("utf-8", "surrogateescape").removeprefix("ref:").strip()
 
 
 async def _main(folder: Path) -> str:
-    name = (await git(folder, "symbolic-ref", "HEAD")).text
+    name = _head(folder)
     found = await git(folder, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", ok=(0, 1, 128))
     return name if found.code == 0 else ""
 
