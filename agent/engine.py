@@ -180,8 +180,8 @@ class Engine:
         system = SystemDatabase.create(url, {}, self._connections, "dbos", Json(), None)
         system.run_migrations()
         self._client = DBOSClient(system_database_engine=self._connections, serializer=Json(), application_name=self._name)
-        for queue in (RUNS, TASKS):
-            self._client.register_queue(queue, worker_concurrency=self._concurrency, polling_interval_sec=self._poll_seconds)
+        for queue, poll_seconds in ((RUNS, self._poll_seconds), (TASKS, 1.0)):
+            self._client.register_queue(queue, worker_concurrency=self._concurrency, polling_interval_sec=poll_seconds)
 
     def _launch(self) -> None:
         """Inside the running loop, because DBOS runs workflows in the loop it was launched in."""
@@ -193,7 +193,7 @@ class Engine:
             "serializer": Json(),
             "log_level": "WARNING",
             "scheduler_polling_interval_sec": 2.0,
-            "notification_listener_polling_interval_sec": 0.1,
+            "notification_listener_polling_interval_sec": 0.2,
         }
         DBOS(config=config)
 
@@ -253,7 +253,7 @@ class Engine:
         """The workflow. It may be executed several times, even twice at once where a process was thought dead: the last execution
         to begin is the one whose end counts, and the lease keeps the others from writing.
         """
-        self._track(f"run {number} of {investigation_id}")
+        task = self._track(f"run {number} of {investigation_id}")
         run = Run(investigation=investigation_id, number=number)
         runner = uuid.uuid4().hex
         if not await self._insist(lambda transaction: runs.begin(transaction, run, runner)):
@@ -262,6 +262,11 @@ class Engine:
             await self._survive(investigation_id)
         except LeaseLost as lost:
             log.warning("%s: run %d stops here: %s", investigation_id, number, lost.problem)
+        except asyncio.CancelledError:
+            if task.cancelling():  # the process stops: its row stays as it is, for whoever comes next
+                raise
+            await self._fail(run, AgentError("The run cancelled itself.", "This is a bug; the service's log has more."), runner)
+            return
         except Exception as error:  # the rim: whatever a worker raises must end somewhere people look
             log.exception("%s: run %d failed", investigation_id, number)
             await self._fail(run, error, runner)
@@ -313,14 +318,15 @@ class Engine:
             return
         await self._schedules[name].run(due)
 
-    def _track(self, name: str) -> None:
+    def _track(self, name: str) -> asyncio.Task[Any]:
         task = asyncio.current_task()
         assert task is not None
         task.set_name(name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         if self._stopping:
-            raise asyncio.CancelledError  # its row stays as it is, for whoever comes next
+            raise asyncio.CancelledError
+        return task
 
     # Recovering.
 

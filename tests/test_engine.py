@@ -266,6 +266,30 @@ async def test_what_a_worker_raises_is_told_and_ends_as_failed(store: Store, cap
     assert "The desk is on fire" in caplog.text
 
 
+async def test_a_run_that_cancels_itself_is_not_left_hanging(store: Store) -> None:
+    async def gives_up(id: str) -> None:
+        inner = asyncio.create_task(asyncio.sleep(60))
+        inner.cancel()
+        await inner
+
+    async with running(store, gives_up) as engine:
+        id = await investigation(store, engine)
+        await settled(engine)
+
+    assert (await store.investigation(id)).why == "The run cancelled itself."
+
+
+async def test_an_error_may_say_anything(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(id: str) -> None:
+        raise ValueError("nul \x00 and half \ud800")
+
+    async with running(store, broken) as engine:
+        id = await investigation(store, engine)
+        await settled(engine)
+
+    assert (await store.investigation(id)).why == "ValueError: nul \N{REPLACEMENT CHARACTER} and half ?"
+
+
 async def test_a_failed_investigation_can_be_woken(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     worker = Worker(store)
     attempts: list[str] = []
@@ -543,7 +567,7 @@ def survive(url: str, folder: Path, *, kills: int, steps: int, seed: int) -> Non
 
 
 def test_a_killed_service_goes_on_where_it_was(url: str, tmp_path: Path) -> None:
-    survive(url, tmp_path, kills=1, steps=200, seed=1)
+    survive(url, tmp_path, kills=1, steps=200, seed=2)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from agent.core.data import Data
 from agent.core.errors import NotFound
 from agent.core.investigation import Status
 from agent.core.journal import packed
-from agent.store.columns import now, stamp
+from agent.store.columns import now, stamp, storable
 from agent.store.database import Transaction
 from agent.store.journal import append
 
@@ -67,7 +67,7 @@ def fail(transaction: Transaction, run: Run, *, problem: str, hint: str, runner:
     condition = "AND runner = :runner" if runner is not None else ""
     values = {"runner": runner} if runner is not None else {}
     change = "finished = run, again = 0, lease = lease + 1, worker = '', status = :status, why = :why, updated_at = :at"
-    if not _touch(transaction, run, change, condition, status=Status.FAILED.value, why=problem, at=now(), **values):
+    if not _touch(transaction, run, change, condition, status=Status.FAILED.value, why=storable(problem), at=now(), **values):
         return False
     row = transaction.row("SELECT lease FROM investigations WHERE id = :id", id=run.investigation)
     assert row is not None
