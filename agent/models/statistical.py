@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agent.core.message import Message, Reply, Text, ToolCall, ToolResult, Usage
-from agent.core.model import Head, Listener, ignore
+from agent.core.model import Caching, Head, Listener, ignore
 from agent.core.replay import INTERRUPTED
 from agent.models import verdicts
 from agent.models.verdicts import Known
@@ -26,6 +26,7 @@ AGAIN = "suspects --json --limit 10"
 SEEN = "find telemetry -type f -size +0 ! -path '*/queries/*' | head -20"
 CATALOGUES = "tail -n +1 tools/*.md"
 BRIEF = "brief --json"
+REPRODUCE = "reproduce --json"
 CONNECTOR = re.compile(r"^- (?P<name>[\w.-]+) \((?P<kind>[\w-]+)\): tools/", re.MULTILINE)
 METRIC = re.compile(r"^- `(?P<name>[A-Za-z_:][\w:]*)`(?P<about>.*)$", re.MULTILINE)
 
@@ -36,6 +37,7 @@ class StatisticalModel:
     name = "statistical"
     provider = "embedded"
     window = 1_000_000
+    caching: Caching | None = None
 
     def open(self, head: Head) -> StatisticalConversation:
         """Begins a conversation."""
@@ -138,8 +140,9 @@ def _steps(transcript: Transcript, known: Known) -> Iterator[Due]:
     if known.asked:
         known.recalled = _json(transcript.answer("bash", {"command": _recall(known)}))
     yield from _ask_sources(transcript, known)
-    yield _missing(transcript, [BRIEF])
+    yield _missing(transcript, [BRIEF, *([REPRODUCE] if known.suspected else [])])
     known.brief = _json(transcript.answer("bash", {"command": BRIEF}))
+    known.reproduced = _json(transcript.answer("bash", {"command": REPRODUCE})) if known.suspected else {}
     if "finding" in transcript.tools:
         yield [("finding", f) for f in verdicts.findings(known) if transcript.answer("finding", f) is None]
     if "propose" in transcript.tools and (command := verdicts.revert(known)):

@@ -17,6 +17,7 @@ from typing import Any
 FOUND = 0.8
 LIKELY = 0.45
 PROPOSE = 0.6
+SHOWN = 0.96
 NEAR = timedelta(minutes=45)
 DONE_BY = {
     "external": ("escalate", "Escalate to the provider, and fail over where there is another region or provider."),
@@ -38,6 +39,7 @@ class Known:
     recalled: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     asked_sources: list[tuple[dict[str, Any], str]] = field(default_factory=list)
+    reproduced: dict[str, Any] = field(default_factory=dict)
     proposal: dict[str, Any] = field(default_factory=dict)
     proposed: bool = False
 
@@ -76,11 +78,24 @@ class Known:
 
     @property
     def options(self) -> list[tuple[float, str, dict[str, Any]]]:
-        """All that may be the cause, likeliest first: (probability, commit | none | change, what)."""
+        """All that may be the cause, likeliest first: (probability, commit | none | change, what). A commit with which a call
+        fails
+        as it was seen, and without which it does not, stands above all.
+        """
         found = [(float(s["p"]), "commit", s) for s in self.answer.get("suspects") or ()]
         found += [(float(e["p"]), "none", e) for e in self.answer.get("explanations") or ()]
         found += [(float(f["p"]), "change", f) for f in self.answer.get("flips") or ()]
+        guilty = self.reproduced.get("commit")
+        shown = [o for o in found if guilty and o[1] == "commit" and o[2]["commit"] == guilty]
+        if shown:
+            rest = [(p * (1 - SHOWN), kind, what) for p, kind, what in found if what is not shown[0][2]]
+            found = [(max(SHOWN, shown[0][0]), "commit", shown[0][2]), *rest]
         return sorted(found, key=lambda o: -o[0])
+
+    @property
+    def suspected(self) -> bool:
+        """Whether a commit is a suspect at all."""
+        return any(float(s["p"]) > 0.05 for s in self.answer.get("suspects") or ())
 
     @property
     def logs(self) -> list[dict[str, Any]]:
@@ -165,9 +180,10 @@ def _conclusion(known: Known) -> dict[str, Any]:
         *_symptoms(known, what if kind == "none" else {}),
         *(_mechanism(what) if kind == "commit" else _signs(known, what)),
     ]
-    checks = _checks(known, what) if kind in ("commit", "change") else []
+    shown = _shown(known, what) if kind == "commit" else []
+    checks = [*shown, *(_checks(known, what) if kind in ("commit", "change") else [])]
     verdict = "inconclusive" if p < LIKELY else "likely"
-    if kind == "commit" and p >= FOUND and checks and _alone(known, what):
+    if shown or (kind == "commit" and p >= FOUND and checks and _alone(known, what)):
         verdict = "root_cause_found"
     if cause["category"] == "alert" and p >= LIKELY:
         verdict = "alert_unsound"
@@ -333,6 +349,22 @@ def _checks(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _shown(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
+    """The call that fails with the commit as it was seen, and not with its parent."""
+    found = known.reproduced
+    if found.get("commit") != what["commit"] or not found.get("command"):
+        return []
+    return [
+        {
+            "claim": f"{found['call']} raises {found['raised']}, as it was seen, only with the commit",
+            "command": found["command"],
+            "repo": what["repo"],
+            "with": {"label": "the commit", "ref": found["commit"]},
+            "without": {"label": "its parent", "ref": found["parent"]},
+        }
+    ]
+
+
 def _alone(known: Known, what: dict[str, Any]) -> bool:
     """Whether nothing else that could have done it went live at the same time or between it and the onset."""
     live, onset = _time(what.get("live")), _time(known.answer.get("onset"))
@@ -419,7 +451,10 @@ def _actions(known: Known, kind: str, what: dict[str, Any], cause: dict[str, Any
 def _summary(known: Known, cause: dict[str, Any], p: float) -> str:
     onset, alert = known.answer.get("onset", ""), known.answer.get("alert", "")
     text = f"{cause['statement']} Since {onset}: {_symptom(known)} (the alert is of {alert})."
-    text += f" Confidence {p:.0%}, from statistics alone."
+    if known.reproduced.get("commit") == cause.get("commit") and cause.get("commit"):
+        text += f" Reproduced: {known.reproduced['told']}. Confidence {p:.0%}."
+    else:
+        text += f" Confidence {p:.0%}, from statistics alone."
     return text + (" A revert is proposed." if known.proposed else "")
 
 

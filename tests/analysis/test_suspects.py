@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from datetime import timedelta
 
 from tests.analysis.conftest import AT, LIVE, Scene, git, rfc
@@ -167,3 +168,33 @@ def test_seen_before_and_owner_come_from_memory(scene: Scene) -> None:
     brief = scene.answer("brief")
     assert brief["seen"] == ["investigations/inv-7.md: Orders could not settle"]
     assert "payments team" in brief["owner"]
+
+
+def test_a_call_is_found_that_fails_with_the_commit_and_not_without_it(scene: Scene) -> None:
+    shop = "RATES = {'EUR': 1, 'USD': 2}\n\n\ndef price(code, cents):\n    rate = RATES%s\n    return cents * rate\n"
+    tests = "import unittest\n\nfrom shop import price\n\n\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(price('EUR', 5), 5)\n"
+    data = json.dumps([{"order": 7, "currency": "CHF"}])
+    ids = scene.repository(
+        "orders",
+        [
+            (BEFORE, "Begin", {"shop.py": shop % ".get(code, 1)", "tests/test_shop.py": tests, "orders.json": data}),
+            (BEFORE + timedelta(hours=1), "Simplify rates", {"shop.py": shop % "[code]"}),
+        ],
+    )
+    scene.deployments = [{"timestamp": rfc(LIVE), "service": "orders", "version": "2", "commit": ids[1]}]
+    stack = 'Traceback (most recent call last):\n  File "/srv/web.py", line 3, in page\n  File "/srv/orders/shop.py", line 5, in price\nKeyError: \'CHF\'\n'
+    rows = [
+        f"{rfc(AT - timedelta(minutes=m))} ERROR request failed\n{stack}"
+        if m < 20
+        else f"{rfc(AT - timedelta(minutes=m))} INFO fine"
+        for m in range(90, -1, -1)
+    ]
+    scene.write("telemetry/logs/orders.log", "\n".join(rows))
+    found = scene.answer("reproduce")
+    assert (found["commit"], found["call"], found["raised"]) == (ids[1], "price('CHF', 5)", "KeyError: 'CHF'")
+    folder = scene.root / "repos" / "orders"
+    for commit, code in ((ids[1], 0), (ids[0], 1)):
+        git(folder, "checkout", "-q", commit)
+        assert (
+            subprocess.run(["bash", "-c", found["command"]], cwd=scene.root, check=False, capture_output=True).returncode == code
+        )

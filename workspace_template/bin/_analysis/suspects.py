@@ -329,7 +329,7 @@ def _place(symptoms: Symptoms, commit: Commit, emitted: dict[tuple[str, str], li
         if deltas.kind_of(file.path) in deltas.IDLE:
             continue
         for frame in symptoms.frames[:60]:
-            if not _same_file(frame.file, file.path):
+            if not same_file(frame.file, file.path):
                 continue
             near = 1.0 / (1 + 0.3 * frame.depth)
             touched = _touches(file, frame.name, frame.line)
@@ -351,7 +351,7 @@ def _reach(desk: Desk, symptoms: Symptoms) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], float] = {}
     for frame in symptoms.frames[:12]:
         for repository, repo in desk.repos.items():
-            path = next((p for p in _paths(repo) if _same_file(frame.file, p)), "")
+            path = next((p for p in _paths(repo) if same_file(frame.file, p)), "")
             if not path:
                 continue
             for name in _body(git(repo, "show", f"HEAD:{path}", limit=2_000_000), frame.name, frame.line):
@@ -404,7 +404,7 @@ def _reached(suspect: Suspect, reach: dict[tuple[str, str], float]) -> tuple[flo
     return best
 
 
-def _same_file(frame: str, path: str) -> bool:
+def same_file(frame: str, path: str) -> bool:
     """Whether a frame's path and a repository's path end alike: two parts, or all of the shorter one."""
     a, b = re.split(r"[/\\]", frame), path.split("/")
     same = 0
