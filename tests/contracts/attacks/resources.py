@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,14 +12,8 @@ from agent.core.errors import SandboxError, ToolError
 from tests.contracts.attacks.field import LIMITS, Field, attack
 
 
-def _free_disk() -> int:
-    about = os.statvfs(tempfile.gettempdir())
-    return about.f_bavail * about.f_frsize
-
-
 @attack
 async def fill_the_disk(field: Field) -> str | None:
-    before = _free_disk()
     wrote = 0
     for place in ("/workspace/big", "/tmp/big", "/workspace/layer/big"):
         out = await field.shell(f"dd if=/dev/zero of={place} bs=1M count=400 2>/dev/null; sync; stat -c %s {place}")
@@ -34,8 +27,6 @@ async def fill_the_disk(field: Field) -> str | None:
             return f"the host was told {error}"
     else:
         return "the file tool could still write"
-    if before - _free_disk() > LIMITS.disk + (64 << 20):
-        return f"the host lost {before - _free_disk()} bytes"
     await field.beside.write("fine", b"x" * (1 << 20))
     await field.shell("rm -f /workspace/big /tmp/big /workspace/layer/big")
     await field.sandbox.write("one-more", b"x" * (1 << 20))
@@ -44,13 +35,13 @@ async def fill_the_disk(field: Field) -> str | None:
 
 @attack
 async def use_up_the_inodes(field: Field) -> str | None:
-    before = os.statvfs(tempfile.gettempdir()).f_ffree
-    await field.shell(
-        "mkdir many; cd many; for d in $(seq 40); do mkdir $d; (cd $d; seq 1000 | xargs touch) 2>/dev/null || break; done"
-    )
-    lost = before - os.statvfs(tempfile.gettempdir()).f_ffree
+    """Every file takes some of the host's disk, also an empty one."""
+    made = await field.shell("""
+        mkdir many; cd many; for d in $(seq 40); do mkdir $d && (cd $d && seq 1000 | xargs touch) 2>/dev/null || break; done
+        find . | wc -l
+    """)
     await field.beside.write("fine", b"x")
-    return f"the host lost {lost} inodes" if lost > 5000 else None
+    return f"made {made.strip()} files" if int(made) > LIMITS.disk // 4096 else None
 
 
 @attack
