@@ -17,10 +17,10 @@ from agent import telemetry
 from agent.core import loop
 from agent.core.connector import Connector
 from agent.core.context import Budget, Context
-from agent.core.errors import AgentError, BudgetReached, Interrupted, LeaseLost, ModelError
+from agent.core.errors import AgentError, BudgetReached, Interrupted, LeaseLost, ModelError, StoreUnavailable
 from agent.core.hook import Hook
 from agent.core.investigation import Case, Investigation, Status
-from agent.core.journal import Journal
+from agent.core.journal import Entry, Journal
 from agent.core.model import Listener, Model, ignore
 from agent.core.report import Conclusion, ProposalRecord, Report, ReportUsage
 from agent.core.sandbox import Sandbox
@@ -109,9 +109,9 @@ class Worker:
     announce: Announce = silent
 
     async def run(self, id: str) -> None:
-        """Takes the investigation and brings it to its end. Returns quietly if another worker took it over.
+        """Takes the investigation and brings it to its end, a report that says what is known where it fails.
 
-        Raises AgentError where not even a report could be written.
+        Raises LeaseLost if another worker took it over, and StoreUnavailable where nothing can be written now.
         """
         journal = await self.records.take(id, self.name)
         investigation = await self.records.investigation(id)
@@ -119,9 +119,9 @@ class Worker:
             with telemetry.RUNNING.track_inprogress():
                 report = await self._investigate(investigation, journal)
             await self.records.set_status(id, Status.DONE, lease=investigation.lease)
-            telemetry.INVESTIGATIONS.labels(report.verdict).inc()
-        except LeaseLost:
-            log.warning("investigation %s: another worker took it over; this one stops", id)
+            _count(report, await journal.entries())
+        except (LeaseLost, StoreUnavailable):
+            raise  # the engine knows whether somebody else goes on, or this one when the database is back
         except Interrupted as error:
             log.info("investigation %s: %s", id, error.problem)
             await self.records.set_status(id, Status.WAITING, error.problem, lease=investigation.lease)
@@ -316,6 +316,17 @@ async def usage(journal: Journal, seconds: float) -> ReportUsage:
         seconds=round(max([seconds, *(reply["seconds"] for reply in replies)]), 1),
         **{kind: sum(reply["usage"][kind] for reply in replies) for kind in kinds},
     )
+
+
+def _count(report: Report, entries: Sequence[Entry]) -> None:
+    """Adds an investigation that ended to the metrics of this process. One without a call or a finding is a fault of ours."""
+    used = report.usage
+    telemetry.INVESTIGATIONS.labels(report.verdict).inc()
+    for kind in ("input", "cache_read", "cache_write", "output"):
+        telemetry.TOKENS.labels(used.model, kind).inc(getattr(used, f"{kind}_tokens"))
+    telemetry.DOLLARS.labels(used.model).inc(used.usd or 0.0)
+    if not any(entry.kind in ("result", "finding") for entry in entries):
+        telemetry.EMPTY_RUNS.inc()
 
 
 async def _said(sandbox: Sandbox, command: str) -> str:
