@@ -20,6 +20,7 @@ def _copy(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 async def test_everything_broken_at_once_still_finds_the_cause(tmp_path: Path) -> None:
     folder = _copy(tmp_path)
     manifest = (folder / "incident.yaml").read_text()

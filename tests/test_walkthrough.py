@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from agent import triggers
 from agent.assembly import Parts, assemble
 from agent.config import ModelSettings, Settings
@@ -62,6 +64,7 @@ async def test_from_an_alert_to_a_proposed_change(tmp_path: Path) -> None:
     assert left == [], "pristine copies are gone"
 
 
+@pytest.mark.slow
 async def test_a_model_that_fails_for_good_is_replaced_and_the_report_says_so(tmp_path: Path) -> None:
     script = tmp_path / "script.yaml"
     script.write_text("- {calls: [{name: bash, arguments: {command: ls}}]}\n- {error: final, text: the key was revoked}\n")
@@ -71,6 +74,7 @@ async def test_a_model_that_fails_for_good_is_replaced_and_the_report_says_so(tm
     assert "the key was revoked" in "\n".join(report.notes)
 
 
+@pytest.mark.slow
 async def test_a_budget_ends_in_a_report_with_what_is_known(tmp_path: Path) -> None:
     script = tmp_path / "script.yaml"
     turn = {"calls": [{"name": "finding", "arguments": {"claim": "the queue is full", "source": "telemetry/logs"}}]}
