@@ -248,23 +248,19 @@ class BubblewrapSandbox:
     async def _use(self) -> int:
         """A shared lock, as a descriptor, on the attached sandbox. Raises NotFound if the sandbox is gone."""
         for _ in range(100):
-            lock = await asyncio.to_thread(self._lock_shared) if not self._disk.attached() else self._try_lock()
-            if lock is None:
-                lock = await asyncio.to_thread(self._lock_shared)
+            if not self._disk.attached():
+                await to_the_end(asyncio.to_thread(self.resume))
+            lock = await self._shared_lock()
             if self._disk.attached() and (self.folder / "state.json").exists():
                 return lock
             os.close(lock)
-            await asyncio.to_thread(self.resume)
         raise SandboxError(f"the sandbox {self.id!r} is suspended again and again by somebody else")
 
-    def _try_lock(self) -> int | None:
+    async def _shared_lock(self) -> int:
         try:
             return _lock(self.folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return None
-
-    def _lock_shared(self) -> int:
-        return _lock(self.folder, fcntl.LOCK_SH)
+            return await to_the_end(asyncio.to_thread(_lock, self.folder, fcntl.LOCK_SH), undo=_close)
 
     def _check_exists(self) -> None:
         if not (self.folder / "state.json").exists():
@@ -284,16 +280,21 @@ class BubblewrapSandbox:
     def _alone(self) -> Iterator[None]:
         """Kills what runs until the lock can be had exclusively."""
         deadline = time.monotonic() + 30
-        while True:
-            try:
-                with _locked(self.folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
-                    yield
-                    return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise SandboxError(f"the sandbox {self.id!r} is still in use after 30 s", "Look for its processes.") from None
+        while (lock := self._exclusive_lock()) is None:
+            if time.monotonic() > deadline:
+                raise SandboxError(f"the sandbox {self.id!r} is still in use after 30 s", "Look for its processes.")
             self._kill()
             time.sleep(0.005)
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+    def _exclusive_lock(self) -> int | None:
+        try:
+            return _lock(self.folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
 
     def _kill(self) -> None:
         group = self._recorded()
@@ -318,7 +319,12 @@ class BubblewrapSandbox:
             return cgroups.Group()
 
     def _release_group(self) -> None:
-        self._recorded().remove()
+        try:
+            self._recorded().remove()
+        except OSError as error:
+            raise SandboxError(
+                f"processes of the sandbox {self.id!r} cannot be killed: {error}", "Look for them with ps."
+            ) from error
         self._group = None
         (self.folder / "group.json").unlink(missing_ok=True)
 
@@ -337,7 +343,7 @@ def check_host() -> None:
     """Raises SandboxUnavailable, with the mend, if something is missing that can be seen without trying."""
     seccomp.program(platform.machine())
     if os.geteuid() != 0:
-        raise SandboxUnavailable("bubblewrap sandboxes need root, to mount their disks", "Run it as root or with sudo.")
+        raise SandboxUnavailable("bubblewrap sandboxes need root, to mount their disks", "Run the program as root or with sudo.")
     missing = [name for name in _PROGRAMS if shutil.which(name, path=HOST_PATH) is None]
     if missing:
         packages = sorted({_PROGRAMS[name] for name in missing})
@@ -390,6 +396,10 @@ def _is_still(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
+
+
+async def _close(descriptor: int) -> None:
+    os.close(descriptor)
 
 
 @contextmanager

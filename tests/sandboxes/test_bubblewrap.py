@@ -17,6 +17,7 @@ from agent.core.sandbox import Layer, Limits, Sandbox, Sandboxes, SandboxSpec
 from agent.sandboxes import best, bubblewrap, cgroups, disk, make, seccomp, syscalls
 from agent.sandboxes.bubblewrap import Bubblewrap
 from tests.contracts.attacks import SandboxAttacks
+from tests.contracts.attacks.files import facts
 from tests.contracts.sandbox import SandboxContract, source
 
 __all__ = ["source"]
@@ -197,7 +198,7 @@ async def test_files_of_other_owners_are_read_only_or_the_sandboxs_by_the_owner_
         os.chown(path, 4242, 4343, follow_symlinks=False)
     (source / "private").chmod(0o600)
     os.chown(source / "third", 5555, 5555)
-    before = [(path, path.lstat()) for path in source.rglob("*")]
+    before = [(path, facts(path)) for path in source.rglob("*")]
     sandbox = await sandboxes.create(
         "one", SandboxSpec(layers=(Layer(source=source, target="/workspace/t", key="t"),), limits=LIMITS)
     )
@@ -208,7 +209,7 @@ async def test_files_of_other_owners_are_read_only_or_the_sandboxs_by_the_owner_
     with pytest.raises(ToolError, match="Permission denied"):
         await sandbox.write("t/third", b"")
     await sandbox.delete()
-    assert [(path, path.lstat()) for path in source.rglob("*")] == before
+    assert [(path, facts(path)) for path in source.rglob("*")] == before
 
 
 async def test_where_ids_cannot_be_mapped_owners_are_changed_on_the_overlay(
@@ -218,7 +219,7 @@ async def test_where_ids_cannot_be_mapped_owners_are_changed_on_the_overlay(
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(syscalls, "mount_owned", refuse)
-    before = [(path, path.lstat()) for path in source.rglob("*")]
+    before = [(path, facts(path)) for path in source.rglob("*")]
     sandbox = await sandboxes.create(
         "one", SandboxSpec(layers=(Layer(source=source, target="/workspace/t", key="t"),), limits=LIMITS)
     )
@@ -227,7 +228,7 @@ async def test_where_ids_cannot_be_mapped_owners_are_changed_on_the_overlay(
     await sandbox.suspend()
     assert (await sandbox.run("cat t/README; echo y >> t/README; cat t/README")).stdout == b"as deployed\nx\nas deployed\nx\ny\n"
     await sandbox.delete()
-    assert [(path, path.lstat()) for path in source.rglob("*")] == before
+    assert [(path, facts(path)) for path in source.rglob("*")] == before
 
 
 async def test_it_works_under_any_umask(sandboxes: Bubblewrap, source: Path) -> None:

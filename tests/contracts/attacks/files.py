@@ -150,16 +150,22 @@ async def read_through_an_alternate(field: Field) -> str | None:
     return "read an object of the host" if field.host.secret in out else None
 
 
+def facts(path: Path) -> tuple[int, ...]:
+    """What a change would show in: all but the time of reading."""
+    about = path.lstat()
+    return (about.st_mode, about.st_uid, about.st_gid, about.st_nlink, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+
+
 @attack
 async def change_a_layers_source(field: Field) -> str | None:
     source = field.host.folder / "source"
-    before = {path.name: (path.lstat(), path.read_bytes()) for path in source.iterdir()}
+    before = {path.name: (facts(path), path.read_bytes()) for path in source.iterdir()}
     await field.shell("""
         cd layer && echo x >> file; truncate -s 0 file; chmod 777 file; touch -d 2001-01-01 file; ln file hard; mv file moved; rm -f second
         setfattr -n user.x -v y moved; chmod 777 .; touch new; python3 -c 'import os; os.chown("moved", 1, 1)'
     """)
     await field.sandbox.write("layer/third", b"by the host")
-    after = {path.name: (path.lstat(), path.read_bytes()) for path in source.iterdir()}
+    after = {path.name: (facts(path), path.read_bytes()) for path in source.iterdir()}
     changed = [name for name in before if name not in after or before[name] != after[name]]
     return f"changed {changed}" if changed or set(before) != set(after) else None
 
