@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +20,35 @@ from agent.core.connector import Connector
 from agent.core.errors import ConfigError, SandboxUnavailable
 from agent.core.hook import Hook
 from agent.core.investigation import Case, Investigation
+from agent.core.journal import Journal
 from agent.core.model import Listener, Model, ignore
 from agent.core.report import Conclusion, ProposalRecord
-from agent.core.sandbox import Sandboxes
+from agent.core.sandbox import Sandbox, Sandboxes
 from agent.core.tool import Tool
+from agent.delegation import Delegation
 from agent.desk import Desk
 from agent.forges.local import Local
 from agent.hooks import stack
-from agent.hooks.budget import Budget
+from agent.hooks.budget import Budget, Day, Spent
+from agent.hooks.caller import Caller
+from agent.hooks.compact import Compact, Compaction
 from agent.hooks.connectors import Connectors
 from agent.hooks.guard import Guard
-from agent.hooks.inbox import Inbox, Letter
+from agent.hooks.handoff import Handoff
+from agent.hooks.inbox import Bell, Inbox, Letter
 from agent.hooks.knowledge_map import KnowledgeMap
+from agent.hooks.meter import Meter
 from agent.hooks.offload import Offload
 from agent.hooks.orient import Orient
 from agent.hooks.progress import Progress
+from agent.hooks.prune import Prune, Pruning
 from agent.hooks.redact import Redact
 from agent.hooks.repositories import Repositories as RepositoriesHook
+from agent.hooks.results import Results
 from agent.hooks.topology import Topology
 from agent.hooks.verify import Verify
 from agent.memory import Memory
+from agent.models import prices, tokens
 from agent.models.patience import Patience
 from agent.paths import PACKAGE, shipped
 from agent.proposals import Proposals
@@ -46,12 +57,16 @@ from agent.repos import Repositories
 from agent.store import Store
 from agent.tools.ask import ask
 from agent.tools.bash import bash
+from agent.tools.delegate import delegate, refused
 from agent.tools.files import files
 from agent.tools.finding import finding
 from agent.tools.propose import propose
 from agent.tools.query import query
 from agent.tools.report import report
 from agent.worker import Announce, Bench, Worker, silent
+
+
+NOT_FOR_CHILDREN = ("delegate", "propose", "ask")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +96,8 @@ async def assemble(settings: Settings, *, listen: Listener = ignore, announce: A
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     sources = build_connectors(settings)
     chosen = await choose_sandboxes(settings)
-    thinking = build_model(settings)
+    thinking = build_model(settings, settings.model_name)
+    fallbacks = [build_model(settings, settings.model.fallback)] if settings.model.fallback else []
     store = await Store.open(settings.database_url, data / "blobs")
     try:
         redaction = Redaction(data / "redaction", known=settings.secrets, patterns=settings.policy.redact)
@@ -95,7 +111,9 @@ async def assemble(settings: Settings, *, listen: Listener = ignore, announce: A
             limits=settings.sandbox.limits,
         )
         cases = Cases(settings, store)
-        equipment = Equipment(settings, store, sources, redaction, desk, cases, announce)
+        day = Day(functools.partial(_spent_today, store), usd=settings.budget.day_usd, tokens=settings.budget.day_tokens)
+        shared = Shared(day=day, bell=Bell(store.interrupts), announce=announce)
+        equipment = Equipment(settings, store, sources, redaction, desk, cases, shared)
         worker = Worker(
             name=f"{socket.gethostname()}-{os.getpid()}",
             records=store,
@@ -110,6 +128,10 @@ async def assemble(settings: Settings, *, listen: Listener = ignore, announce: A
             publish=equipment.publish,
             redactor=redaction,
             budget=settings.budget,
+            fallbacks=fallbacks,
+            park_seconds=settings.model.park_hours * 3600,
+            day=day.used_up,
+            count=tokens.counter(settings.model.tokenizer),
             listen=listen,
             announce=announce,
         )
@@ -124,8 +146,24 @@ async def assemble(settings: Settings, *, listen: Listener = ignore, announce: A
             worker=worker,
         )
     finally:
-        await thinking.close()
+        for model in (thinking, *fallbacks):
+            await model.close()
         await store.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What all investigations of this process share."""
+
+    day: Day
+    bell: Bell
+    announce: Announce
+
+
+async def _spent_today(store: Store) -> Spent:
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    usd, used = await store.spent(midnight)
+    return Spent(usd=usd, tokens=used)
 
 
 @dataclass(frozen=True)
@@ -138,41 +176,49 @@ class Equipment:
     redaction: Redaction
     desk: Desk
     cases: Cases
-    announce: Announce
+    shared: Shared
 
-    def tools(self, bench: Bench) -> dict[str, Tool]:
-        """The tools, by name, in the order in which the model reads them."""
+    def tools(self, bench: Bench, *, label: str = "") -> dict[str, Tool]:
+        """The tools, by name, in the order in which the model reads them. `label` marks the files of a child's queries."""
+        delegation = Delegation(bench.journal, bench.sandbox, ChildHome(self, bench))
         made = [
             bash(bench.sandbox, seconds=self.settings.sandbox.limits.seconds),
             *files(bench.sandbox),
-            query(self.connectors, bench.sandbox, bench.journal, at=bench.case.trigger.at),
+            query(self.connectors, bench.sandbox, bench.journal, at=bench.case.trigger.at, label=label),
             finding(bench.sandbox, bench.journal),
             propose(bench.sandbox, bench.journal, commits=bench.commits),
             ask(bench.journal),
+            delegate(delegation.investigate),
             report(),
         ]
         return {tool.name: tool for tool in made}
 
-    def hooks(self, bench: Bench) -> Sequence[Hook]:
-        """The hooks, in their order."""
+    def hooks(self, bench: Bench, *, label: str = "") -> Sequence[Hook]:
+        """The hooks, in their order. `label` marks what is announced of a child."""
         id = bench.investigation.id
 
         async def letters(after: int) -> list[Letter]:
             posts = await self.store.messages(id, after)
-            return [Letter(number=post.number, author=post.author, text=post.text) for post in posts]
+            return [Letter(number=post.number, author=post.author, text=post.text, kind=post.kind) for post in posts]
 
+        limits = self.settings.context
+        results = Results(bench.sandbox, restore=self.redaction.restore)
         return stack(
             orient=Orient(bench.case, bench.brief),
             connectors=Connectors(self.connectors),
             repositories=RepositoriesHook(bench.plan.repositories),
             topology=Topology(self.cases.services()),
             knowledge_map=KnowledgeMap(bench.sandbox),
-            progress=Progress(functools.partial(self.announce, id)),
-            inbox=Inbox(letters),
+            caller=Caller(),
+            progress=Progress(lambda text: self.shared.announce(id, f"{label}{text}")),
+            inbox=Inbox(letters, ring=functools.partial(self.shared.bell.ring, id)),
             guard=Guard(),
             redact=Redact(self.redaction),
-            offload=Offload(bench.sandbox, restore=self.redaction.restore),
-            budget=Budget(),
+            offload=Offload(results, threshold=limits.offload, turn=limits.turn),
+            prune=Prune(results, Pruning(tokens=limits.prune_tokens, share=limits.prune_share)),
+            compact=Compact(Handoff(results, read=bench.sandbox.read), compaction(self.settings)),
+            meter=Meter(),
+            budget=Budget(self.shared.day),
             verify=Verify(bench.checker),
         )
 
@@ -195,6 +241,37 @@ class Equipment:
             deployed=bench.commits,
             conclusion=conclusion,
         )
+
+
+@dataclass(frozen=True)
+class ChildHome:
+    """What the children of an investigation are given (agent/delegation): a desk like its own, the same tools and hooks over a
+    journal and a sandbox of theirs, less what is only the investigation's to do or to hear.
+    """
+
+    equipment: Equipment
+    bench: Bench
+
+    async def open(self, id: str) -> Sandbox:
+        """A child's sandbox, as it was left or new."""
+        bench = self.bench
+        return await self.equipment.desk.sandbox(self._name(id), bench.case, bench.plan, connectors={}, investigations={})
+
+    async def remove(self, id: str) -> None:
+        """Removes it, if it is there."""
+        await self.equipment.desk.clear(self._name(id))
+
+    def equip(self, id: str, journal: Journal, sandbox: Sandbox) -> tuple[Mapping[str, Tool], Sequence[Hook]]:
+        """Its tools and hooks."""
+        own = dataclasses.replace(self.bench, journal=journal, sandbox=sandbox)
+        tools = self.equipment.tools(own, label=f"{id}-")
+        hint = "Say it in your report: it goes to the investigator who asked you."
+        mine = {name: refused(tools[name], "only the investigator who asked you can do that", hint) for name in NOT_FOR_CHILDREN}
+        hooks = self.equipment.hooks(own, label=f"{id}: ")
+        return {**tools, **mine}, [hook for hook in hooks if not isinstance(hook, (Inbox, Verify))]
+
+    def _name(self, id: str) -> str:
+        return f"{self.bench.investigation.id}-{id}"
 
 
 async def choose_sandboxes(settings: Settings) -> Sandboxes:
@@ -231,13 +308,27 @@ def build_connectors(settings: Settings) -> dict[str, Connector]:
     return made
 
 
-def build_model(settings: Settings) -> Model:
-    """The model that thinks. Nothing is contacted. Raises ConfigError."""
-    name = settings.model_name
+def compaction(settings: Settings) -> Compaction:
+    """When histories are compacted: also before the price of a longer prompt goes up."""
+    limits = settings.context
+    provider, _, name = settings.model_name.partition(":")
+    known = prices.find(provider, name or models.default(provider))
+    return Compaction(
+        tokens=limits.compact_tokens,
+        share=limits.compact_share,
+        cliff=known.above.tokens if known and known.above else None,
+        summary=limits.summary_tokens,
+        tail=limits.tail_tokens,
+    )
+
+
+def build_model(settings: Settings, name: str) -> Model:
+    """A model of that name. Nothing is contacted. Raises ConfigError."""
     provider = name.partition(":")[0]
     given: dict[str, Any] = {}
     if provider in ("anthropic", "openai"):
-        given = settings.model.model_dump(include={"base_url", "window", "max_output"}, exclude_none=True)
+        own = {"base_url", "window", "max_output"} if name == settings.model_name else set()
+        given = settings.model.model_dump(include=own, exclude_none=True)
         given["key"] = settings.keys.get(f"{provider.upper()}_API_KEY", "")
         given["patience"] = Patience(seconds=settings.model.retry_seconds)
     return models.model(name, **given)

@@ -59,13 +59,45 @@ class ServerSettings(Data):
 
 
 class ModelSettings(Data):
-    """Which model thinks: `statistical`, `anthropic[:NAME]`, `openai[:NAME]`, or `auto` (by the key that is there)."""
+    """Which model thinks: `statistical`, `anthropic[:NAME]`, `openai[:NAME]`, or `auto` (by the key that is there).
+
+    fallback: the model that goes on where the first one fails; base_url, window and max_output are not its own.
+    retry_seconds: how long trouble that may pass is endured; then the fallback's turn comes, or `serve` parks the investigation
+    and tries again, for park_hours in all. tokenizer: a folder with tiktoken's rank files, as its cache holds them.
+    """
 
     name: str = "auto"
+    fallback: str = ""
     base_url: str | None = None
     window: int | None = None
     max_output: int | None = None
     retry_seconds: float = 600.0
+    park_hours: float = 24.0
+    tokenizer: Path | None = None
+
+
+class ContextSettings(Data):
+    """When a history is shortened, in tokens and shares of the model's window; the smallest limit counts.
+
+    prune: old results become the paths of their files. compact: the model writes a handover; tail: the last turns that stay.
+    offload: characters of a result above which it goes to a file; turn: characters that one turn's results may have.
+    """
+
+    prune_tokens: int = Field(default=80_000, ge=1_000)
+    prune_share: float = Field(default=0.4, gt=0, le=1)
+    compact_tokens: int = Field(default=120_000, ge=2_000)
+    compact_share: float = Field(default=0.6, gt=0, le=0.9)
+    summary_tokens: int = Field(default=2_500, ge=200)
+    tail_tokens: int = Field(default=8_000, ge=0)
+    offload: int = Field(default=8_000, ge=1_000)
+    turn: int = Field(default=32_000, ge=4_000)
+
+
+class BudgetSettings(Budget):
+    """The limits of each investigation, and of all together on one day (UTC)."""
+
+    day_usd: float | None = None
+    day_tokens: int | None = None
 
 
 class SandboxSettings(Data):
@@ -100,7 +132,8 @@ class Settings(Data):
     server: ServerSettings = ServerSettings()
     model: ModelSettings = ModelSettings()
     sandbox: SandboxSettings = SandboxSettings()
-    budget: Budget = Budget()
+    context: ContextSettings = ContextSettings()
+    budget: BudgetSettings = BudgetSettings()
     services: dict[str, ServiceSettings] = {}
     connectors: dict[str, dict[str, Any]] = {}
     forges: dict[str, ForgeSettings] = {}

@@ -133,5 +133,6 @@ def _usage(report: Report) -> str:
     usage = report.usage
     tokens = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
     cost = "" if usage.usd is None else f", {usage.usd:.2f} USD"
-    facts = f"{usage.turns} turns, {tokens} tokens in, {usage.output_tokens} out{cost}, {usage.seconds:.0f} s"
+    cached = "" if usage.cache_hit_rate is None else f" ({usage.cache_hit_rate:.1%} from the cache)"
+    facts = f"{usage.turns} turns, {tokens} tokens in{cached}, {usage.output_tokens} out{cost}, {usage.seconds:.0f} s"
     return f"---\n\nInvestigation {report.investigation}, {usage.model}: {facts}."

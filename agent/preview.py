@@ -51,11 +51,11 @@ async def preview(worker: Worker, case: Case) -> dict[str, Any]:
 
 
 def _estimate(model: Model, start: int, turns: int) -> dict[str, Any]:
+    """Each request is priced by itself, because a provider may charge more for a long prompt."""
     sent = [start + turn * (RESULT_TOKENS + OUTPUT_TOKENS) for turn in range(turns)]
-    usage = Usage(
-        cache_read_tokens=sum(sent[:-1]),
-        cache_write_tokens=sent[-1],
-        output_tokens=turns * OUTPUT_TOKENS,
-    )
-    cost = model.cost(usage)
-    return {"turns": turns, "prompt_tokens": sum(sent), "usd": None if cost is None else round(cost, 2)}
+    requests = [
+        Usage(cache_read_tokens=before, cache_write_tokens=size - before, output_tokens=OUTPUT_TOKENS)
+        for before, size in zip([0, *sent], sent, strict=False)
+    ]
+    costs = [model.cost(usage) for usage in requests]
+    return {"turns": turns, "prompt_tokens": sum(sent), "usd": None if None in costs else round(sum(c or 0.0 for c in costs), 2)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from agent.core.message import Usage
+
 REGISTRY = CollectorRegistry()
 
 ALERTS = Counter("sre_agent_alerts", "Alerts received", ["source", "outcome"], registry=REGISTRY)
@@ -16,4 +18,25 @@ BRIEF_SECONDS = Histogram(
 TOKENS = Counter("sre_agent_tokens", "Tokens used", ["model", "kind"], registry=REGISTRY)
 DOLLARS = Counter("sre_agent_usd", "US dollars spent on models", ["model"], registry=REGISTRY)
 TOOL_CALLS = Counter("sre_agent_tool_calls", "Tool calls", ["tool", "outcome"], registry=REGISTRY)
+CACHE_SHORTFALLS = Counter(
+    "sre_agent_cache_shortfalls", "Requests that read less from the cache than their prefix should give", ["model", "cause"],
+    registry=REGISTRY,
+)  # fmt: skip
+CACHE_MISSING = Counter(
+    "sre_agent_cache_missing_tokens", "Tokens that should have been read from the cache", ["model", "cause"], registry=REGISTRY
+)
 EMPTY_RUNS = Counter("sre_agent_empty_runs", "Investigations that ended without a single finding or tool call", registry=REGISTRY)
+
+
+def count(model: str, usage: Usage, cost: float | None) -> None:
+    """Counts what was used of a model."""
+    kinds = {
+        "input": usage.input_tokens,
+        "cache_read": usage.cache_read_tokens,
+        "cache_write": usage.cache_write_tokens,
+        "output": usage.output_tokens,
+    }
+    for kind, tokens in kinds.items():
+        TOKENS.labels(model, kind).inc(tokens)
+    if cost:
+        DOLLARS.labels(model).inc(cost)

@@ -4,6 +4,7 @@ was: nothing outside happens twice, and the report says the same.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import time
@@ -16,11 +17,12 @@ from typing import Any, Protocol
 from agent import telemetry
 from agent.core import loop
 from agent.core.connector import Connector
-from agent.core.context import Budget, Context
-from agent.core.errors import AgentError, BudgetReached, Interrupted, LeaseLost, ModelError, StoreUnavailable
+from agent.core.context import Budget, Context, rough
+from agent.core.errors import AgentError, BudgetReached, Interrupted, LeaseLost, StoreUnavailable
 from agent.core.hook import Hook
 from agent.core.investigation import Case, Investigation, Status
-from agent.core.journal import Entry, Journal
+from agent.core.journal import Entry, Journal, MemoryJournal
+from agent.core.message import Usage
 from agent.core.model import Listener, Model, ignore
 from agent.core.report import Conclusion, ProposalRecord, Report, ReportUsage
 from agent.core.sandbox import Sandbox
@@ -28,9 +30,12 @@ from agent.core.tool import Tool
 from agent.core.workspace import alerts_text
 from agent.desk import Desk, Plan
 from agent.evidence import Checker, Redactor
+from agent.hooks.compact import Compact
 from agent.hooks.handover import Handover
+from agent.hooks.prune import Prune
 from agent.markdown import render
 from agent.memory import Memory
+from agent.succession import Parked, Succession
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +44,10 @@ FAULTS = "faults"
 ANALYSIS_SECONDS = 30.0
 MOST_FAULTS = 30
 EARLIER = 10
+PAID = ("reply", "summary", "discarded", "child")
+"""Kinds of entries that say what something cost."""
+PAID = ("reply", "summary", "discarded", "child")
+"""Kinds of entries that may say what a model cost."""
 
 
 class Records(Protocol):
@@ -78,17 +87,25 @@ Announce = Callable[[str, str], None]
 Publish = Callable[[Bench, Conclusion], Awaitable[Sequence[ProposalRecord]]]
 Equip = Callable[[Bench], Mapping[str, Tool]]
 Hooks = Callable[[Bench], Sequence[Hook]]
+Wake = Callable[[str, float], Awaitable[None]]
 
 
 def silent(investigation: str, text: str) -> None:
     """Announces nothing."""
 
 
+async def no_limit() -> str:
+    """A day without a limit."""
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Worker:
     """Runs investigations. Everything it works with is given: agent/assembly.py builds it.
 
-    embedded: the model that needs no provider; it takes over where `model` fails for good.
+    fallbacks: models that stand in for `model`. embedded: the one that needs no provider; it takes over where they fail for good.
+    wake: has an investigation run again after so many seconds; None where nobody would: then it is never parked, and else for at
+    most park_seconds. day: the limit of the day that is used up, in words. count: tokens of a text.
     announce: told the investigation and each step in a few words, for whoever watches.
     """
 
@@ -105,6 +122,11 @@ class Worker:
     publish: Publish
     redactor: Redactor
     budget: Budget
+    fallbacks: Sequence[Model] = ()
+    wake: Wake | None = None
+    park_seconds: float = 24 * 3600.0
+    day: Callable[[], Awaitable[str]] = no_limit
+    count: Callable[[str], int] = rough
     listen: Listener = ignore
     announce: Announce = silent
 
@@ -125,6 +147,11 @@ class Worker:
         except Interrupted as error:
             log.info("investigation %s: %s", id, error.problem)
             await self.records.set_status(id, Status.WAITING, error.problem, lease=investigation.lease)
+        except Parked as parked:
+            log.warning("investigation %s waits %.0f s: %s", id, parked.seconds, parked.problem)
+            await self.records.set_status(id, Status.PARKED, parked.problem, lease=investigation.lease)
+            assert self.wake is not None
+            await self.wake(id, parked.seconds)
         except AgentError as error:
             log.exception("investigation %s failed", id)
             telemetry.FAILURES.labels(type(error).__name__).inc()
@@ -136,10 +163,15 @@ class Worker:
             report = Report.model_validate(entries["report"]["report"])
         else:
             bench = await self.set_up(investigation, journal)
-            conclusion, notes = await self._conclude(bench)
+            try:
+                conclusion, notes = await self._conclude(bench)
+            except Parked:
+                await bench.sandbox.suspend()
+                raise
             report = await self._finish(bench, conclusion, notes)
             await journal.append("report", {"report": report.model_dump(mode="json", by_alias=True)})
             await bench.sandbox.suspend()
+            await self.desk.clear(f"{investigation.id}-h")  # children that an engineer interrupted
         await self.records.save_report(investigation.id, report, lease=investigation.lease)
         return report
 
@@ -206,39 +238,51 @@ class Worker:
         )
 
     async def _conclude(self, bench: Bench) -> tuple[Conclusion, list[str]]:
-        """Runs the loop. Where the model fails for good, the embedded one takes over; at a budget's end, what is known stands."""
-        taken_over = [e.data for e in await bench.journal.entries() if e.kind == "handover"]
-        try:
-            if not taken_over:
-                return await self._loop(bench, self.model, []), []
-        except ModelError as error:
-            if self.model is self.embedded:
-                raise
-            self.announce(
-                bench.investigation.id, f"{self.model.name} failed: {error.problem}; the embedded investigator takes over"
-            )
-            taken_over = [{"why": f"{self.model.name}: {error.problem}"}]
-            await bench.journal.append("handover", taken_over[0])
-        except BudgetReached as error:
-            return await _known(bench, error.problem), [error.problem]
-        note = f"The embedded investigator wrote this report, because the model failed: {taken_over[0]['why']}"
-        began = any(e.kind == "head" for e in await _after(bench.journal, "handover"))
-        try:
-            return await self._loop(bench, self.embedded, [] if began else [Handover()]), [note]
-        except BudgetReached as error:
-            return await _known(bench, error.problem), [note, error.problem]
+        """Runs the loop with whichever model is able to; at a budget's end, what is known stands."""
+        succession = Succession(
+            models=(self.model, *self.fallbacks),
+            embedded=self.embedded,
+            park_seconds=self.park_seconds if self.wake else 0.0,
+            interim=lambda: self._interim(bench),
+            day=self.day,
+            announce=functools.partial(self.announce, bench.investigation.id),
+        )
 
-    async def _loop(self, bench: Bench, model: Model, first: Sequence[Hook]) -> Conclusion:
+        async def run(model: Model, fresh: bool) -> Conclusion:
+            return await self._loop(bench, model, [Handover()] if fresh else [], bench.journal)
+
+        try:
+            return await succession.conclude(bench.journal, run)
+        except BudgetReached as error:
+            return await _known(bench, error.problem), [*await succession.notes(bench.journal), error.problem]
+
+    async def _loop(
+        self, bench: Bench, model: Model, first: Sequence[Hook], journal: Journal, without: Sequence[str] = ()
+    ) -> Conclusion:
+        hooks = self.hooks(bench)
+        if model is self.embedded:  # it has to see the whole history, and has no limit
+            hooks = [hook for hook in hooks if not isinstance(hook, (Prune, Compact))]
         context = Context(
-            journal=bench.journal,
+            journal=journal,
             model=model,
             system=self.system,
-            tools=dict(self.equip(bench)),
+            tools={name: tool for name, tool in self.equip(bench).items() if name not in without},
             budget=self.budget,
             listen=self.listen,
+            count=self.count,
         )
-        result = await loop.run(context, [*first, *self.hooks(bench)])
-        return Conclusion.model_validate(result)
+        return Conclusion.model_validate(await loop.run(context, [*first, *hooks]))
+
+    async def _interim(self, bench: Bench) -> None:
+        """Posts what the embedded investigator finds while a provider is away. It leaves no trace in the investigation itself."""
+
+        async def look() -> dict[str, Any]:
+            conclusion = await self._loop(bench, self.embedded, [], MemoryJournal(), without=("finding", "propose", "ask"))
+            text = self.redactor.redact(interim_text(conclusion))
+            self.announce(bench.investigation.id, f"meanwhile:\n{text}")
+            return {"text": text, "conclusion": conclusion.model_dump(mode="json", by_alias=True)}
+
+        await once(bench.journal, "interim", look)
 
     async def _finish(self, bench: Bench, conclusion: Conclusion, notes: Sequence[str]) -> Report:
         """The host's part: verify, propose, remember, and put it all into the report."""
@@ -305,26 +349,34 @@ async def once(journal: Journal, kind: str, make: Callable[[], Awaitable[dict[st
 
 
 async def usage(journal: Journal, seconds: float) -> ReportUsage:
-    """What the replies in a journal cost. `seconds` is counted where no reply says how long it took."""
-    replies = [entry.data for entry in await journal.entries() if entry.kind == "reply"]
-    costs = [reply["cost"] for reply in replies]
-    kinds = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+    """What the models in a journal cost. `seconds` is counted where no reply says how long it took."""
+    paid = [entry.data for entry in await journal.entries() if entry.kind in PAID and "usage" in entry.data]
+    replies = [data for data in paid if "message" in data]
+    total = sum((Usage.model_validate(data[kind]) for data in paid for kind in ("usage", "discarded") if kind in data), Usage())
+    costs = [data["cost"] for data in paid]
     return ReportUsage(
-        model=", ".join(dict.fromkeys(reply["model"] for reply in replies)),
+        model=", ".join(dict.fromkeys(data["model"] for data in replies)),
         turns=len(replies),
+        input_tokens=total.input_tokens,
+        cache_read_tokens=total.cache_read_tokens,
+        cache_write_tokens=total.cache_write_tokens,
+        output_tokens=total.output_tokens,
+        cache_hit_rate=round(total.cache_read_tokens / total.prompt_tokens, 4) if total.prompt_tokens else None,
         usd=None if None in costs else round(sum(costs), 6),
         seconds=round(max([seconds, *(reply["seconds"] for reply in replies)]), 1),
-        **{kind: sum(reply["usage"][kind] for reply in replies) for kind in kinds},
+        working_seconds=round(max((reply.get("worked", 0.0) for reply in replies), default=0.0), 1),
     )
+
+
+def interim_text(conclusion: Conclusion) -> str:
+    """A conclusion in a few lines, for a phone."""
+    lines = [conclusion.summary, *(f"- {cause.statement} (confidence {cause.confidence:.0%})" for cause in conclusion.causes[:3])]
+    return "\n".join(lines + [f"- do: {action.what}" for action in conclusion.actions[:3]])
 
 
 def _count(report: Report, entries: Sequence[Entry]) -> None:
     """Adds an investigation that ended to the metrics of this process. One without a call or a finding is a fault of ours."""
-    used = report.usage
     telemetry.INVESTIGATIONS.labels(report.verdict).inc()
-    for kind in ("input", "cache_read", "cache_write", "output"):
-        telemetry.TOKENS.labels(used.model, kind).inc(getattr(used, f"{kind}_tokens"))
-    telemetry.DOLLARS.labels(used.model).inc(used.usd or 0.0)
     if not any(entry.kind in ("result", "finding") for entry in entries):
         telemetry.EMPTY_RUNS.inc()
 
@@ -348,10 +400,3 @@ async def _known(bench: Bench, why: str) -> Conclusion:
 async def _findings(journal: Journal) -> list[str]:
     findings = [entry.data for entry in await journal.entries() if entry.kind == "finding"]
     return [f"finding: {data['claim']} ({data['source']})" for data in findings]
-
-
-async def _after(journal: Journal, kind: str) -> list[Any]:
-    """The entries after the last one of a kind."""
-    entries = await journal.entries()
-    last = max((entry.seq for entry in entries if entry.kind == kind), default=0)
-    return [entry for entry in entries if entry.seq > last]

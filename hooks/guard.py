@@ -1,18 +1,41 @@
-"""Refuses calls that cannot help: the same call again and again. What may leave the sandbox is not decided here but by policy."""
+"""Notices when the agent goes in circles: a nudge first, then the report is asked for. It refuses the same call again and again.
+
+What counts as a circle, after OpenHands' stuck detector: four identical turns, six alternating between two, three that call
+nothing. What may leave the sandbox is not decided here but by policy.
+"""
 
 from __future__ import annotations
 
 import json
 
 from agent.core.context import Context
-from agent.core.hook import Hook
-from agent.core.message import ToolCall
+from agent.core.errors import BudgetReached
+from agent.core.hook import Hook, Note
+from agent.core.message import Message, ToolCall
 
 REPEATS = 3
+IDENTICAL, ALTERNATING, MONOLOGUE = 4, 6, 3
+NUDGE, END = "guard:nudge:", "guard:end:"
 
 
 class Guard(Hook):
-    """A call that the last three replies made in exactly the same form is refused."""
+    """A nudge at the first circle; at one that goes on or comes back, the report is due within the turns of grace."""
+
+    async def before_turn(self, context: Context) -> list[Note]:
+        ended, nudged = last_told(context, END), last_told(context, NUDGE)
+        if ended is not None:
+            if context.turn >= ended + context.budget.grace:
+                raise BudgetReached("the agent went in circles and did not report", "Another model may do better.")
+            return []
+        circle = _circle(context.messages)
+        if not circle or (nudged is not None and context.turn < nudged + 2):
+            return []
+        if nudged is None:
+            text = f"You are going in circles ({circle}). Look at what you know, and do something else or call `report`."
+            return [Note(key=f"{NUDGE}{context.turn}", text=text)]
+        grace = context.budget.grace
+        text = f"You are still going in circles ({circle}). Call `report` now with what you know; you have {grace} turns."
+        return [Note(key=f"{END}{context.turn}", text=text)]
 
     async def before_call(self, context: Context, call: ToolCall) -> ToolCall | str:
         replies = [message for message in context.messages if message.role == "assistant"]
@@ -25,5 +48,34 @@ class Guard(Hook):
         return call
 
 
+def last_told(context: Context, prefix: str) -> int | None:
+    """The turn that the newest key of this kind names."""
+    turns = [int(key.removeprefix(prefix)) for key in context.keys if key.startswith(prefix)]
+    return max(turns, default=None)
+
+
+def _circle(messages: list[Message]) -> str:
+    """What kind of circle the last turns are; "" if none."""
+    replies = [message for message in messages if message.role == "assistant"][-ALTERNATING:]
+    if len(replies) < MONOLOGUE:
+        return ""
+    if not any(message.calls for message in replies[-MONOLOGUE:]):
+        return f"{MONOLOGUE} answers in a row that called nothing"
+    turns = [_signature(message) for message in replies]
+    if turns[-1] and len(turns) >= IDENTICAL and len(set(turns[-IDENTICAL:])) == 1:
+        return f"the same calls {IDENTICAL} times in a row"
+    if len(turns) == ALTERNATING and len(set(turns)) == 2 and turns[0::2] == turns[:1] * 3 and turns[1::2] == turns[1:2] * 3:
+        return f"the same two turns, {ALTERNATING // 2} times over"
+    return ""
+
+
+def _signature(message: Message) -> str:
+    return "\n".join(f"{call.name} {_arguments(call)}" for call in message.calls)
+
+
 def _same(one: ToolCall, other: ToolCall) -> bool:
-    return one.name == other.name and json.dumps(one.arguments, sort_keys=True) == json.dumps(other.arguments, sort_keys=True)
+    return one.name == other.name and one.malformed == other.malformed and _arguments(one) == _arguments(other)
+
+
+def _arguments(call: ToolCall) -> str:
+    return call.malformed or json.dumps(call.arguments, sort_keys=True)

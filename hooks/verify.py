@@ -10,6 +10,7 @@ from agent.core.context import Context
 from agent.core.hook import Hook
 from agent.core.report import Conclusion
 from agent.evidence import Checker, Judgement
+from agent.hooks.budget import used_up
 
 MOST = 12
 
@@ -41,14 +42,3 @@ def objection(judgement: Judgement) -> str:
         " points to another cause, say that one. You are sent back only once; what stays unverified will be marked as such."
     )
     return "\n".join(lines)
-
-
-def used_up(context: Context) -> bool:
-    """Whether a limit leaves no room for another try."""
-    budget, spent = context.budget, context.usage.prompt_tokens + context.usage.output_tokens
-    return (
-        (budget.turns is not None and context.turn >= budget.turns)
-        or (budget.tokens is not None and spent >= budget.tokens)
-        or (budget.usd is not None and context.spent >= budget.usd)
-        or (budget.seconds is not None and context.seconds >= budget.seconds)
-    )

@@ -17,7 +17,7 @@ FLOORS = (
         "models", "sandboxes", "connectors", "forges", "triggers", "hooks", "store", "repos", "memory", "evidence", "redaction",
         "incident",
     ),
-    ("tools", "proposals", "desk", "cases"),
+    ("tools", "proposals", "desk", "cases", "delegation", "succession"),
     ("engine", "worker", "server"),
     ("preview", "judgement", "publishing"),
     ("assembly",),
@@ -37,7 +37,7 @@ SDK = {
 SAME_FLOOR = {
     ("git", "lock"), ("patch", "git"),
     ("hooks", "evidence"), ("hooks", "redaction"), ("evidence", "redaction"), ("evidence", "repos"),
-    ("desk", "tools"), ("tools", "proposals"),
+    ("desk", "tools"), ("delegation", "tools"), ("tools", "proposals"),
     ("cli", "commands"),
 }  # fmt: skip
 

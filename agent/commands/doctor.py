@@ -119,7 +119,7 @@ async def _sandbox(settings: Settings) -> Finding:
 
 def _model(settings: Settings) -> Finding:
     try:
-        model = build_model(settings)
+        model = build_model(settings, settings.model_name)
     except AgentError as error:
         return Finding(part="model", state="failed", detail=error.problem, mend=error.hint)
     if model.provider == "embedded":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import socket
@@ -39,7 +40,8 @@ async def _serve(settings: Settings) -> None:
     log = logging.getLogger("agent")
     async with assemble(settings, announce=functools.partial(log.info, "%s: %s")) as parts:
         policy = settings.policy
-        engine = Engine(parts.store, parts.worker.run, concurrency=policy.concurrency, keep_days=policy.keep_days)
+        worker = dataclasses.replace(parts.worker, wake=lambda id, seconds: engine.wake(id, after=seconds))
+        engine = Engine(parts.store, worker.run, concurrency=policy.concurrency, keep_days=policy.keep_days)
         app = application(
             parts.store,
             engine,

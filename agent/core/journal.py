@@ -2,11 +2,16 @@
 pages, costs, files and resumption are views of it. `MemoryJournal` is the one for tests and for the loop outside a service.
 
 Kinds of entries and their data, written by:
-    head      {epoch, system, tools}                 loop, at each epoch
-    message   {message, by, keys}                    loop: hook texts, engineers' messages, the first user message
+    head      {epoch, head, messages, by}            loop, at each epoch: what stands before it and what it begins with
+    message   {message, by, key}                     loop: hook texts, engineers' messages
     reply     {message, usage, stop, model, cost}    loop
-    result    {result, blob}                         loop: one finished tool call, as the model sees it
+    result    {result, finish}                       loop: one finished tool call, as the model sees it
+    discarded {text, why, usage, cost}               loop: what was received of a reply that was stopped
+    summary   {text, problem, usage, cost}           the compact hook: paid for, whether or not it was of use
+    offload   {path, blob, call}                     hooks: a result that lies whole in a file of the workspace
+    cache     {cause, expected, read, missing}       the meter hook: a prompt that was not read from the cache as it should be
     finding   {...}                                  the finding tool: one line of the ledger
+    child     {child, of, ...}                       delegation: an entry of the kind `of` in the journal of a child
     query     {connector, text, start, end, blob}    the query tool: host-held rows, which evidence is checked against
     proposal  {repo, title, body, patch}             the propose tool: `patch` is a blob
     prepared  {key, prepared, patch}                 proposals: what was tested and is to be published, as two blobs
@@ -18,6 +23,10 @@ Kinds of entries and their data, written by:
     intent    {key, what}  and  done {key, what}     worker: around everything outside that must not happen twice
     status    {status, why}                          worker
     error     {problem, hint}                        worker
+    fallback  {model, why}                           worker: another model goes on
+    parked    {why, seconds}                         worker: it goes on by itself after so many seconds
+    interim   {text, conclusion}                     worker: what the embedded investigator has while a provider is away
+    handover  {why}                                  worker: the embedded investigator takes over
 """
 
 from __future__ import annotations

@@ -102,10 +102,12 @@ class Reply(Data):
     """What a model answered.
 
     discarded: usage of attempts that came to nothing (a cut stream, an empty answer): paid for, but not in the conversation.
+    waited: seconds that were slept between attempts.
     """
 
     message: Message
     usage: Usage = Usage()
     discarded: Usage = Usage()
+    waited: float = 0.0
     stop: Literal["end", "tools", "length", "refusal"] = "end"
     model: str

@@ -49,12 +49,22 @@ class Conversation(Protocol):
         """
 
 
+class Caching(Data):
+    """What a provider promises of its prompt cache: prompts of at least so many tokens are kept for so many seconds."""
+
+    least: int
+    seconds: float
+
+
 class Model(Protocol):
-    """A model of one provider. `window` is its context in tokens."""
+    """A model of one provider. `window` is its context in tokens. `caching` is None where nothing is promised."""
 
     name: str
     provider: str
     window: int
+
+    @property
+    def caching(self) -> Caching | None: ...
 
     def open(self, head: Head) -> Conversation:
         """Begins a conversation."""

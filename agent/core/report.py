@@ -167,7 +167,11 @@ class ProposalRecord(Data):
 
 
 class ReportUsage(Data):
-    """What the investigation cost. `seconds` is wall time, `usd` None where no price is known."""
+    """What the investigation cost. `usd` is None where no price is known.
+
+    cache_hit_rate: the part of all prompts that was read from the provider's cache, as it counted it. seconds: wall time;
+    working_seconds: in model calls and tools.
+    """
 
     model: str = ""
     turns: int = 0
@@ -175,8 +179,10 @@ class ReportUsage(Data):
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
+    cache_hit_rate: float | None = None
     usd: float | None = None
     seconds: float = 0.0
+    working_seconds: float = 0.0
 
 
 class Conclusion(Data):

@@ -23,6 +23,11 @@ def model(name: str, **settings: Any) -> Model:
     return _MENU[provider](rest, {key: value for key, value in settings.items() if value is not None})
 
 
+def default(provider: str) -> str:
+    """The model that is meant where only the provider is named."""
+    return {"anthropic": "claude-opus-5-5", "openai": "gpt-6.1-sol"}.get(provider, "")
+
+
 def _anthropic(name: str, settings: dict[str, Any]) -> Model:
     from agent.models.anthropic import DEFAULT, AnthropicModel
 

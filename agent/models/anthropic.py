@@ -14,7 +14,7 @@ from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, AsyncS
 
 from agent.core.errors import ModelError, ModelRefused, PromptTooLong
 from agent.core.message import Block, Message, Opaque, Reply, Text, ToolCall, ToolResult, Usage
-from agent.core.model import Head, Listener
+from agent.core.model import Caching, Head, Listener
 from agent.models import prices
 from agent.models.conversation import GrowingConversation
 from agent.models.failures import Transient
@@ -43,12 +43,14 @@ BASE_URL = "https://api.anthropic.com"
 OUTPUT = 32_000
 """Tokens asked for at most, where the model could give more."""
 AFTER = "_after"
-"""Added to each block of thinking: what stood before it. Thinking is bound to that, and refused after anything else."""
+"""Added to each block of thinking: what it is bound to, after anything else it is refused. See `bound_to`."""
 THINKING = frozenset({"thinking", "redacted_thinking"})
 SHORT = b',"cache_control":{"type":"ephemeral"}'
 LONG = b',"cache_control":{"type":"ephemeral","ttl":"1h"}'
 TAIL = b"}]}"
 """How each entry ends: the last block, the list of blocks, the message. A mark goes in front of it."""
+CACHED = 300.0
+"""Seconds that a cache entry lives after its last use, where nothing longer was asked for."""
 GAP = 280.0
 """Seconds between requests after which the usual five minutes of a cache entry are taken to be too short."""
 
@@ -90,6 +92,7 @@ class AnthropicModel:
         self.thinking = thinking or known.thinking
         self.effort = effort
         self.cache = cache
+        self._least_cached = known.min_prefix
         self.http = http
         self.patience = patience
         self._key = clean_key(key, base_url, PROVIDER)
@@ -107,6 +110,10 @@ class AnthropicModel:
     def budget(self) -> int | None:
         """Tokens of thinking, for models that want a number and have room for it."""
         return min(BUDGET, self.max_output // 2) if self.thinking == "budget" and self.max_output >= 4_096 else None
+
+    @property
+    def caching(self) -> Caching | None:
+        return Caching(least=self._least_cached, seconds=CACHED) if self.cache != "none" else None
 
     @property
     def who(self) -> str:
@@ -158,16 +165,23 @@ class AnthropicConversation(GrowingConversation):
         self._long = False
 
     def entry(self, message: Message) -> bytes:
-        """The message, without thinking that followed anything else than what stands here: it would be refused."""
+        """The message, without thinking that is bound to anything else than what stands here: it would be refused."""
         if message.role == "assistant" and self._role == "user":
             self._request_ended()
         self._role = message.role
-        digest = self.digest
-        kept = [block for block in message.blocks if not isinstance(block, Opaque) or block.data.get(AFTER, digest) == digest]
+        here = self.bound_to
+        kept = [block for block in message.blocks if not isinstance(block, Opaque) or block.data.get(AFTER, here) == here]
         return encode({"role": message.role, "content": [_block(block) for block in kept]})
 
     async def attempt(self, body: bytes, listen: Listener) -> Reply:
-        return await self._model.send(body, AnthropicReader(self._model, listen, after=self.digest))
+        return await self._model.send(body, AnthropicReader(self._model, listen, after=self.bound_to))
+
+    @property
+    def bound_to(self) -> str:
+        """What thinking that comes now is bound to: everything before it, to the byte; on models that think by a budget only the
+        model, and those want the last turn's thinking back also in a new epoch.
+        """
+        return self._model.name if self._model.thinking == "budget" else self.digest
 
     def answered(self) -> None:
         self._request_ended()

@@ -55,7 +55,8 @@ class GrowingConversation(ABC):
         if reply.message.blocks or reply.stop != "end":
             return reply
         again = await self._ask(listen)
-        return again.model_copy(update={"discarded": reply.usage + reply.discarded + again.discarded})
+        wasted = reply.usage + reply.discarded + again.discarded
+        return again.model_copy(update={"discarded": wasted, "waited": reply.waited + again.waited})
 
     @property
     def digest(self) -> str:
@@ -69,10 +70,10 @@ class GrowingConversation(ABC):
 
     async def _ask(self, listen: Listener) -> Reply:
         body = self.request()
-        reply, discarded = await persist(lambda: self.attempt(body, listen), self._patience)
+        reply, discarded, waited = await persist(lambda: self.attempt(body, listen), self._patience)
         self._measured, self._used = len(self.wire), reply.usage.prompt_tokens
         self.answered()
-        return reply.model_copy(update={"discarded": discarded})
+        return reply.model_copy(update={"discarded": discarded, "waited": waited})
 
     def _put(self, message: Message) -> None:
         entry = (b"," if self.ends else b"") + self.entry(message)

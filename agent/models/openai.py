@@ -18,7 +18,7 @@ from openai import APIConnectionError, APIStatusError, AsyncOpenAI, AsyncStream,
 
 from agent.core.errors import ModelError, ModelRefused
 from agent.core.message import Block, Message, Opaque, Reply, Text, ToolCall, ToolResult, Usage
-from agent.core.model import Head, Listener
+from agent.core.model import Caching, Head, Listener
 from agent.models import prices
 from agent.models.conversation import GrowingConversation
 from agent.models.failures import Transient
@@ -46,6 +46,8 @@ DEFAULT = "gpt-6.1-sol"
 BASE_URL = "https://api.openai.com/v1"
 OUTPUT = 32_000
 """Tokens asked for at most, where the model could give more."""
+CACHED = 300.0
+"""Seconds that a prompt is kept at the least; newer models keep it for half an hour."""
 LEAST_OUTPUT = 4_096
 ITEM = "item"
 """The type of our opaque block that holds the other fields of the next item."""
@@ -89,6 +91,7 @@ class OpenAIModel:
         self.max_output = max_output or min(known.max_output, OUTPUT)
         self.thinking = thinking or known.thinking
         self.effort = effort
+        self._least_cached = known.min_prefix
         self.http = http
         self.patience = patience
         self._key = clean_key(key, base_url, PROVIDER)
@@ -100,6 +103,10 @@ class OpenAIModel:
             default_headers=http.headers,
             http_client=DefaultAsyncHttpxClient(limits=http.limits, timeout=http.timeout),
         )
+
+    @property
+    def caching(self) -> Caching | None:
+        return Caching(least=self._least_cached, seconds=CACHED)
 
     @property
     def who(self) -> str:

@@ -33,17 +33,17 @@ class Patience(Data):
     chance: Callable[[], float] = random.random
 
 
-async def persist(attempt: Callable[[], Awaitable[T]], patience: Patience) -> tuple[T, Usage]:
-    """Tries until it works or the time is up; returns the result and what the failed attempts used.
+async def persist(attempt: Callable[[], Awaitable[T]], patience: Patience) -> tuple[T, Usage, float]:
+    """Tries until it works or the time is up; returns the result, what the failed attempts used, and the seconds slept.
 
     Raises ModelUnavailable when the budget would be exceeded by waiting, and whatever final error the attempt raises.
     """
-    wasted = Usage()
+    wasted, slept = Usage(), 0.0
     started: float | None = None
     tries = 0
     while True:
         try:
-            return await attempt(), wasted
+            return await attempt(), wasted, slept
         except Transient as error:
             trouble = error
         wasted += trouble.usage
@@ -58,3 +58,4 @@ async def persist(attempt: Callable[[], Awaitable[T]], patience: Patience) -> tu
                 retry_after=trouble.retry_after,
             )
         await patience.sleep(delay)
+        slept += delay

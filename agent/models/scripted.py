@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from agent.core.data import Data
 from agent.core.errors import BadInput, ModelError, ModelRefused, ModelUnavailable, PromptTooLong
 from agent.core.message import Block, Message, Reply, Text, ToolCall, Usage
-from agent.core.model import Head, Listener, ignore
+from agent.core.model import Caching, Head, Listener, ignore
 from agent.models.tokens import estimate
 
 ERRORS: dict[str, type[ModelError]] = {
@@ -72,6 +72,7 @@ class ScriptedModel:
     """A model with a script. `window` is in tokens: a larger conversation raises PromptTooLong, as a provider would."""
 
     provider = "scripted"
+    caching: Caching | None = None
 
     def __init__(self, script: Script, *, name: str = "scripted", window: int = 200_000) -> None:
         self.name = name

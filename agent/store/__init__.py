@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.core.investigation import Case, Deployment, Investigation, Status
 from agent.core.report import Report
-from agent.store import acceptance, deployments, inbox, investigations, messages
+from agent.store import acceptance, deployments, inbox, investigations, messages, spending
 from agent.store.acceptance import Enqueue
 from agent.store.blobs import Blobs
 from agent.store.database import Database, Transaction
@@ -130,6 +130,16 @@ class Store:
     async def messages(self, id: str, after: int = 0) -> list[Post]:
         """Messages with a number greater than `after`, in order."""
         return await self.database.read(lambda transaction: messages.messages(transaction, id, after))
+
+    async def interrupts(self, ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+        """The number and author of the newest interruption of each of these investigations that has one."""
+        return await self.database.read(lambda transaction: messages.interrupts(transaction, ids))
+
+    # What it costs.
+
+    async def spent(self, since: datetime) -> tuple[float, int]:
+        """US dollars and tokens that all investigations together paid models for since then."""
+        return await self.database.read(lambda transaction: spending.since(transaction, since))
 
     # Deployments.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,8 @@ from agent.store.database import Transaction
 class Post(Data):
     """One message to an investigation. `number` counts from 1 without gaps.
 
-    kind: `message` from a person, `alerts` that joined, `decision` on a proposal, or what its sender calls it.
+    kind: `message` from a person, `interrupt` from one who also stops what is under way, `alerts` that joined, `decision` on a
+    proposal, or what its sender calls it.
     key: the same for every attempt to send it. data: what machines need of it, as JSON.
     """
 
@@ -57,6 +58,20 @@ def messages(transaction: Transaction, id: str, after: int) -> list[Post]:
         "SELECT * FROM messages WHERE investigation = :id AND number > :after ORDER BY number", id=id, after=after
     )
     return [_post(row) for row in rows]
+
+
+def interrupts(transaction: Transaction, ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """The number and author of the newest interruption of each of these investigations that has one."""
+    names = {f"id{place}": id for place, id in enumerate(ids)}
+    if not names:
+        return {}
+    rows = transaction.rows(
+        f"""
+        SELECT investigation, number, author FROM messages
+        WHERE kind = 'interrupt' AND investigation IN ({", ".join(f":{name}" for name in names)}) ORDER BY number""",
+        **names,
+    )
+    return {row["investigation"]: (row["number"], row["author"]) for row in rows}
 
 
 def _post(row: Mapping[str, Any]) -> Post:

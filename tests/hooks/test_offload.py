@@ -12,6 +12,7 @@ from agent.core.journal import MemoryJournal
 from agent.core.message import ToolCall, ToolResult
 from agent.core.sandbox import Sandbox, SandboxSpec
 from agent.hooks.offload import Offload
+from agent.hooks.results import Results
 from agent.models.scripted import ScriptedModel
 from agent.sandboxes.local import Local
 
@@ -34,7 +35,7 @@ async def _after(hook: Offload, context: Context, content: str, name: str = "bas
 
 async def test_a_large_result_is_whole_in_a_file_and_both_ends_are_shown(sandbox: Sandbox) -> None:
     text = "\n".join(f"line {n}" for n in range(10_000))
-    shown = await _after(Offload(sandbox), _context(), text)
+    shown = await _after(Offload(Results(sandbox)), _context(), text)
     assert len(shown) < 4_000
     assert shown.startswith("[10000 lines, 98889 bytes; all of it in results/000-bash-")
     assert "line 0\n" in shown and shown.endswith("line 9999")
@@ -43,13 +44,13 @@ async def test_a_large_result_is_whole_in_a_file_and_both_ends_are_shown(sandbox
 
 
 async def test_a_small_result_and_what_is_read_from_a_file_stay(sandbox: Sandbox) -> None:
-    hook, context = Offload(sandbox), _context()
+    hook, context = Offload(Results(sandbox)), _context()
     assert await _after(hook, context, "small") == "small"
     assert await _after(hook, context, "x" * 20_000, name="read_file") == "x" * 20_000
 
 
 async def test_the_sum_of_one_turn_is_bounded_and_a_new_turn_begins_anew(sandbox: Sandbox) -> None:
-    hook, context = Offload(sandbox, threshold=8_000, turn=20_000), _context()
+    hook, context = Offload(Results(sandbox), threshold=8_000, turn=20_000), _context()
     first = [await _after(hook, context, f"{n}" + "x" * 6_999) for n in range(6)]
     assert [len(text) == 7_000 for text in first] == [True, True, False, False, False, False]
     context.turn = 1
@@ -57,7 +58,7 @@ async def test_the_sum_of_one_turn_is_bounded_and_a_new_turn_begins_anew(sandbox
 
 
 async def test_the_file_holds_what_was_redacted_in_the_text(sandbox: Sandbox) -> None:
-    hook = Offload(sandbox, restore=lambda text: text.replace("[secret:1]", "hunter2"))
+    hook = Offload(Results(sandbox, restore=lambda text: text.replace("[secret:1]", "hunter2")))
     shown = await _after(hook, _context(), "[secret:1] " * 2_000)
     path = shown.split("all of it in ")[1].split("]")[0]
     assert "hunter2" not in shown

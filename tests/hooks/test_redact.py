@@ -70,6 +70,7 @@ class Recorder:
     name = "recorder"
     provider = "recorder"
     window = 200_000
+    caching = None
 
     def __init__(self, *calls: ToolCall) -> None:
         self.calls = calls
