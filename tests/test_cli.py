@@ -67,6 +67,7 @@ def test_json_is_the_report_alone(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["verdict"] == "inconclusive"
 
 
+@pytest.mark.slow
 def test_a_dry_run_asks_no_model_and_estimates(tmp_path: Path) -> None:
     done = _run("investigate", _incident(tmp_path), "--model", "anthropic", "--dry-run", cwd=tmp_path, ANTHROPIC_API_KEY="x" * 20)
     found = json.loads(done.stdout)
@@ -108,6 +109,7 @@ def test_a_new_home_is_ready_for_the_doctor(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_doctor_says_what_does_not_work_and_how_to_mend_it(tmp_path: Path) -> None:
     (tmp_path / "sre-agent.yaml").write_text(
         "services: {shop: {repository: {url: nowhere.git}}}\nconnectors: {prom: {kind: prometheus, url: 'http://127.0.0.1:9'}}\n"

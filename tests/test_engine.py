@@ -160,6 +160,7 @@ async def test_waking_what_does_not_exist_is_an_error(store: Store) -> None:
             await engine.wake("inv-x")
 
 
+@pytest.mark.slow
 async def test_a_message_sent_at_any_moment_is_seen_by_some_run(store: Store) -> None:
     """Fifty messages race with runs that end at once: none may come after the last look."""
     seen: set[str] = set()
@@ -179,6 +180,7 @@ async def test_a_message_sent_at_any_moment_is_seen_by_some_run(store: Store) ->
     assert seen == {f"m{number}" for number in range(50)}
 
 
+@pytest.mark.slow
 async def test_a_parked_investigation_is_woken_when_its_time_has_come(store: Store) -> None:
     worker = Worker(store)
 
@@ -197,6 +199,7 @@ async def test_a_parked_investigation_is_woken_when_its_time_has_come(store: Sto
             await engine.wake("inv-x", after=1)
 
 
+@pytest.mark.slow
 async def test_whoever_is_woken_early_is_not_woken_again_later(store: Store) -> None:
     worker = Worker(store)
     async with running(store, worker.run) as engine:
@@ -211,6 +214,7 @@ async def test_whoever_is_woken_early_is_not_woken_again_later(store: Store) -> 
     assert worker.began == [id, id]
 
 
+@pytest.mark.slow
 async def test_what_is_rolled_back_leaves_neither_row_nor_run(store: Store) -> None:
     worker = Worker(store)
     async with running(store, worker.run) as engine:
@@ -279,6 +283,7 @@ async def test_a_run_that_cancels_itself_is_not_left_hanging(store: Store) -> No
     assert (await store.investigation(id)).why == "The run cancelled itself."
 
 
+@pytest.mark.slow
 async def test_an_error_may_say_anything(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     async def broken(id: str) -> None:
         raise ValueError("nul \x00 and half \ud800")
@@ -340,6 +345,7 @@ async def test_a_lease_that_is_lost_ends_the_run_quietly(store: Store, caplog: p
     assert "lease 1 is no longer valid; second holds it under lease 2" in caplog.text
 
 
+@pytest.mark.slow
 async def test_a_run_that_keeps_killing_its_process_is_given_up_with_the_reason(store: Store) -> None:
     """Recovered twice, it is beyond `attempts`; the third process ends it."""
     worker = Worker(store)
@@ -361,6 +367,7 @@ async def test_a_run_that_keeps_killing_its_process_is_given_up_with_the_reason(
     )
 
 
+@pytest.mark.slow
 async def test_work_that_the_queue_has_forgotten_is_queued_again(store: Store) -> None:
     worker = Worker(store)
     async with running(store, worker.run) as engine:
@@ -379,6 +386,7 @@ async def test_work_that_the_queue_has_forgotten_is_queued_again(store: Store) -
     assert worker.began == [id, id]
 
 
+@pytest.mark.slow
 async def test_old_rows_of_the_queue_are_swept_and_ours_stay(store: Store) -> None:
     worker = Worker(store)
     async with running(store, worker.run) as engine:
@@ -411,6 +419,7 @@ def test_what_the_queue_keeps_comes_back() -> None:
         serializer.serialize(object())
 
 
+@pytest.mark.slow
 async def test_a_scheduled_task_is_run_when_due_and_only_while_it_is_scheduled(store: Store) -> None:
     due: list[datetime] = []
     ran = asyncio.Event()
