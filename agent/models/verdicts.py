@@ -16,6 +16,8 @@ from typing import Any
 
 FOUND = 0.8
 LIKELY = 0.45
+APART = 2.5
+LEAST = 0.12
 PROPOSE = 0.6
 SHOWN = 0.96
 NEAR = timedelta(minutes=45)
@@ -172,7 +174,7 @@ def conclude(known: Known, objections: list[str], refused: list[str]) -> dict[st
 
 def _conclusion(known: Known) -> dict[str, Any]:
     options = known.options
-    if not options or options[0][0] < 0.2 or float(known.answer.get("unknown", 0)) > options[0][0]:
+    if not options or options[0][0] < LEAST or float(known.answer.get("unknown", 0)) > options[0][0]:
         return _inconclusive(known)
     p, kind, what = options[0]
     cause = {"commit": _guilty, "none": _without, "change": _changed}[kind](known, what, p)
@@ -182,7 +184,8 @@ def _conclusion(known: Known) -> dict[str, Any]:
     ]
     shown = _shown(known, what) if kind == "commit" else []
     checks = [*shown, *(_checks(known, what) if kind in ("commit", "change") else [])]
-    verdict = "inconclusive" if p < LIKELY else "likely"
+    second = options[1][0] if len(options) > 1 else 0.0
+    verdict = "likely" if p >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
     if shown or (kind == "commit" and p >= FOUND and checks and _alone(known, what)):
         verdict = "root_cause_found"
     if cause["category"] == "alert" and p >= LIKELY:

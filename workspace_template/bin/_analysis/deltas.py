@@ -102,6 +102,7 @@ SETTING = re.compile(
     rf" ]*=\s*)?(?P<value>{VALUE})(?=\s*(?:$|[,;)}}\]#/]|//))"
 )
 CALLED_WITH = re.compile(rf"(?P<name>[A-Za-z_][\w.]*)\((?P<before>[^()]*?,)?\s*(?P<value>{QUANTITY})\s*\)")
+DEFAULTED = re.compile(rf"\w\(\s*[\"'](?P<name>[A-Za-z_][\w.-]*)[\"']\s*,\s*[\"']?(?P<value>{QUANTITY})[\"']?\s*\)")
 KEYWORD_VALUE = re.compile(r"\b(?P<name>LIMIT|OFFSET|TOP|TIMEOUT|MAXLEN|FETCH FIRST)\s+(?P<value>\d+)", re.IGNORECASE)
 SLICE = re.compile(r"(?P<name>[A-Za-z_][\w.]*)\[:(?P<value>\d+)\]")
 COMPARED = re.compile(r"(?P<name>[A-Za-z_][\w.()]*)\s*(?P<op><=|>=|<|>|==|!=)\s*(?P<value>-?\d[\w.]*)")
@@ -356,7 +357,7 @@ def _values(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) -
     before, after = _settings(removed, file.path), _settings(added, file.path)
     for name, (old, line) in before.items():
         if name not in after:
-            if kind == "config" or _quantity(old) is not None:
+            if kind == "config" or quantity(old) is not None:
                 causes, eases = words.effect(name, True)
                 yield _delta("removed setting", name, file, hunk, line, 0.35, causes, eases, old=old)
             continue
@@ -367,7 +368,7 @@ def _values(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) -
 
 
 def _value_delta(file: FileDiff, hunk: Hunk, kind: str, name: str, old: str, new: str, line: Line) -> Delta:
-    a, b = _quantity(old), _quantity(new)
+    a, b = quantity(old), quantity(new)
     unbounded = ("none", "null", "nil")
     if b is None and a is not None and new.lower() in unbounded:
         b = max(a, 1.0) * 1e6
@@ -401,7 +402,7 @@ def _settings(rows: Rows, path: str) -> dict[str, tuple[str, Line]]:
     for line, text in rows:
         if SAYS.match((CALL.search(text) or [None, ""])[1] or ""):
             continue
-        for form in (SETTING, CALLED_WITH, KEYWORD_VALUE, SLICE):
+        for form in (SETTING, DEFAULTED, CALLED_WITH, KEYWORD_VALUE, SLICE):
             for match in form.finditer(text):
                 name = match["name"] if form is not SLICE else f"{match['name']} length"
                 value = match["value"].strip()
@@ -420,7 +421,7 @@ def _is_value(value: str, path: str) -> bool:
     """A literal, not a variable; in configuration any word is a value."""
     plain = value.strip("\"'")
     if (
-        _quantity(value) is not None
+        quantity(value) is not None
         or value[:1] in "\"'"
         or plain.lower() in ("true", "false", "on", "off", "none", "null", "nil")
     ):
@@ -428,7 +429,7 @@ def _is_value(value: str, path: str) -> bool:
     return kind_of(path) == "config" and not path.endswith(".tf")
 
 
-def _quantity(text: str) -> float | None:
+def quantity(text: str) -> float | None:
     """A number with its unit, in seconds or bytes or ones; None for what is none."""
     text = text.strip().strip("\"'")
     match = re.fullmatch(
@@ -469,7 +470,7 @@ def _operators(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterat
                 hunk,
                 line,
                 0.8,
-                ("wrong", "bounds", "error", "parse"),
+                ("wrong", "bounds", "error", "parse", "refused"),
                 (),
                 old=old,
                 new=text,
@@ -631,7 +632,15 @@ def _guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Move
         if parts and len(kept) >= 0.7 * len(parts):
             if kept != parts:
                 yield _delta(
-                    "changed condition", text, file, hunk, line, 0.45, ("wrong", "error", "bounds", "missing"), (), side="-"
+                    "changed condition",
+                    text,
+                    file,
+                    hunk,
+                    line,
+                    0.45,
+                    ("wrong", "error", "bounds", "missing", "refused"),
+                    (),
+                    side="-",
                 )
             continue
         brings: tuple[str, ...] = ("crash", "error", "upstream") if caught else _guarded(text)
@@ -647,7 +656,7 @@ def _guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Move
                     hunk,
                     line,
                     0.45 if raising else 0.25,
-                    ("error", "parse", "missing") if raising else ("wrong",),
+                    ("error", "parse", "missing", "refused") if raising else ("wrong",),
                     ("nil", "crash", "bounds"),
                 )
 
@@ -664,7 +673,7 @@ def _guarded(text: str) -> tuple[str, ...]:
     if re.search(r"\bnil\b|\bnull\b|None|undefined|\?\.|\?\?", text):
         return ("nil", "crash", "error", "missing")
     if re.search(r"len\(|length|size|count|max|limit|capacity|full", text, re.IGNORECASE):
-        return ("bounds", "crash", "error", "memory", "queue", "payload")
+        return ("bounds", "crash", "error", "memory", "queue", "payload", "refused")
     if re.search(r"<|>|empty", text, re.IGNORECASE):
         return ("bounds", "crash", "error", "wrong")
     return ("error", "wrong", "missing", "parse", "auth", "crash", "cache")

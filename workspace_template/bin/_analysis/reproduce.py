@@ -193,10 +193,8 @@ def _calls(folder: Path, name: str, needed: int, strings: Sequence[str], numbers
                     yield [*call[:place], value, *call[place + 1 :]]
     if known:
         return
-    short: list[list[Any]] = (
-        [pool] if needed == 1 else [list(strings)[:60], [*numbers, *strings[:20]], [*numbers[:5], None]][:needed]
-    )
-    yield from _product(short)
+    combined: list[list[Any]] = [list(strings)[:60], [*numbers, *strings[:20]], [*numbers[:5], None]]
+    yield from _product([pool] if needed == 1 else combined[:needed])
 
 
 def _product(pools: Sequence[Sequence[Any]]) -> Iterator[list[Any]]:

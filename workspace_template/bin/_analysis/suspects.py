@@ -169,18 +169,7 @@ def _means_of(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float], reac
 def _timing(symptoms: Symptoms, commit: Commit, deployment: Deployment | None, dated: bool) -> tuple[float, str]:
     """When it went live against when each anomaly began: most of them after it, and soon, speaks for it; before it, against."""
     when = deployment.at if deployment else commit.at
-    soon = early = total = 0.0
-    for anomaly in symptoms.anomalies:
-        if anomaly.kind == "span" or anomaly.weight < 0.1:
-            continue
-        total += anomaly.weight
-        after = anomaly.onset - when
-        if after < -anomaly.slack:
-            early += anomaly.weight
-        else:
-            soon += anomaly.weight / (1 + max(0.0, after - 180) / 1800)
-    measured = bool(symptoms.series or symptoms.scan.templates)
-    score = 2.5 * soon / total - 4.0 * early / total if total else -2.0 if measured else 0.0
+    score = _soon(symptoms, when)
     gap = symptoms.onset - when if symptoms.onset is not None else None
     if deployment is None:
         return score - (
@@ -458,29 +447,55 @@ def _flips(desk: Desk, symptoms: Symptoms) -> list[Flip]:
     for change in desk.changes:
         if change.kind == "provider_status" or (desk.at is not None and change.at > desk.at + 60):
             continue
-        gap = (symptoms.onset if symptoms.onset is not None else desk.at or change.at) - change.at
-        flip = Flip(change=change)
-        flip.score = -0.5 + _near(gap)
-        flip.why.append(f"{change.name}: {change.old} -> {change.new}, {_gap(gap)}")
-        weight = symptoms.services.get(service_key(change.service), 0.0) if change.service else 0.2
-        flip.score += 0.8 * weight
-        readers = _readers(desk, change.name)
+        gap = symptoms.onset - change.at if symptoms.onset is not None else None
+        flip = Flip(change=change, why=[f"{change.name}: {change.old} -> {change.new}, {_gap(gap)}"])
+        owner, _, name = change.name.rpartition(".")
+        key = service_key(change.service or owner)
+        flip.score = (
+            -0.5 + 1.6 * _soon(symptoms, change.at) + 0.8 * symptoms.services.get(key, 0.0) + 1.5 * _shared(symptoms, name)
+        )
+        readers = _readers(desk, name)
         if desk.repos and not readers:
             flip.score -= 2.0
             flip.why.append("no code on the desk reads it")
         elif readers:
-            flip.score += 0.8
+            flip.score += 1.5
             flip.why.append(f"{readers[0]} reads it")
-        shared = _shared(symptoms, change.name)
-        flip.score += 1.5 * shared
+        flip.score += _brings(symptoms, name, change, flip.why)
         found.append(flip)
     return sorted(found, key=lambda f: -f.score)
 
 
-def _near(gap: float) -> float:
-    if gap < -SLACK:
-        return -4.0
-    return 3.0 if gap <= 180 else 2.0 if gap <= 900 else 0.8 if gap <= 3600 else -0.5
+def _brings(symptoms: Symptoms, name: str, change: Change, why: list[str]) -> float:
+    """What a setting of this name, moved this way, is known to cause, against what is seen."""
+    old, new = deltas.quantity(change.old), deltas.quantity(change.new)
+    if old is None or new is None or old == new:
+        return 0.0
+    causes, eases = words.effect(name, new > old)
+    fit = max((symptoms.facets.get(f, 0.0) for f in causes), default=0.0)
+    against = max((symptoms.facets.get(f, 0.0) for f in eases), default=0.0)
+    far = max(abs(old), abs(new)) / max(min(abs(old), abs(new)), 1e-9) >= 5
+    if fit > against:
+        why.append(
+            f"{'less' if new < old else 'more'} of it brings " + ", ".join(f for f in causes if symptoms.facets.get(f, 0.0) > 0.2)
+        )
+    return (2.5 if far else 1.5) * max(0.0, fit - 0.5 * against)
+
+
+def _soon(symptoms: Symptoms, moment: float) -> float:
+    """2.5 where all that is wrong begins right after a moment, less where it begins much later, -4 where it began before."""
+    soon = early = total = 0.0
+    for anomaly in symptoms.anomalies:
+        if anomaly.kind == "span" or anomaly.weight < 0.1:
+            continue
+        total += anomaly.weight
+        after = anomaly.onset - moment
+        if after < -anomaly.slack:
+            early += anomaly.weight
+        else:
+            soon += anomaly.weight / (1 + max(0.0, after - 180) / 1800)
+    measured = bool(symptoms.series or symptoms.scan.templates)
+    return 2.5 * soon / total - 4.0 * early / total if total else -2.0 if measured else 0.0
 
 
 def _readers(desk: Desk, name: str) -> list[str]:

@@ -18,6 +18,7 @@ ABSENT = re.compile(
     r"(?i)unexpected keyword|cannot import|no attribute|not defined|not found|no such|unknown|undefined|missing|not registered"
     r"|keyerror|no longer|removed|unrecognized|not a member|does not exist|has no field|no method|unresolved|unexpected argument"
 )
+FAILURES = re.compile(r"(?i)[45]xx|fail|error|refus|reject|timeout|turned_away")
 GENERIC = {"error": 0.45, "upstream": 0.6, "crash": 0.7}
 VOLUME = re.compile(
     r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|"
@@ -95,25 +96,11 @@ def _of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
     for template in scan.templates:
         if template.first is None or template.first > end or template.text.startswith("<other lines"):
             continue
-        quiet = template.level < 2
-        fresh = template.first > known
-        size = min(1.0, math.log2(1 + template.count) / 4)
-        if fresh:
-            weight = (1.5 if template.level >= 3 else 1.2 if template.level == 2 else 0.45) * size
-            if quiet and (
-                template.count < 3
-                or re.search(r"(?i)\b(start(ing|ed)?|boot|listening|ready|deploy|version|shutdown|stopping)\b", template.text)
-            ):
-                weight = 0.05
-            when = template.first
-            up = True
-        else:
-            shift = _rise(template, scan.start, end)
-            if shift is None:
-                continue
-            up, when = shift.up, shift.onset
-            weight = (0.9 if template.level >= 2 else 0.4) * min(1.0, shift.score / 10) * shift.explained
-            weight *= 1.0 if up else 0.4
+        when, before, after, grows = change(template, scan.start, end)
+        if when <= known:
+            continue
+        fresh = before == 0 or (grows >= 5 and before <= 0.15 * after)
+        weight = _weight(template, fresh, before, after, grows, (end - when) / 60)
         if weight > 0.04:
             found.append(
                 Anomaly(
@@ -124,8 +111,8 @@ def _of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
                     weight=round(weight, 3),
                     level=template.level,
                     fresh=fresh,
-                    up=up,
-                    count=template.count,
+                    up=grows > 1,
+                    count=after,
                     file=template.file,
                     offset=template.offset,
                     quote=template.sample,
@@ -135,17 +122,47 @@ def _of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
     return found
 
 
-def _rise(template: logs.Template, start: float, end: float) -> metrics.Shift | None:
-    """The change in how often a template is written."""
-    width = max(60.0, (end - start) / 240)
-    if template.count < 8:
-        return None
-    counts: Counter[int] = Counter()
-    for bucket, number in template.buckets.items():
-        counts[int((bucket * logs.BUCKET - start) // width)] += number
-    last = int((end - start) // width)
-    points = [(start + i * width, float(counts.get(i, 0))) for i in range(last)]
-    return metrics.shift_of(metrics.Series(service="", metric="", points=points), None)
+def change(template: logs.Template, start: float, end: float) -> tuple[float, int, int, float]:
+    """When a template's rate changed, by the likelihood of two Poisson rates; how many lines lie before and after; and how many
+    times its rate grew.
+    """
+    counted = sorted((bucket, n) for bucket, n in template.buckets.items() if bucket * logs.BUCKET <= end)
+    total = sum(n for _, n in counted)
+    length = max(end - start, 1.0)
+    best, at, left = -1.0, template.first or start, 0
+    passed = 0
+    for bucket, number in counted:
+        moment = max(bucket * logs.BUCKET, start)
+        early, late = max(moment - start, 1.0), max(end - moment, logs.BUCKET)
+        rest = total - passed
+        gain = (
+            rest * math.log(rest / late)
+            - total * math.log(total / length)
+            + (passed * math.log(passed / early) if passed else 0.0)
+        )
+        if gain > best:
+            best, at, left = gain, moment, passed
+        passed += number
+    early, late = max(at - start, 1.0), max(end - at, logs.BUCKET)
+    grows = ((total - left) / late) / (left / early) if left else math.inf
+    if left == 0:
+        at = max(at, template.first or at)
+    return at, left, total - left, grows if best > 6 or left == 0 else 1.0
+
+
+def _weight(template: logs.Template, fresh: bool, before: int, after: int, grows: float, minutes: float) -> float:
+    """How much a change of a template stands out: its level, how many lines, and whether it lasts."""
+    if 0.5 < grows < 2:
+        return 0.0
+    size = min(1.0, math.log2(1 + after) / 4)
+    lasts = min(1.0, 3 * after / max(minutes, 1.0))
+    if not fresh:
+        return (0.9 if template.level >= 2 else 0.4) * size * (min(1.0, math.log2(grows) / 3) if grows > 1 else 0.3)
+    quiet = template.level < 2
+    routine = re.search(r"(?i)\b(start(ing|ed)?|boot|listening|ready|deploy|version|shutdown|stopp(ing|ed))\b", template.text)
+    if quiet and (after < 3 or routine):
+        return 0.05
+    return (1.5 if template.level >= 3 else 1.2 if template.level == 2 else 0.45) * size * (0.3 + 0.7 * lasts)
 
 
 def _of_metrics(shifts: list[metrics.Shift], desk: Desk) -> list[Anomaly]:
@@ -254,7 +271,8 @@ def _words(made: Symptoms, desk: Desk) -> None:
 
     def tell(text: str, weight: float) -> None:
         for facet in words.facets(text):
-            facets[facet] += weight
+            if facet != "volume" or not FAILURES.search(text):
+                facets[facet] += weight
         for word in set(words.words(text)):
             made.words[word] += weight
 

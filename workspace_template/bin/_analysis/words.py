@@ -198,6 +198,7 @@ FACETS: dict[str, str] = {
     "wrong": r"mismatch|incorrect|wrong|inconsisten|duplicate|discrepan|unbalanced|total|amount|drift",
     "payload": r"too large|413|body|payload|max.?size|entity",
     "upstream": r"upstream|502|503|504|bad gateway|unavailable|downstream",
+    "refused": r"refus|reject|denied|\b422\b|\b400\b|4xx|turned away|too (?:many|large|long)",
     "error": r"error|fail|5xx|\b500\b|exception",
     "recursion": r"recursion|stack overflow|maximum depth",
 }
