@@ -50,6 +50,6 @@ def stack(
 ) -> list[Hook]:
     """All hooks in the order in which each moment of the loop asks them. `home` are a team's own."""
     return [
-        orient, connectors, repositories, topology, knowledge_map, *home, caller, progress, inbox, guard, redact, offload, prune, compact,
-        meter, budget, verify,
+        orient, connectors, repositories, topology, knowledge_map, *home, caller, progress, inbox, guard, redact, offload, prune,
+        compact, meter, budget, verify,
     ]  # fmt: skip

@@ -34,8 +34,14 @@ def finding(sandbox: Sandbox, journal: Journal) -> Tool:
         line = {"claim": claim, "source": source, "quote": quote, "hypothesis": hypothesis}
         async with lock:
             await journal.append("finding", line)
-            known = [entry.data for entry in await journal.entries() if entry.kind == "finding"]
-            await sandbox.write(LEDGER, "".join(json.dumps(data, ensure_ascii=False) + "\n" for data in known).encode())
-        return f"Finding {len(known)} is in the ledger."
+            known = await write_ledger(sandbox, journal)
+        return f"Finding {known} is in the ledger."
 
     return tool(finding)
+
+
+async def write_ledger(sandbox: Sandbox, journal: Journal) -> int:
+    """Writes the view of the ledger anew; returns how many findings there are."""
+    known = [entry.data for entry in await journal.entries() if entry.kind == "finding"]
+    await sandbox.write(LEDGER, "".join(json.dumps(data, ensure_ascii=False) + "\n" for data in known).encode())
+    return len(known)

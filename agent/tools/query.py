@@ -21,8 +21,11 @@ TAIL = 5
 CELL = 300
 
 
-def query(connectors: Mapping[str, Connector], sandbox: Sandbox, journal: Journal, *, at: datetime) -> Tool:
-    """The tool. `at` is when the incident began: the default window is from two hours before it to a quarter of an hour after."""
+def query(connectors: Mapping[str, Connector], sandbox: Sandbox, journal: Journal, *, at: datetime, label: str = "") -> Tool:
+    """The tool. `at` is when the incident began: the default window is from two hours before it to a quarter of an hour after.
+
+    label: what the names of its files begin with, where several write to one journal.
+    """
     lock = asyncio.Lock()
 
     async def query(
@@ -43,7 +46,7 @@ def query(connectors: Mapping[str, Connector], sandbox: Sandbox, journal: Journa
         content = _content(connector, query, window, rows)
         async with lock:
             number = 1 + sum(entry.kind == "query" for entry in await journal.entries())
-            path = f"telemetry/queries/{number:04}-{connector}.json"
+            path = f"telemetry/queries/{label}{number:04}-{connector}.json"
             fields = {"connector": connector, "query": query, "link": rows.link, "path": path, "blob": await journal.put(content)}
             times = {"start": window.start.isoformat(), "end": window.end.isoformat()}
             await journal.append("query", {**fields, **times})
