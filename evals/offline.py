@@ -101,7 +101,7 @@ class _First(Hook):
 
 def shell(folder: Path) -> Tool:
     """A bash tool on this host, in a furnished workspace."""
-    path = f"{folder}/bin:{os.environ['PATH']}"
+    path = f"{folder}/bin:{Path(sys.executable).parent}:{os.defpath}"
 
     async def bash(command: str, timeout: float = 120.0) -> str:
         """Run a command."""

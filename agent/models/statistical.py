@@ -17,7 +17,7 @@ from agent.core.message import Message, Reply, Text, ToolCall, ToolResult, Usage
 from agent.core.model import Caching, Head, Listener, ignore
 from agent.core.replay import INTERRUPTED
 from agent.models import verdicts
-from agent.models.verdicts import Known
+from agent.models.known import Known
 
 REPEATS = 3
 QUERIES = 20

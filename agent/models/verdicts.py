@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
+
+from agent.models.known import Known, moment, rfc
 
 FOUND = 0.8
 LIKELY = 0.45
 APART = 2.5
 LEAST = 0.12
 PROPOSE = 0.6
-SHOWN = 0.96
 NEAR = timedelta(minutes=45)
 DONE_BY = {
     "external": ("escalate", "Escalate to the provider, and fail over where there is another region or provider."),
@@ -28,84 +28,6 @@ DONE_BY = {
     "capacity": ("scale", "Scale out or shed load; no change of ours is guilty."),
     "alert": ("alert", "Correct the alert: what it measures did not change."),
 }
-
-
-@dataclass
-class Known:
-    """What has been learned so far."""
-
-    first: str
-    later: str = ""
-    answer: dict[str, Any] = field(default_factory=dict)
-    brief: dict[str, Any] = field(default_factory=dict)
-    recalled: dict[str, Any] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
-    asked_sources: list[tuple[dict[str, Any], str]] = field(default_factory=list)
-    reproduced: dict[str, Any] = field(default_factory=dict)
-    proposal: dict[str, Any] = field(default_factory=dict)
-    proposed: bool = False
-
-    @property
-    def kind(self) -> str:
-        """The door: alert, schedule, chat or api."""
-        match = re.search(r"^- door: (\w+)", self.first, re.MULTILINE)
-        return match[1] if match else "alert"
-
-    @property
-    def asked(self) -> str:
-        """What a person or a plan asks, or ""."""
-        match = re.search(r"^## Asked\n+(.*?)(?=\n## |\Z)", self.first, re.MULTILINE | re.DOTALL)
-        return match[1].strip() if match else ""
-
-    @property
-    def at(self) -> datetime | None:
-        """When it began, as reported."""
-        match = re.search(r"^- began \(as reported\): (\S+)", self.first, re.MULTILINE)
-        return _time(match[1]) if match else None
-
-    def look(self, answer: dict[str, Any]) -> None:
-        """Takes a ranking in."""
-        if answer:
-            self.answer = answer
-
-    def queried(self, queries: list[dict[str, Any]], answers: list[str]) -> None:
-        """Takes the answers of sources in."""
-        self.asked_sources = list(zip(queries, answers, strict=True))
-
-    def window(self) -> dict[str, str]:
-        """The window of general questions: from two hours before."""
-        if self.at is None:
-            return {}
-        return {"start": _text(self.at - timedelta(hours=2)), "end": _text(self.at + timedelta(minutes=10))}
-
-    @property
-    def options(self) -> list[tuple[float, str, dict[str, Any]]]:
-        """All that may be the cause, likeliest first: (probability, commit | none | change, what). A commit with which a call
-        fails
-        as it was seen, and without which it does not, stands above all.
-        """
-        found = [(float(s["p"]), "commit", s) for s in self.answer.get("suspects") or ()]
-        found += [(float(e["p"]), "none", e) for e in self.answer.get("explanations") or ()]
-        found += [(float(f["p"]), "change", f) for f in self.answer.get("flips") or ()]
-        guilty = self.reproduced.get("commit")
-        shown = [o for o in found if guilty and o[1] == "commit" and o[2]["commit"] == guilty]
-        if shown:
-            rest = [(p * (1 - SHOWN), kind, what) for p, kind, what in found if what is not shown[0][2]]
-            found = [(max(SHOWN, shown[0][0]), "commit", shown[0][2]), *rest]
-        return sorted(found, key=lambda o: -o[0])
-
-    @property
-    def suspected(self) -> bool:
-        """Whether a commit is a suspect at all."""
-        return any(float(s["p"]) > 0.05 for s in self.answer.get("suspects") or ())
-
-    @property
-    def logs(self) -> list[dict[str, Any]]:
-        return [s for s in self.answer.get("symptoms") or () if s.get("kind") == "log"]
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        return [s for s in self.answer.get("symptoms") or () if s.get("kind") == "metric"]
 
 
 def findings(known: Known) -> list[dict[str, Any]]:
@@ -325,9 +247,9 @@ def _signs(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
 def _checks(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
     """The strongest symptom is there after it went live and not before: the same command over two windows."""
     live, at, onset = (
-        _time(what.get("live") or what.get("at")),
-        known.at or _time(known.answer.get("alert")),
-        _time(known.answer.get("onset")),
+        moment(what.get("live") or what.get("at")),
+        known.at or moment(known.answer.get("alert")),
+        moment(known.answer.get("onset")),
     )
     logs = [s for s in known.logs if int(s.get("count", 0)) >= 3]
     if not (live and at and onset and logs) or not timedelta(seconds=-60) <= onset - live <= NEAR:
@@ -346,8 +268,8 @@ def _checks(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
             "claim": f"“{literal}” is written only since {what.get('live') or what.get('at')}, when it went live",
             "command": command,
             **({"repo": what["repo"]} if what.get("repo") else {}),
-            "with": {"label": "after it went live", "start": _text(live), "end": _text(end)},
-            "without": {"label": "before", "start": _text(live - length), "end": _text(live)},
+            "with": {"label": "after it went live", "start": rfc(live), "end": rfc(end)},
+            "without": {"label": "before", "start": rfc(live - length), "end": rfc(live)},
         }
     ]
 
@@ -370,14 +292,14 @@ def _shown(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _alone(known: Known, what: dict[str, Any]) -> bool:
     """Whether nothing else that could have done it went live at the same time or between it and the onset."""
-    live, onset = _time(what.get("live")), _time(known.answer.get("onset"))
+    live, onset = moment(what.get("live")), moment(known.answer.get("onset"))
     if not live or not onset:
         return False
     for p, kind, other in known.options[1:]:
-        moment = _time(other.get("live") or other.get("at"))
+        when = moment(other.get("live") or other.get("at"))
         if kind == "none" and p > 0.05:
             return False
-        if moment and live - timedelta(minutes=1) <= moment <= onset + timedelta(minutes=2) and p > 0.05:
+        if when and live - timedelta(minutes=1) <= when <= onset + timedelta(minutes=2) and p > 0.05:
             return False
     return True
 
@@ -508,15 +430,3 @@ def _weaker(conclusion: dict[str, Any], objections: list[str]) -> dict[str, Any]
 
 def _below(verdict: str) -> str:
     return {"root_cause_found": "likely"}.get(verdict, verdict)
-
-
-def _time(text: object) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _text(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

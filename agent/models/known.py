@@ -1,0 +1,100 @@
+"""What the embedded investigator has learned so far, from the first message and the commands' answers. It decides nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+SHOWN = 0.96
+
+
+@dataclass
+class Known:
+    """What has been learned so far."""
+
+    first: str
+    later: str = ""
+    answer: dict[str, Any] = field(default_factory=dict)
+    brief: dict[str, Any] = field(default_factory=dict)
+    recalled: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    asked_sources: list[tuple[dict[str, Any], str]] = field(default_factory=list)
+    reproduced: dict[str, Any] = field(default_factory=dict)
+    proposal: dict[str, Any] = field(default_factory=dict)
+    proposed: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The door: alert, schedule, chat or api."""
+        match = re.search(r"^- door: (\w+)", self.first, re.MULTILINE)
+        return match[1] if match else "alert"
+
+    @property
+    def asked(self) -> str:
+        """What a person or a plan asks, or ""."""
+        match = re.search(r"^## Asked\n+(.*?)(?=\n## |\Z)", self.first, re.MULTILINE | re.DOTALL)
+        return match[1].strip() if match else ""
+
+    @property
+    def at(self) -> datetime | None:
+        """When it began, as reported."""
+        match = re.search(r"^- began \(as reported\): (\S+)", self.first, re.MULTILINE)
+        return moment(match[1]) if match else None
+
+    def look(self, answer: dict[str, Any]) -> None:
+        """Takes a ranking in."""
+        if answer:
+            self.answer = answer
+
+    def queried(self, queries: list[dict[str, Any]], answers: list[str]) -> None:
+        """Takes the answers of sources in."""
+        self.asked_sources = list(zip(queries, answers, strict=True))
+
+    def window(self) -> dict[str, str]:
+        """The window of general questions: from two hours before."""
+        if self.at is None:
+            return {}
+        return {"start": rfc(self.at - timedelta(hours=2)), "end": rfc(self.at + timedelta(minutes=10))}
+
+    @property
+    def options(self) -> list[tuple[float, str, dict[str, Any]]]:
+        """All that may be the cause, likeliest first: (probability, commit | none | change, what). A commit with which a call
+        fails
+        as it was seen, and without which it does not, stands above all.
+        """
+        found = [(float(s["p"]), "commit", s) for s in self.answer.get("suspects") or ()]
+        found += [(float(e["p"]), "none", e) for e in self.answer.get("explanations") or ()]
+        found += [(float(f["p"]), "change", f) for f in self.answer.get("flips") or ()]
+        guilty = self.reproduced.get("commit")
+        shown = [o for o in found if guilty and o[1] == "commit" and o[2]["commit"] == guilty]
+        if shown:
+            rest = [(p * (1 - SHOWN), kind, what) for p, kind, what in found if what is not shown[0][2]]
+            found = [(max(SHOWN, shown[0][0]), "commit", shown[0][2]), *rest]
+        return sorted(found, key=lambda o: -o[0])
+
+    @property
+    def suspected(self) -> bool:
+        """Whether a commit is a suspect at all."""
+        return any(float(s["p"]) > 0.05 for s in self.answer.get("suspects") or ())
+
+    @property
+    def logs(self) -> list[dict[str, Any]]:
+        return [s for s in self.answer.get("symptoms") or () if s.get("kind") == "log"]
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        return [s for s in self.answer.get("symptoms") or () if s.get("kind") == "metric"]
+
+
+def moment(text: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def rfc(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
