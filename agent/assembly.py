@@ -233,6 +233,7 @@ class Equipment:
             forge=Local(_forge(self.settings), mirrors),
             limits=self.desk.limits,
             tests=self.cases.tests(),
+            secrets=self.settings.secrets,
         )
         return await proposals.publish(
             bench.journal,

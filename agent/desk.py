@@ -23,6 +23,8 @@ from agent.memory import Memory
 from agent.repos import Checkout, History, Mirror, Repositories
 
 RECENT = 10
+FETCHED_LATELY = 600.0
+"""Seconds for which a fetch is good enough for the copies of a desk that is planned already."""
 
 
 class Plan(Data):
@@ -100,7 +102,7 @@ class Desk:
             return None, [f"repository {ref.name}: {error.problem}"]
         recent = tuple(f"{commit.id[:12]} {commit.at.isoformat()} {commit.author}: {commit.subject}" for commit in commits)
         desk = DeskRepository(name=ref.name, commit=deployed.commit, why=deployed.why, recent=recent)
-        return desk, [*deployed.notes, *checkout.notes]
+        return desk, [*mirror.notes, *deployed.notes, *checkout.notes]
 
     async def _spec(self, seed: Path, case: Case, plan: Plan, refs: Mapping[str, str]) -> SandboxSpec:
         known = {repository.name: repository.commit for repository in plan.repositories}
@@ -124,7 +126,7 @@ class Desk:
         return self.repositories.history([mirror for mirror, _ in pairs], [checkout for _, checkout in pairs])
 
     async def _checkout(self, ref: RepositoryRef, commit: str, case: Case) -> tuple[Mirror, Checkout]:
-        mirror = await self.repositories.mirror(ref)
+        mirror = await self.repositories.mirror(ref, within=FETCHED_LATELY)
         return mirror, await self.repositories.checkout(mirror, commit, live=case.live, at=case.trigger.at)
 
     def _scratch(self) -> Path:
