@@ -54,12 +54,26 @@ class Room(Data):
 async def launch(room: Room, inside: Sequence[str], cwd: str, stdin: bytes, seconds: float, output_limit: int) -> Result:
     """Runs `inside` (NAME=VALUE ..., then the command) to its end, or to the end of its time. Raises SandboxError."""
     started = time.monotonic()
+    gate = ["/bin/sh", "-c", _GATE, "sh", "piped" if stdin else "empty", cwd, *inside]
+    running = await to_the_end(_start(room, gate, output_limit), undo=lambda running: running.end())
+    timed_out = False
+    try:
+        async with asyncio.timeout(seconds):
+            await running.started()
+            await running.finished(stdin)
+    except TimeoutError:
+        timed_out = True
+    finally:
+        await to_the_end(running.end())
+    return running.result(time.monotonic() - started, timed_out)
+
+
+async def _start(room: Room, inner: list[str], output_limit: int) -> _Running:
     with _Descriptors() as held:
         status = held.pipe()
         arguments = held.file(_options(room))
         filter = held.file(seccomp.program(platform.machine(), without_shared_memory="memory" not in room.group.bounds))
         outer = ["--args", str(arguments), "--seccomp", str(filter), "--json-status-fd", str(status[1])]
-        inner = ["/bin/sh", "-c", _GATE, "sh", "piped" if stdin else "empty", cwd, *inside]
         pipes = Pipes(stdin=True, owner=room.uid)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -75,17 +89,7 @@ async def launch(room: Room, inside: Sequence[str], cwd: str, stdin: bytes, seco
             pipes.failed()
             raise
         pipes.started()
-        running = _Running(process, pipes, held.give(status[0]), output_limit)
-    timed_out = False
-    try:
-        async with asyncio.timeout(seconds):
-            await running.started()
-            await running.finished(stdin)
-    except TimeoutError:
-        timed_out = True
-    finally:
-        await to_the_end(running.end())
-    return running.result(time.monotonic() - started, timed_out)
+        return _Running(process, pipes, held.give(status[0]), output_limit)
 
 
 def _confined(room: Room, bwrap: list[str]) -> list[str]:
@@ -154,6 +158,8 @@ class _Running:
         """Kills what is left and waits until nothing is: the first process of a namespace dies after all others in it."""
         if self.feeding is None:
             os.close(self.gate)  # what waits there ends now: no command ever ran
+        if self.first is None:
+            await self._give_up()
         if self.process.returncode is None:
             with suppress(ProcessLookupError):
                 self.process.kill()
@@ -173,6 +179,12 @@ class _Running:
         while await self._hear():
             pass
         os.close(self.status)
+
+    async def _give_up(self) -> None:
+        """Lets bubblewrap come to the closed gate by itself: killed while it starts, it would leave a child that waits for it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN):
+                await self.process.wait()
 
     def result(self, seconds: float, timed_out: bool) -> Result:
         """Raises SandboxError if bubblewrap never came to the command."""

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,14 @@ class Left(Data):
 def left(root: Path) -> Left:
     loops = [file.read_text() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
     owners = {bubblewrap.user_of(root / id) for id in IDS}
+    groups, names = Path("/sys/fs/cgroup"), [bubblewrap.group_name(root / id) for id in IDS]
     processes = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return Left(
         mounts=sum(str(root) in line for line in Path("/proc/self/mountinfo").read_text().splitlines()),
         loops=sum(str(root) in file for file in loops),
-        groups=sum(1 for name in _groups(root) for _ in Path("/sys/fs/cgroup").rglob(name)),
-        processes=sum(1 for entry in processes if _owner(entry) in owners),
+        groups=sum(1 for name in names for _ in groups.rglob(name)),
+        processes=sum(1 for entry in processes if _owner(entry) in owners)
+        + sum(len(file.read_text().split()) for name in names for file in groups.rglob(f"{name}/cgroup.procs")),
         folders=sum(1 for place in root.iterdir() if place.is_dir()) if root.exists() else 0,
     )
 
@@ -64,10 +67,6 @@ async def settled(root: Path, expected: Left = NOTHING) -> Left:
         if now == expected or time.monotonic() > deadline:
             return now
         await asyncio.sleep(0.02)
-
-
-def _groups(root: Path) -> list[str]:
-    return [bubblewrap.group_name(root / id) for id in IDS]
 
 
 def _owner(process: Path) -> int:
@@ -119,6 +118,29 @@ async def test_nothing_is_left_of_what_lived_and_ended_in_every_way(sandboxes: B
         await sandbox.delete()
     assert (await running).exit_code != 0
     assert await settled(sandboxes.root) == NOTHING
+
+
+async def test_commands_cut_at_any_moment_leave_nothing(sandbox: Sandbox, sandboxes: Bubblewrap) -> None:
+    """Cancelled or out of time while bubblewrap starts, in the middle, at the end: no process, no descriptor, no waiting."""
+    await sandbox.run("true")
+    before = len(os.listdir("/proc/self/fd"))
+
+    async def cut(number: int) -> None:
+        timeout = None if number % 2 else 0.0005 * number
+        running = asyncio.create_task(sandbox.run("cat; setsid sleep 60 & true", stdin=b"x" * 200_000, timeout=timeout))
+        if number % 2:
+            await asyncio.sleep(0.0005 * number)
+            running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    started = time.monotonic()
+    for first in range(0, 60, 6):
+        await asyncio.gather(*(cut(number) for number in range(first + 1, first + 7)))
+    assert time.monotonic() - started < 20
+    assert len(os.listdir("/proc/self/fd")) == before
+    only_the_sandbox = Left(mounts=1, loops=1, groups=left(sandboxes.root).groups, processes=0, folders=1)
+    assert await settled(sandboxes.root, only_the_sandbox) == only_the_sandbox
 
 
 async def test_a_suspended_one_holds_only_its_folder(sandboxes: Bubblewrap, source: Path) -> None:
