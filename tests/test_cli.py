@@ -62,6 +62,7 @@ def test_an_empty_incident_is_investigated_and_the_exit_code_is_the_verdict(tmp_
     assert {"desk", "brief", "head", "reply", "judged", "report"} <= set(kinds)
 
 
+@pytest.mark.slow
 def test_json_is_the_report_alone(tmp_path: Path) -> None:
     done = _run("investigate", _incident(tmp_path), "--model", _script(tmp_path), "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["verdict"] == "inconclusive"
@@ -93,6 +94,7 @@ def test_bad_input_is_exit_code_2_and_no_traceback(tmp_path: Path, arguments: li
     assert problem in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_new_home_is_ready_for_the_doctor(tmp_path: Path) -> None:
     assert _run("init", "team", cwd=tmp_path).returncode == 0
     done = _run("--home", "team", "doctor", "--json", cwd=tmp_path)

@@ -118,6 +118,7 @@ async def test_an_accepted_case_is_run_on_postgres(postgres_url: str, tmp_path: 
     assert [investigation.id for investigation in found] == worker.began
 
 
+@pytest.mark.slow
 async def test_runs_go_side_by_side_up_to_the_limit(store: Store) -> None:
     worker = Worker(store)
     worker.hold.clear()
@@ -575,6 +576,7 @@ def survive(url: str, folder: Path, *, kills: int, steps: int, seed: int) -> Non
     print(f"\n{kills} kills, {lease} leases, {steps} steps (seed {seed}): no gap, no duplicate, nothing done twice")
 
 
+@pytest.mark.slow
 def test_a_killed_service_goes_on_where_it_was(url: str, tmp_path: Path) -> None:
     survive(url, tmp_path, kills=1, steps=200, seed=2)
 
@@ -638,6 +640,7 @@ def test_several_services_share_the_work_while_some_are_killed(url: str, tmp_pat
     asyncio.run(check(url, tmp_path, ids, 60))
 
 
+@pytest.mark.slow
 async def test_append_latency(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     """Printed, not judged: the disk and its neighbours decide."""
     found, _ = await store.accept(None, case(alert()), enqueue=lambda transaction, id: None)

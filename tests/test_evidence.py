@@ -476,6 +476,7 @@ async def test_a_wrong_cause_with_true_quotes_does_not_stand(world: World, kind:
         ("test $((RANDOM % 2)) = 0 && exit 7; exit 9", "it must exit 0 with the suspect"),
     ],
 )
+@pytest.mark.slow
 async def test_a_check_that_cannot_tell_is_said_to_fail_and_how(world: World, command: str, problem: str) -> None:
     text = command.format(guilty=world.commits["guilty"]) if "{guilty}" in command else command
     if "pricing.gone" in command:
@@ -513,6 +514,7 @@ async def test_a_check_by_time_must_look_at_data_on_both_sides_of_the_onset(worl
     assert problem in judged.conclusion.checks[0].outcome
 
 
+@pytest.mark.slow
 async def test_times_without_a_zone_are_in_utc(world: World) -> None:
     aware = window()
     sides = {
@@ -544,6 +546,7 @@ async def test_hostile_text_is_a_problem_like_any_other(world: World) -> None:
     assert judged.conclusion.checks[0].outcome == "its command holds a NUL character"
 
 
+@pytest.mark.slow
 async def test_what_held_long_before_the_onset_as_well_is_no_sign_of_it(world: World) -> None:
     log = world.telemetry / "logs" / "web.log"
     earlier = "".join(f"2026-03-04T10:{minute}:00Z ERROR web order failed\n" for minute in range(41, 59))
@@ -559,6 +562,7 @@ async def test_a_check_with_memory_is_found_out(world: World) -> None:
     assert judged.conclusion.checks[0].outcome.startswith("with the suspect it exits 0, without it exits 0")
 
 
+@pytest.mark.slow
 async def test_sides_far_apart_must_still_differ_at_the_suspect_itself(world: World) -> None:
     """From `first` to `decoy` the failure appears, but it is not `pool` that brought it."""
     sides: dict[str, Any] = {"with_": Side(ref=world.commits["decoy"]), "without": Side(ref=world.commits["first"])}
@@ -574,6 +578,7 @@ async def test_sides_the_wrong_way_round_are_refused(world: World) -> None:
     assert "the wrong way round" in judged.conclusion.checks[0].outcome
 
 
+@pytest.mark.slow
 async def test_each_of_two_causes_has_its_own_check(world: World) -> None:
     report = world.report("guilty", world.at_commits("guilty"), world.at_commits("decoy"))
     second = report.causes[0].model_copy(update={"commit": world.commits["decoy"]})
@@ -604,6 +609,7 @@ async def test_an_unknown_commit_is_no_cause_at_all(world: World) -> None:
     assert any("e" * 40 in objection for objection in judged.objections)
 
 
+@pytest.mark.slow
 async def test_no_mechanism_no_symptom_or_nothing_verified(world: World) -> None:
     checker = await world.checker()
     report = world.report("guilty", world.at_commits("guilty"))

@@ -189,6 +189,7 @@ class TestStage:
         with pytest.raises(ToolError, match="nothing is changed in repos/web"):
             await bench.stage()
 
+    @pytest.mark.slow
     async def test_too_much_is_said_to_the_agent(self, bench: Bench) -> None:
         await bench.sandbox.run("head -c 6000000 /dev/urandom > repos/web/blob")
         with pytest.raises(ToolError, match="larger than 4 MB"):
@@ -221,6 +222,7 @@ class TestPublish:
         assert Path(record.url).read_text() == BODY.format(commit=bench.checkout.commit, base=bench.checkout.commit[:12], key=key)
         assert await bench.sandboxes.ids() == ["agent"]
 
+    @pytest.mark.slow
     async def test_applies_to_a_main_branch_that_went_on(self, bench: Bench) -> None:
         await bench.edit({"web.py": FIXED})
         await bench.stage()
@@ -250,6 +252,7 @@ class TestPublish:
             f"{main[:12]} Fix halves",
         )  # fmt: skip
 
+    @pytest.mark.slow
     async def test_evals_propose_to_the_main_branch_as_it_was(self, open_bench: Open) -> None:
         bench: Bench = await open_bench(live=False)
         await bench.edit({"web.py": FIXED})
@@ -271,6 +274,7 @@ class TestPublish:
         )
         assert record.tests_after and (record.tests_after.passed, record.tests_after.failed) == (0, 1)
 
+    @pytest.mark.slow
     async def test_a_change_that_stops_the_tests_from_running_is_not_proposed(self, bench: Bench) -> None:
         await bench.edit({"web.py": FIXED + "\nimport no_such_module\n"})
         await bench.stage()
@@ -278,6 +282,7 @@ class TestPublish:
         assert record.status == "not_proposed"
         assert "fail with the change that did not fail before" in record.why
 
+    @pytest.mark.slow
     async def test_a_test_that_failed_before_may_go_on_failing(self, open_bench: Open) -> None:
         failing = TEST.replace("'web')\n", "'web')\n\n    def test_bad(self):\n        self.fail('ever')\n")
         bench: Bench = await open_bench({**PROJECT, "tests/test_name.py": failing})
@@ -287,6 +292,7 @@ class TestPublish:
         assert record.status == "published"
         assert "1 tests fail both before and after." in Path(record.url).read_text()
 
+    @pytest.mark.slow
     async def test_a_test_that_fails_now_and_then_is_nobodys_fault(self, open_bench: Open, tmp_path: Path) -> None:
         counter = tmp_path / "counter"
         flaky = (
@@ -300,6 +306,7 @@ class TestPublish:
         assert (await bench.publish()).status == "published"
         assert counter.read_text() == "xxxx"
 
+    @pytest.mark.slow
     async def test_removed_tests_are_shown_to_the_reviewer(self, bench: Bench) -> None:
         more = TEST.replace("TestName", "TestMore")
         await bench.edit({"web.py": FIXED, "tests/test_name.py": None, "tests/test_more.py": more})
@@ -318,6 +325,7 @@ class TestPublish:
         assert (record.status, record.tests_before, record.tests_after, record.why) == ("published", None, None, "")
         assert "The repository has no tests that we found." in Path(record.url).read_text()
 
+    @pytest.mark.slow
     async def test_tests_that_cannot_run_are_named_with_their_command(self, open_bench: Open) -> None:
         bench: Bench = await open_bench({**PROJECT, "tests/test_name.py": f"import no_such_package\n{TEST}"})
         await bench.edit({"web.py": FIXED})
@@ -338,6 +346,7 @@ class TestPublish:
             "not_proposed", f"1 tests fail with the change that did not fail before: (the command). To see it: {command}",
         )  # fmt: skip
 
+    @pytest.mark.slow
     async def test_tests_that_take_too_long_are_stopped(self, bench: Bench) -> None:
         await bench.edit({"web.py": FIXED})
         await bench.stage()
@@ -351,6 +360,7 @@ class TestPublish:
         why = "the change holds a secret of this service; it was not published"
         assert (record.status, record.why) == ("not_proposed", why)
 
+    @pytest.mark.slow
     async def test_the_newest_call_for_a_repository_counts(self, bench: Bench) -> None:
         await bench.edit({"web.py": FIXED})
         await bench.stage(title="First try")

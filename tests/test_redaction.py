@@ -174,6 +174,7 @@ def test_a_map_that_was_cut_off_loses_one_line(tmp_path: Path) -> None:
     assert third.redact("dave@example.org") == lost
 
 
+@pytest.mark.slow
 def test_processes_and_threads_that_begin_at_once_agree(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from agent.redaction import Redaction\n"
@@ -234,6 +235,7 @@ def test_a_forged_placeholder_is_text_like_any_other(tmp_path: Path) -> None:
     assert redaction.restore(redacted) == text
 
 
+@pytest.mark.slow
 def test_hostile_text_neither_hangs_nor_is_lost(tmp_path: Path) -> None:
     redaction = Redaction(tmp_path, known=["a-known-value-of-mine"])
     hostile = (
@@ -247,6 +249,7 @@ def test_hostile_text_neither_hangs_nor_is_lost(tmp_path: Path) -> None:
         assert time.perf_counter() - started < 5, text[:40]
 
 
+@pytest.mark.slow
 def test_whatever_is_redacted_comes_back(tmp_path: Path) -> None:
     redaction = Redaction(tmp_path, known=["a-known-value-of-mine"])
     pieces = [*SECRETS, *IN_CONTEXT, *EVIDENCE, "\n", " ", '"', "\\n", "%40", "=", "a-known-value-of-mine", "ü", "[", "]", ":"]

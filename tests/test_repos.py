@@ -374,6 +374,7 @@ class TestCheckout:
         assert git(folder, "rev-parse", "origin/main", "origin/HEAD", "v1") == f"{now}\n{now}\n{deployed}"
         assert git(folder, "fsck", "--full", "--strict") == ""
 
+    @pytest.mark.slow
     async def test_names_that_are_no_text_are_kept_to_the_byte(self, source: Source, repositories: Repositories) -> None:
         latin = os.fsdecode(b"caf\xe9")
         first = source.commit({"a": "1"}, at=START)
@@ -421,6 +422,7 @@ class TestCheckout:
         assert git(moved.folder, "rev-parse", "origin/main") == now
         assert git(first.folder, "rev-parse", "origin/main") == first.commit
 
+    @pytest.mark.slow
     async def test_many_callers_get_the_same_one(self, source: Source, repositories: Repositories) -> None:
         source.commit({"a": "1"})
         made = await asyncio.gather(*(desk(repositories, source, START + 9 * HOUR, live=live) for live in (True, False) * 4))
@@ -502,6 +504,7 @@ class TestHistory:
                 await history.blob("web", commit, path)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_desk(source: Source, tmp_path: Path) -> None:
     source.commit({f"f{number}": "x" * 1000 for number in range(50)})
     program = (

@@ -66,6 +66,7 @@ def test_there_are_a_hundred_candidates_and_a_decoy_after_the_onset() -> None:
     assert deployments[-1]["service"] == "storefront" and deployments[-1]["timestamp"] > TRUTH["onset"]
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_repositories_again(tmp_path: Path) -> None:
     made = []
     for turn in ("a", "b"):

@@ -22,6 +22,7 @@ from agent.models.wire import Events, Unreadable, arguments
 # The menu
 
 
+@pytest.mark.slow
 def test_building_one_model_imports_no_other_sdk() -> None:
     check = (
         "import sys; from agent.models import model; assert not {'anthropic', 'openai', 'tiktoken'} & set(sys.modules);"

@@ -57,6 +57,7 @@ async def test_a_database_that_cannot_be_used_is_named_with_the_mend(url: str, p
     assert caught.value.hint and "hunter2" not in str(caught.value)
 
 
+@pytest.mark.slow
 async def test_a_database_that_does_not_exist_is_named_with_the_mend(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='database "nowhere" does not exist') as caught:
         await Store.open(server().url("nowhere"), tmp_path)
@@ -112,6 +113,7 @@ async def test_many_open_an_empty_database_at_once(url: str, tmp_path: Path) -> 
         await store.close()
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_sqlite_file(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     processes = [
