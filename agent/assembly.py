@@ -65,7 +65,6 @@ from agent.tools.query import query
 from agent.tools.report import report
 from agent.worker import Announce, Bench, Worker, silent
 
-
 NOT_FOR_CHILDREN = ("delegate", "propose", "ask")
 
 

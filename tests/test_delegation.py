@@ -219,16 +219,25 @@ async def test_what_children_cost_is_in_the_parents_totals_after_a_restart_too(t
     assert (again.usage, again.turn, again.spent) == (context.usage, context.turn, context.spent)
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_killed_at_any_append_the_children_go_on_where_they_were(tmp_path: Path, after: bool) -> None:
-    whole = Service(tmp_path / "whole", _script)
+async def test_killed_now_and_then_the_children_go_on_where_they_were(tmp_path: Path) -> None:
+    await _killed(tmp_path, lambda survives, after: (survives % 7 == 0) is after and survives % 3 == 0)
+
+
+@pytest.mark.slow
+async def test_killed_at_any_append_the_children_go_on_where_they_were(tmp_path: Path) -> None:
+    await _killed(tmp_path, lambda survives, after: True)
+
+
+async def _killed(folder: Path, tried: Callable[[int, bool], bool]) -> None:
+    """Kills the process before or after an append, goes on, and compares with a run that was not disturbed."""
+    whole = Service(folder / "whole", _script)
     await whole.run()
-    for survives in range(len(await whole.journal.entries())):
-        journal = FragileJournal(survives, after=after)
-        service = Service(tmp_path / str(survives), _script, journal)
+    appends = len(await whole.journal.entries())
+    for survives, after in ((n, after) for n in range(appends) for after in (False, True) if tried(n, after)):
+        place, journal = folder / f"{survives}-{after}", FragileJournal(survives, after=after)
         with pytest.raises(Killed):
-            await service.run()
-        service = Service(tmp_path / str(survives), _script, journal)
+            await Service(place, _script, journal).run()
+        service = Service(place, _script, journal)
         result, context = await service.run()
         assert result["summary"] == "both"
         assert not any(INTERRUPTED in text for text in _results(context)[1:])
@@ -461,6 +470,7 @@ async def test_the_others_wait_until_the_first_is_heard(tmp_path: Path) -> None:
     assert asked == [ALERT, CACHE]
 
 
+@pytest.mark.slow
 async def test_through_the_service_a_report_counts_what_children_cost_and_holds_what_they_found(tmp_path: Path) -> None:
     """The model follows one list, parent and children alike: a child's delegating is refused, and it goes on."""
     turns = [

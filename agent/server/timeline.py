@@ -14,7 +14,7 @@ SHOWN = 6000
 """Characters of one text on a page; the API has the rest."""
 
 TITLE = 200
-OWN_ENTRY = ("finding", "query", "ask", "report", "propose")
+OWN_ENTRY = ("finding", "query", "ask", "report", "propose", "delegate")
 """Calls that leave an entry of their own, or an error; showing the call as well would say it twice."""
 
 
@@ -150,11 +150,28 @@ def _error(data: dict[str, Any]) -> Fields:
     ]
 
 
+def _child(data: dict[str, Any]) -> Fields:
+    """What a side investigation did, with its name on it."""
+    child, of = str(data.get("child", "")), str(data.get("of", ""))
+    if of == "plan":
+        texts = "\n".join(f"{number}. {text}" for number, text in enumerate(data.get("hypotheses", ()), 1))
+        return [{"label": "delegates", "title": "Hypotheses are investigated side by side", "text": cut(texts)}]
+    if of == "head" and "shared" in data:
+        return [{"label": child, "title": "A side investigation began", "more": cut(_texts_of(data)), "tone": "quiet"}]
+    if of == "ended":
+        tone = "bad" if data.get("verdict") == "failed" else "good"
+        return [
+            {"label": child, "title": line(str(data.get("verdict", ""))), "text": cut(str(data.get("text", ""))), "tone": tone}
+        ]
+    return [{**fields, "label": f"{child} {fields['label']}"} for fields in SHOW.get(of, _none)(data)]
+
+
 def _none(data: dict[str, Any]) -> Fields:
     return []
 
 
 SHOW: dict[str, Callable[[dict[str, Any]], Fields]] = {
+    "child": _child,
     "head": _head,
     "message": _message,
     "reply": _reply,

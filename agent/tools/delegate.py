@@ -29,7 +29,7 @@ def delegate(investigate: Callable[[Sequence[str]], Awaitable[str]]) -> Tool:
             ),
         ],
     ) -> str:
-        """Investigate hypotheses side by side, each by an investigator who knows what you know now and has a workspace of its own.
+        """Investigate hypotheses side by side, each by an investigator who knows what you know now, in a workspace of its own.
 
         You get each one's verdict and evidence; their findings join the ledger, their query files and results your workspace.
         What they edit is gone. At most 8 in the whole investigation; they share half of what is left of your budget.
