@@ -182,10 +182,10 @@ def _explaining(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
 
 
-def _explained(path: str, error: OSError) -> ToolError:
+def explained(path: str, error: OSError) -> ToolError:
     """The kernel's answer in the words of a tool's result."""
     if error.errno == errno.ENOENT:
         return _Absent(f"{path}: there is no such file or folder", "List its folder to see what is there.")

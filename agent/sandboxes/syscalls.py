@@ -91,7 +91,7 @@ def mount_owned(source: str, target: int, owner: tuple[int, int], seen_as: tuple
         attributes = _MountAttr(attr_set=_ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV)
         namespace = -1
         if owner != seen_as:
-            namespace = _swapping_namespace(owner, seen_as)
+            namespace = swapping_namespace(owner, seen_as)
             attributes.attr_set |= _ATTR_IDMAP
             attributes.userns_fd = namespace
         try:
@@ -106,7 +106,7 @@ def mount_owned(source: str, target: int, owner: tuple[int, int], seen_as: tuple
         os.close(tree)
 
 
-def _swapping_namespace(owner: tuple[int, int], seen_as: tuple[int, int]) -> int:
+def swapping_namespace(owner: tuple[int, int], seen_as: tuple[int, int]) -> int:
     """A user namespace, as a descriptor, whose maps exchange two ids and leave all others alone."""
     with subprocess.Popen(
         ["/usr/bin/unshare", "--user", "/bin/sh", "-c", "echo; read -r end"],

@@ -485,7 +485,9 @@ class SandboxContract:
 
     @pytest.mark.slow
     async def test_100000_files(self, sandboxes: Sandboxes) -> None:
-        sandbox = await sandboxes.create("crowded", SandboxSpec(limits=LIMITS.model_copy(update={"disk": 1 << 30})))
+        sandbox = await sandboxes.create(
+            "crowded", SandboxSpec(limits=LIMITS.model_copy(update={"disk": 1 << 30, "seconds": 300.0}))
+        )
         made = await sandbox.run("mkdir d && cd d && seq 100000 | xargs touch && echo done")
         assert timeless(made) == done(b"done\n")
         assert len(await sandbox.list("d")) == 100_000

@@ -27,11 +27,12 @@ async def _alive(field: Field) -> str | None:
 
 
 BEAT = "while :; do echo x >> /workspace/beat; sleep 0.01; done"
+LIVING = "until [ -s /workspace/beat ]; do sleep 0.01; done"
 
 
 @attack
 async def outlive_in_the_background(field: Field) -> str | None:
-    await field.shell(f"nohup setsid sh -c '{BEAT}' >/dev/null 2>&1 </dev/null & disown; (setsid sh -c '{BEAT}' &) ; sleep 0.2")
+    await field.shell(f"nohup setsid sh -c '{BEAT}' >/dev/null 2>&1 </dev/null & disown; (setsid sh -c '{BEAT}' &) ; {LIVING}")
     return await _alive(field)
 
 
@@ -58,7 +59,10 @@ async def outlive_as_a_daemon(field: Field) -> str | None:
 
 @attack
 async def outlive_the_end_of_time(field: Field) -> str | None:
-    await field.shell(f"trap '' TERM INT HUP; setsid sh -c \"trap '' TERM HUP; {BEAT}\" & sleep 60", timeout=0.4)
+    for seconds in (0.4, 3.0, 12.0):  # a machine by emulation takes its time to begin
+        await field.shell(f"trap '' TERM INT HUP; setsid sh -c \"trap '' TERM HUP; {BEAT}\" & sleep 60", timeout=seconds)
+        if await _beats(field):
+            break
     return await _alive(field)
 
 

@@ -1,0 +1,370 @@
+"""Builds what a machine boots: kernel, initramfs and a read-only system image, from Debian packages or an OCI archive.
+
+An image is a folder named by the hash of its inputs (package list, suite, mirror, agent, filter, this recipe), so that building
+again what is there costs nothing and machines of an older image go on with theirs. It needs root, and a Debian mirror once.
+
+    vmlinux       the kernel as an ELF file, which boots through PVH
+    initrd.cpio   the agent as /init, the modules it loads, the system-call filter
+    base.ext4     the system
+    image.json    what it was made from
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+from agent.core.data import Data
+from agent.core.errors import BadInput, NotFound, SandboxError, SandboxUnavailable
+from agent.sandboxes import seccomp
+from agent.sandboxes.command import ENVIRONMENT
+
+SUITE = "bookworm"
+MIRROR = "http://deb.debian.org/debian"
+SECURITY = "http://deb.debian.org/debian-security"
+
+USER = 1000
+"""Who commands run as, inside; the agent's source says so too."""
+
+IMAGES = Path("/var/cache/sre-agent/microvm")
+"""Where images are kept for the whole host: they are the same for everybody on it."""
+
+_RECIPE = 3
+"""Counted up when this file makes something else of the same inputs."""
+
+_TOOLS = ("binutils", "gcc", "libc6-dev", "lz4")
+"""Packages that the build itself uses, inside the new system: the host needs no compiler."""
+
+_MODULES = ("virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "virtio_console", "overlay")
+"""In the order in which they are loaded."""
+
+_PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mmdebstrap": "mmdebstrap",
+    "mke2fs": "e2fsprogs",
+    "bwrap": "bubblewrap",
+    "setpriv": "util-linux",
+    "nsenter": "util-linux",
+}
+HOST_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+Progress = Callable[[float, str], None]
+
+
+class Image(Data):
+    """A built image."""
+
+    key: str
+    folder: Path
+    packages: tuple[str, ...]
+    kernel: str
+    built: str
+    seconds: float
+    origin: str = f"Debian {SUITE}"
+
+    @property
+    def kernel_file(self) -> Path:
+        return self.folder / "vmlinux"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd.cpio"
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base.ext4"
+
+
+def check_programs(names: Sequence[str] = tuple(_PROGRAMS)) -> None:
+    """Raises SandboxUnavailable that names what is to be installed."""
+    packages = sorted({_PROGRAMS[name] for name in names if shutil.which(name, path=HOST_PATH) is None})
+    if packages:
+        raise SandboxUnavailable(
+            f"programs are missing from {', '.join(packages)}", f"Install it: apt-get install {' '.join(packages)}"
+        )
+
+
+def packages(extra: Sequence[Path] = ()) -> tuple[str, ...]:
+    """The packages of the shipped list and of files in the same form. Raises BadInput for a line that is no package's name."""
+    texts = [("packages.txt", (resources.files(__package__) / "guest" / "packages.txt").read_text("utf-8"))]
+    try:
+        texts += [(str(file), file.read_text("utf-8")) for file in extra]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"the list of packages cannot be read: {error}") from error
+    found = set()
+    for name, text in texts:
+        for number, line in enumerate(text.splitlines(), 1):
+            package = line.partition("#")[0].strip()
+            if package and not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package):
+                raise BadInput(f"{name}:{number}: {package!r} is not the name of a package", "Write one Debian package a line.")
+            found.update([package] if package else [])
+    return tuple(sorted(found))
+
+
+def key_of(wanted: Sequence[str], mirror: str) -> str:
+    """The name of the image of these inputs."""
+    digest = hashlib.sha256(f"{_RECIPE}\n{SUITE}\n{mirror}\n{' '.join(wanted)}\n".encode())
+    for part in (_agent(), seccomp.program("x86_64")):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()[:16]
+
+
+def current(images: Path = IMAGES) -> Image:
+    """The image that new machines use. Raises NotFound if none was built."""
+    try:
+        return Image.model_validate_json((images / "current" / "image.json").read_bytes())
+    except (OSError, ValueError):
+        raise NotFound(f"no image of a machine has been built in {images}", "Build it: sre-agent sandbox build") from None
+
+
+def build(
+    wanted: Sequence[str], *, images: Path = IMAGES, mirror: str = MIRROR, progress: Progress = lambda done, what: None
+) -> Image:
+    """The image with these packages: as it was built before, or built now, which then is the current one.
+
+    Two processes that build at once wait for each other. Raises SandboxUnavailable, SandboxError; leaves nothing half made.
+    """
+    check_programs()
+    if os.geteuid() != 0:
+        raise SandboxUnavailable("building an image needs root", "Run it with sudo.")
+    images.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = key_of(wanted, mirror)
+    place = images / key
+    with (images / "lock").open("w") as lock:
+        progress(0.0, "waiting for another build")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in images.glob(".build-*"):
+            _remove(left)
+        if not (place / "image.json").exists():
+            work = images / f".build-{secrets.token_hex(4)}"
+            try:
+                work.mkdir(mode=0o700)
+                _build(work, key, place, wanted, mirror, progress)
+                _remove(place)
+                work.rename(place)
+            except OSError as error:
+                raise SandboxError(f"the image cannot be built: {error}", f"Is there room on the disk of {images}?") from error
+            finally:
+                _remove(work)
+        use(place, images)
+    progress(1.0, "done")
+    return current(images)
+
+
+def use(place: Path, images: Path) -> None:
+    """Makes an image the current one."""
+    link = images / f".current-{secrets.token_hex(4)}"
+    link.symlink_to(place.name)
+    link.rename(images / "current")
+
+
+def _build(work: Path, key: str, place: Path, wanted: Sequence[str], mirror: str, progress: Progress) -> None:
+    began = time.monotonic()
+    root, boot = work / "root", work / "boot"
+    boot.mkdir()
+    progress(0.02, "packages")
+    _install(root, boot, sorted({*wanted, *_TOOLS}), mirror, progress)
+    progress(0.75, "kernel and agent")
+    deb = next(boot.glob("linux-image-*.deb"))
+    _run(["dpkg-deb", "-x", str(deb), str(boot)])
+    release = next((boot / "lib" / "modules").iterdir()).name
+    _write_kernel(boot / "boot" / f"vmlinuz-{release}", root, work / "vmlinux")
+    _write_initrd(boot / "lib" / "modules" / release, root, work / "initrd.cpio")
+    progress(0.85, "system image")
+    furnish(root)
+    write_system(root, work / "base.ext4")
+    _remove(root)
+    _remove(boot)
+    image = Image(
+        key=key,
+        folder=place,
+        packages=tuple(wanted),
+        kernel=release,
+        built=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - began, 1),
+    )
+    (work / "image.json").write_text(image.model_dump_json(indent=1))
+
+
+def _install(root: Path, boot: Path, names: Sequence[str], mirror: str, progress: Progress) -> None:
+    """A Debian system in a folder, and the kernel's package, which is only unpacked, beside it."""
+    newest = "apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \\(linux-image-[0-9].*\\)/\\1/p' | head -n 1"
+    fetch = f'chroot "$1" sh -c "cd /tmp && apt-get -q download \\$({newest})" && mv "$1"/tmp/linux-image-*.deb {boot}'
+    fast = [
+        f"--dpkgopt={option}"
+        for option in ("force-unsafe-io", *(f"path-exclude=/usr/share/{n}/*" for n in ("doc", "man", "locale")))
+    ]
+    sources = [f"deb {mirror} {SUITE} main", f"deb {mirror} {SUITE}-updates main"]
+    if mirror == MIRROR:
+        sources.append(f"deb {SECURITY} {SUITE}-security main")
+    command = ["mmdebstrap", "--variant=apt", "--mode=root", f"--include={','.join(names)}", *fast, f"--customize-hook={fetch}"]
+    process = subprocess.Popen(
+        [*command, SUITE, str(root), *sources], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=_environment()
+    )
+    said = []
+    assert process.stderr
+    steps = {
+        "downloading packages": 0.1,
+        "extracting": 0.2,
+        "installing essential": 0.25,
+        "installing remaining": 0.4,
+        "running --customize": 0.7,
+    }
+    with process:
+        for line in process.stderr:
+            said.append(line.strip())
+            progress(next((at for words, at in steps.items() if words in line), 0.02), "packages")
+    if process.returncode != 0:
+        missing = re.findall(r"Unable to locate package (\S+)", "\n".join(said))
+        if missing:
+            raise BadInput(
+                f"there is no package {', '.join(sorted(set(missing)))} in Debian {SUITE}", "Mend the list of packages."
+            )
+        errors = [line for line in said if line.startswith("E:")] or said
+        hint = f"Is the mirror {mirror} reachable, and is there room on the disk?"
+        raise SandboxError(f"the system cannot be installed: {'; '.join(errors[-4:])}", hint)
+
+
+def furnish(root: Path) -> None:
+    """Makes of an installed system one in which commands find their user and their workspace, and nothing that is not theirs."""
+    for name, text in {
+        "passwd": f"root:x:0:0::/root:/usr/sbin/nologin\nagent:x:{USER}:{USER}::/tmp:/bin/bash\n",
+        "group": f"root:x:0:\nagent:x:{USER}:\n",
+        "hosts": "127.0.0.1 localhost sandbox\n::1 localhost sandbox\n",
+        "hostname": "sandbox\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    }.items():
+        (root / "etc").mkdir(exist_ok=True)
+        _fresh(root / "etc" / name).write_text(text)
+    for name in (
+        "workspace",
+        "tmp",
+        "proc",
+        "dev",
+        "sys",
+        "run",
+        "boot",
+        "var/tmp",
+        "home",
+        "root",
+        "srv",
+        "opt",
+        "mnt",
+        "media",
+    ):
+        _fresh(root / name).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    (root / "var" / "tmp").rmdir()
+    (root / "var" / "tmp").symlink_to("/tmp")
+    for name in ("var/lib", "var/log"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name).chmod(0o700)
+    shutil.rmtree(root / "var" / "cache", ignore_errors=True)
+
+
+def write_system(root: Path, image: Path) -> None:
+    """The read-only ext4 image of a system's folder."""
+    used = sum(max(path.lstat().st_size, 1024) for path in root.rglob("*"))
+    with image.open("xb") as file:
+        file.truncate((used * 5 // 4 + (96 << 20)) & ~0xFFFFF)
+    _run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-d", str(root), str(image)])
+    image.chmod(0o644)
+
+
+def _fresh(path: Path) -> Path:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+    return path
+
+
+def _write_kernel(compressed: Path, root: Path, target: Path) -> None:
+    """The ELF kernel in a bzImage (Documentation/x86/boot.rst: payload_offset and payload_length)."""
+    data = compressed.read_bytes()
+    sectors, offset, length = (
+        data[0x1F1],
+        int.from_bytes(data[0x248:0x24C], "little"),
+        int.from_bytes(data[0x24C:0x250], "little"),
+    )
+    begin = (sectors + 1) * 512 + offset
+    payload = data[begin : begin + length - 4]  # the last four bytes are the size of what comes out
+    if payload[:4] != b"\x02\x21\x4c\x18":
+        raise SandboxError(f"the kernel {compressed.name} is not compressed with LZ4", "Its package has changed: report this.")
+    unpacked = subprocess.run(["chroot", str(root), "lz4", "-d", "-c"], input=payload, capture_output=True, env=_environment())
+    if unpacked.stdout[:4] != b"\x7fELF":
+        raise SandboxError(f"the kernel cannot be unpacked: {unpacked.stderr.decode('utf-8', 'replace').strip()}")
+    target.write_bytes(unpacked.stdout)
+
+
+def _agent() -> bytes:
+    return (resources.files(__package__) / "guest" / "agent.c").read_bytes()
+
+
+def _write_initrd(modules: Path, root: Path, target: Path) -> None:
+    (root / "tmp" / "agent.c").write_bytes(_agent())
+    _run(["chroot", str(root), "gcc", "-static", "-Os", "-s", "-o", "/tmp/agent", "/tmp/agent.c"])
+    files: dict[str, bytes | None] = {
+        "dev": None,
+        "proc": None,
+        "sys": None,
+        "cg": None,
+        "disk": None,
+        "layers": None,
+        "sysroot": None,
+    }
+    files["init"] = (root / "tmp" / "agent").read_bytes()
+    files["filter.bpf"] = seccomp.program("x86_64")
+    files["modules"] = None
+    for number, name in enumerate(_MODULES):
+        source = next((modules / "kernel").rglob(f"{name}.ko"))
+        shutil.copyfile(source, root / "tmp" / "module.ko")
+        _run(["chroot", str(root), "strip", "--strip-debug", "/tmp/module.ko"])
+        files[f"modules/{number:02}-{name}.ko"] = (root / "tmp" / "module.ko").read_bytes()
+    target.write_bytes(_cpio(files))
+
+
+def _cpio(files: dict[str, bytes | None]) -> bytes:
+    """A newc archive (Documentation/driver-api/early-userspace/buffer-format.rst), with the console's node."""
+    entries = [
+        (name, stat.S_IFDIR | 0o755 if content is None else stat.S_IFREG | 0o755, content or b"", 0, 0)
+        for name, content in files.items()
+    ]
+    entries.insert(1, ("dev/console", stat.S_IFCHR | 0o600, b"", 5, 1))
+    parts = []
+    for number, (name, mode, content, major, minor) in enumerate([*entries, ("TRAILER!!!", 0, b"", 0, 0)], 1):
+        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, major, minor, len(name) + 1, 0)
+        head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        parts += [head, bytes(-len(head) % 4), content, bytes(-len(content) % 4)]
+    return b"".join(parts)
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": HOST_PATH, "LC_ALL": "C", "HOME": ENVIRONMENT["HOME"], "DEBIAN_FRONTEND": "noninteractive"}
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment())
+    if done.returncode != 0:
+        raise SandboxError(f"{command[0]} failed: {done.stderr.strip()[-1000:]}", "Is there room on the host's disk?")
+
+
+def _remove(folder: Path) -> None:
+    """Removes a tree in which nothing is mounted any more."""
+    if folder.is_dir() and not folder.is_symlink():
+        mounted = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+        for place in sorted((place for place in mounted if place.startswith(f"{folder}/")), reverse=True):
+            subprocess.run(["umount", "-l", place], check=True, env=_environment())
+        shutil.rmtree(folder)

@@ -1,0 +1,362 @@
+"""One QEMU process: its command line, its confinement, its monitor (QMP). What runs in the machine is somebody else's affair.
+
+It is confined as if it were the attacker: a user id of its own, no capabilities, namespaces of its own with the host's /usr and
+nothing else in them (bubblewrap), QEMU's own system-call filter, a control group, and no file but what it is handed as an open
+descriptor. It dies with the process that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.core.data import Data
+from agent.core.errors import SandboxError
+from agent.sandboxes.cgroups import Group
+from agent.sandboxes.microvm.build import HOST_PATH, Image
+from agent.sandboxes.microvm.channel import Channel
+
+QEMU = "/usr/bin/qemu-system-x86_64"
+SLOTS = 10
+"""Disks that a machine has beside its system: the workspace, then layers."""
+
+_LARGEST_DISK = 1 << 40
+"""Bytes of a slot as the guest sees it; what lies behind may be smaller."""
+
+_CODE = 64
+"""MiB of translated code that emulation keeps; QEMU's own default is a gigabyte (sandbox notes: it is memory of the process)."""
+
+_JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"'
+
+_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class Tier(Data):
+    """A size of machine. One warm template is kept of each that is used."""
+
+    name: str
+    megabytes: int
+    cores: int
+
+
+TIERS = tuple(Tier(name=name, megabytes=size, cores=1) for name, size in (("XS", 512), ("S", 1024), ("M", 2048), ("L", 4096)))
+
+KERNEL_MEGABYTES = 128
+"""What of a machine's memory its kernel and agent need for themselves."""
+
+
+def tier_for(memory: int) -> Tier:
+    """The smallest tier whose commands can have `memory` bytes. Raises SandboxError."""
+    for tier in TIERS:
+        if (tier.megabytes - KERNEL_MEGABYTES) << 20 >= memory:
+            return tier
+    if memory <= TIERS[-1].megabytes << 20:
+        return TIERS[-1]
+    raise SandboxError(f"no machine has {memory >> 20} MB of memory", f"Set limits.memory to at most {TIERS[-1].megabytes} MB.")
+
+
+class Disk(Data):
+    """An open file as a disk: raw, or a chain of qcow2 images on a raw one, the newest last."""
+
+    files: tuple[int, ...]
+    writable: bool
+
+
+@functools.cache
+def version() -> str:
+    """QEMU's own version."""
+    return subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+@functools.cache
+def clock_khz() -> int:
+    """The rate of this host's time-stamp counter, which emulation hands through and the guest cannot measure."""
+    found = re.search(r"^cpu MHz\s*:\s*([0-9.]+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return round(float(found.group(1)) * 1000) if found else 2_000_000
+
+
+def kernel_line(accelerator: str) -> str:
+    """The kernel's command line. microvm has no timer to calibrate against, so under emulation it is told the rate."""
+    words = ["quiet", "loglevel=1", "panic=-1", "random.trust_cpu=on", "mitigations=off", "no_timer_check", "console=ttyS0"]
+    if accelerator == "tcg":
+        words += [f"tsc_early_khz={clock_khz()}", "tsc=reliable"]
+    return " ".join(words)
+
+
+def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int, disks: Mapping[int, Disk]) -> list[str]:
+    """The part of the command line that must be the same for a template and its clones."""
+    chosen = f"tcg,tb-size={_CODE}" if accelerator == "tcg" else "kvm"
+    arguments = [QEMU, "-M", "microvm,memory-backend=mem", "-accel", chosen, "-cpu", "max" if accelerator == "tcg" else "host"]
+    arguments += [
+        "-m",
+        f"{tier.megabytes}M",
+        "-smp",
+        str(tier.cores),
+        "-nodefaults",
+        "-no-user-config",
+        "-nographic",
+        "-no-reboot",
+    ]
+    arguments += ["-object", f"memory-backend-file,id=mem,size={tier.megabytes}M,{','.join(memory)}", "-sandbox", _SANDBOX]
+    arguments += ["-serial", "null", *_file("base", base, writable=False), "-device", "virtio-blk-device,drive=base"]
+    for slot in range(SLOTS):
+        arguments += _disk(slot, disks.get(slot))
+        arguments += ["-device", f"virtio-blk-device,drive=d{slot}"]
+    return arguments
+
+
+def _disk(slot: int, disk: Disk | None) -> list[str]:
+    if disk is None:
+        empty = {"driver": "null-co", "node-name": f"d{slot}", "size": _LARGEST_DISK, "read-only": slot > 0}
+        return ["-blockdev", json.dumps(empty)]
+    arguments: list[str] = []
+    for number, descriptor in enumerate(disk.files):
+        last = number == len(disk.files) - 1
+        name = f"d{slot}-file{number}" if number or not last else f"d{slot}"
+        if len(disk.files) > 1 and number == 0:
+            name = f"d{slot}-back0"
+        arguments += _file(name, descriptor, writable=disk.writable and last)
+        if number:
+            top = {
+                "driver": "qcow2",
+                "node-name": f"d{slot}" if last else f"d{slot}-back{number}",
+                "file": name,
+                "discard": "unmap",
+            }
+            arguments += [
+                "-blockdev",
+                json.dumps(top | {"backing": f"d{slot}-back{number - 1}", "read-only": not (disk.writable and last)}),
+            ]
+    return arguments
+
+
+def _file(name: str, descriptor: int, *, writable: bool) -> list[str]:
+    node = {"driver": "file", "node-name": name, "filename": f"/dev/fdset/{descriptor}", "locking": "off"}
+    node |= {"read-only": not writable, "discard": "unmap"}
+    return ["-add-fd", f"fd={descriptor},set={descriptor}", "-blockdev", json.dumps(node)]
+
+
+def confined(uid: int, group: Group, accelerator: str, command: Sequence[str]) -> list[str]:
+    """The command line that becomes QEMU with nothing but what it needs."""
+    arguments = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    arguments += ["--die-with-parent", "--new-session", "--hostname", "machine", "--cap-drop", "ALL"]
+    for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
+        arguments += ["--cap-add", capability]
+    arguments += ["--ro-bind", "/usr", "/usr"]
+    for name in ("bin", "sbin", "lib", "lib64"):
+        place = Path("/", name)
+        arguments += ["--symlink", os.readlink(place), str(place)] if place.is_symlink() else []
+    arguments += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc", "--dev", "/dev"]
+    groups = "--clear-groups"
+    if accelerator == "kvm":
+        arguments += ["--dev-bind", "/dev/kvm", "/dev/kvm"]
+        groups = f"--groups={os.stat('/dev/kvm').st_gid}"
+    arguments += ["--remount-ro", "/", "--"]
+    drop = ["/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", groups, "--inh-caps=-all", "--ambient-caps=-all"]
+    drop += ["--bounding-set=-all", "--no-new-privs", "--"]
+    joins = [str(folder / "cgroup.procs") for folder in group.folders]
+    return ["/bin/sh", "-c", _JOIN, "sh", *joins, "--", "/usr/bin/bwrap", *arguments, *drop, *command]
+
+
+class Machine:
+    """A running QEMU with its monitor and the agent's channel."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, monitor: Monitor, channel: Channel, errors: asyncio.Task[bytes]
+    ) -> None:
+        self.process, self.monitor, self.channel = process, monitor, channel
+        self._errors = errors
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None and self.channel.alive
+
+    async def why(self) -> str:
+        """What QEMU said on its way out, or an empty string while it lives."""
+        try:
+            async with asyncio.timeout(2.0):
+                return (await asyncio.shield(self._errors)).decode("utf-8", "replace").strip()[-1500:]
+        except TimeoutError:
+            return ""
+
+    async def stop(self, reason: str = "the machine was stopped") -> None:
+        """Kills it and waits until nothing of it is left. Idempotent."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.process.returncode is None:
+                self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+        await self.channel.close(reason)
+        await self.monitor.close()
+        await asyncio.wait([self._errors])
+
+    def pid(self) -> int:
+        """QEMU's own process on the host: the grandchild of bubblewrap. Raises SandboxError if it is gone."""
+        try:
+            process = self.process.pid
+            for _ in range(2):
+                process = int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
+            return process
+        except (OSError, IndexError):
+            raise SandboxError("the machine has ended") from None
+
+
+async def start(
+    name: str,
+    image: Image,
+    tier: Tier,
+    accelerator: str,
+    *,
+    uid: int,
+    group: Group,
+    memory: Sequence[str],
+    disks: Mapping[int, Disk] = {},
+    boot: bool = False,
+    descriptors: Sequence[int] = (),
+) -> Machine:
+    """Starts QEMU: booting the kernel, or waiting for a state to come in (`-incoming defer`). Descriptors stay the caller's."""
+    opened = [os.open(image.base, os.O_RDONLY | os.O_CLOEXEC)]
+    if boot:
+        opened += [os.open(file, os.O_RDONLY | os.O_CLOEXEC) for file in (image.kernel_file, image.initrd)]
+    ours, theirs = zip(*(socket.socketpair() for _ in range(2)), strict=True)
+    try:
+        command = machine(tier, accelerator, memory, opened[0], disks)
+        for id, end in (("agent", theirs[0]), ("monitor", theirs[1])):
+            command += ["-chardev", f"socket,id={id},fd={end.fileno()}"]
+        command += ["-mon", "chardev=monitor,mode=control", "-device", "virtio-serial-device"]
+        command += ["-device", "virtserialport,chardev=agent,name=sbx.agent"]
+        if boot:
+            command += [
+                "-kernel",
+                f"/proc/self/fd/{opened[1]}",
+                "-initrd",
+                f"/proc/self/fd/{opened[2]}",
+                "-append",
+                kernel_line(accelerator),
+            ]
+        else:
+            command += ["-incoming", "defer"]
+        passed = [*opened, *descriptors, *(end.fileno() for end in theirs), *(n for disk in disks.values() for n in disk.files)]
+        process = await asyncio.create_subprocess_exec(
+            *confined(uid, group, accelerator, command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": HOST_PATH, "LC_ALL": "C"},
+            cwd="/",
+            pass_fds=passed,
+        )
+    except BaseException:
+        for end in ours:
+            end.close()
+        raise
+    finally:
+        for end in theirs:
+            end.close()
+        for descriptor in opened:
+            os.close(descriptor)
+    assert process.stderr
+    errors = asyncio.create_task(process.stderr.read())
+    made = Machine(process, Monitor(ours[1]), Channel(ours[0], name), errors)
+    try:
+        await made.monitor.ready()
+    except BaseException as error:
+        await made.stop()
+        if isinstance(error, SandboxError):
+            raise SandboxError(
+                f"{name}: QEMU does not start: {await made.why()}", "Look whether it is installed whole."
+            ) from error
+        raise
+    return made
+
+
+class Monitor:
+    """QMP (docs/interop/qmp-spec.txt): one command at a time, and the events that are waited for."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        stream.setblocking(False)
+        self._stream = stream
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._events: list[dict[str, Any]] = []
+        self._asking = asyncio.Lock()
+
+    async def ready(self) -> None:
+        """Waits for the greeting and makes it take commands."""
+        self._reader, self._writer = await asyncio.open_connection(sock=self._stream, limit=1 << 22)
+        await self._line()
+        await self.ask("qmp_capabilities")
+
+    async def give(self, name: str, descriptor: int) -> None:
+        """Hands QEMU an open file under a name (getfd)."""
+        await self.ask("getfd", descriptor, fdname=name)
+
+    async def ask(self, command: str, descriptor: int | None = None, /, **arguments: Any) -> Any:
+        """The answer. Raises SandboxError with QEMU's words."""
+        async with self._asking:
+            request = {"execute": command} | ({"arguments": arguments} if arguments else {})
+            self._send(json.dumps(request).encode() + b"\n", descriptor)
+            while True:
+                answer = await self._line()
+                if "event" in answer:
+                    self._events.append(answer)
+                elif "error" in answer:
+                    raise SandboxError(f"QEMU refused {command}: {answer['error'].get('desc', '')}")
+                else:
+                    return answer.get("return")
+
+    async def until_migrated(self, seconds: float = 60.0) -> None:
+        """Waits for the end of a migration, in or out. Raises SandboxError if it failed."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    while self._events:
+                        event = self._events.pop(0)
+                        status = event.get("data", {}).get("status") if event["event"] == "MIGRATION" else ""
+                        if status == "completed":
+                            return
+                        if status == "failed":
+                            raise SandboxError("the state of the machine could not be moved")
+                    answer = await self._line()
+                    if "event" in answer:
+                        self._events.append(answer)
+        except TimeoutError:
+            raise SandboxError(f"the state of the machine has not moved for {seconds:.0f} s") from None
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
+        else:
+            self._stream.close()
+
+    def _send(self, line: bytes, descriptor: int | None) -> None:
+        """A request is short and the monitor waits for it: it fits into the socket."""
+        try:
+            if descriptor is None:
+                self._stream.sendall(line)
+            else:
+                socket.send_fds(self._stream, [line], [descriptor])
+        except OSError as error:
+            raise SandboxError("the machine has ended") from error
+
+    async def _line(self) -> dict[str, Any]:
+        assert self._reader
+        try:
+            line = await self._reader.readline()
+            answer = json.loads(line) if line else None
+        except (OSError, ValueError) as error:
+            raise SandboxError("the monitor of the machine does not answer") from error
+        if not isinstance(answer, dict):
+            raise SandboxError("the machine has ended")
+        return answer

@@ -1,0 +1,244 @@
+"""Warm templates: a machine that booted once, whose memory every new machine of its tier shares until it writes to it.
+
+A template is a folder in the image's: `ram.img`, the memory as a sparse file, and `state`, the devices' state (some 100 KB). Its
+name is a hash of all that must be equal on both sides: image, QEMU's version, tier, accelerator, devices, the host's clock rate.
+
+Clones must not be able to write the memory that they share, and QEMU insists on opening it for writing. So each process of the
+host copies it once into a sealed file in memory (memfd_create(2), F_SEAL_WRITE) and hands that out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from agent.core.data import Data
+from agent.core.errors import SandboxError
+from agent.sandboxes.cgroups import Group
+from agent.sandboxes.command import ENVIRONMENT
+from agent.sandboxes.microvm import qemu
+from agent.sandboxes.microvm.build import Image
+from agent.sandboxes.microvm.channel import Ask
+from agent.sandboxes.microvm.qemu import Disk, Machine, Tier
+
+_SHARED = [{"capability": "x-ignore-shared", "state": True}, {"capability": "events", "state": True}]
+"""Memory in a shared file stays where it is; only the devices' state moves."""
+
+_WARMING = (
+    "true; git --version; rg --version; grep -c a /etc/passwd; find /etc -name passwd; ls /; python3 -c 'import json, re'",
+)
+"""Commands whose files are then in every clone's cache."""
+
+_UID = 0x7F00_0000
+"""Who templates run as while they are made."""
+
+
+class Template(Data):
+    """A template on the disk."""
+
+    folder: Path
+    key: str
+
+    @property
+    def memory(self) -> Path:
+        return self.folder / "ram.img"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+
+_memories: dict[Path, int] = {}
+_making: dict[Path, asyncio.Lock] = {}
+
+
+def key_of(image: Image, tier: Tier, accelerator: str) -> str:
+    """The name of the template of these."""
+    line = qemu.machine(tier, accelerator, ["path"], 0, {})
+    digest = hashlib.sha256(json.dumps([image.key, qemu.version(), line, qemu.kernel_line(accelerator)]).encode())
+    return f"{tier.name}-{digest.hexdigest()[:16]}"
+
+
+async def ready(image: Image, tier: Tier, accelerator: str) -> Template:
+    """The template, made now if it is not there. Any number of processes may ask at once; one makes it."""
+    key = key_of(image, tier, accelerator)
+    template = Template(folder=image.folder / "templates" / key, key=key)
+    if _whole(template):
+        return template
+    template.folder.parent.mkdir(exist_ok=True, mode=0o700)
+    lock = os.open(template.folder.parent / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        if not _whole(template):
+            await _make(template, image, tier, accelerator)
+    finally:
+        os.close(lock)
+    return template
+
+
+def _whole(template: Template) -> bool:
+    """Whether it is there as it was made: sizes are looked at every time, contents are not."""
+    try:
+        sizes = json.loads((template.folder / "sizes.json").read_bytes())
+        return bool(sizes == [template.memory.stat().st_size, template.state.stat().st_size])
+    except (OSError, ValueError):
+        return False
+
+
+async def _make(template: Template, image: Image, tier: Tier, accelerator: str) -> None:
+    await asyncio.to_thread(shutil.rmtree, template.folder, ignore_errors=True)
+    for left in template.folder.parent.glob(f".{template.key}-*"):
+        await asyncio.to_thread(shutil.rmtree, left)
+    work = template.folder.with_name(f".{template.key}-{secrets.token_hex(4)}")
+    work.mkdir(mode=0o700)
+    memory = os.open(work / "ram.img", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    state = os.open(work / "state", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(memory, tier.megabytes << 20)
+        os.fchown(memory, _UID, _UID)  # until it is made: QEMU opens it by name, and has no other identity
+        await _boot_and_save(template, image, tier, accelerator, memory, state)
+        os.fchown(memory, 0, 0)
+        os.fsync(memory)
+        sizes = [os.fstat(memory).st_size, os.fstat(state).st_size]
+        (work / "sizes.json").write_text(json.dumps(sizes))
+        work.rename(template.folder)
+    except OSError as error:
+        raise SandboxError(
+            f"the template of a machine cannot be made: {error}", f"Is there room on the disk of {work}?"
+        ) from error
+    finally:
+        os.close(memory)
+        os.close(state)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+async def _boot_and_save(template: Template, image: Image, tier: Tier, accelerator: str, memory: int, state: int) -> None:
+    where = [f"mem-path=/proc/self/fd/{memory}", "share=on"]
+    booted = await qemu.start(
+        f"template {template.key}",
+        image,
+        tier,
+        accelerator,
+        uid=_UID,
+        group=Group(),
+        memory=where,
+        boot=True,
+        descriptors=(memory, state),
+    )
+    try:
+        await booted.channel.ask(Ask.PING, seconds=60.0)
+        await warm(booted)
+        await booted.monitor.ask("migrate-set-capabilities", capabilities=_SHARED)
+        await booted.monitor.ask("stop")
+        await booted.monitor.give("state", state)
+        await booted.monitor.ask("migrate", uri="fd:state")
+        await booted.monitor.until_migrated()
+    finally:
+        await booted.stop()
+
+
+async def warm(machine: Machine) -> None:
+    """Runs what brings programs into the cache, and waits until the guest is idle again."""
+    environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+    for command in _WARMING:
+        words = ["/bin/bash", "-c", command]
+        ended = await machine.channel.run(
+            words, cwd="/", environment=environment, stdin=b"", limit=10_000, started=lambda kill: None
+        )
+        if ended.exit_code != 0:
+            raise SandboxError(
+                f"a program of the image does not work: {ended.outputs[1].decode('utf-8', 'replace')}", "Build it again."
+            )
+    await machine.channel.ask(Ask.SYNC)
+
+
+async def clone(
+    name: str,
+    image: Image,
+    tier: Tier,
+    accelerator: str,
+    *,
+    uid: int,
+    group: Group,
+    disks: Mapping[int, Disk],
+    held: Sequence[int] = (),
+) -> Machine:
+    """A new machine of the template, running, with its own time and randomness; nothing but its system is mounted.
+
+    held: descriptors that stay open as long as QEMU lives.
+    """
+    template = await ready(image, tier, accelerator)
+    memory = await _sealed(template)
+    state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        where = [f"mem-path=/proc/self/fd/{memory}", "share=off"]
+        made = await qemu.start(
+            name, image, tier, accelerator, uid=uid, group=group, memory=where, disks=disks, descriptors=(memory, state, *held)
+        )
+        try:
+            await made.monitor.ask("migrate-set-capabilities", capabilities=_SHARED)
+            await made.monitor.give("state", state)
+            await made.monitor.ask("migrate-incoming", uri="fd:state")
+            await made.monitor.until_migrated()
+            await made.monitor.ask("cont")
+            await made.channel.clock()
+        except BaseException as error:
+            await made.stop()
+            if isinstance(error, SandboxError):
+                raise SandboxError(
+                    f"{name}: the template cannot be loaded: {error.problem}. {await made.why()}", error.hint
+                ) from error
+            raise
+        return made
+    finally:
+        os.close(state)
+
+
+async def _sealed(template: Template) -> int:
+    """The template's memory as a file in memory that nobody can change; one for this process, as long as it lives."""
+    lock = _making.setdefault(template.memory, asyncio.Lock())
+    async with lock:
+        if template.memory not in _memories:
+            _memories[template.memory] = await asyncio.to_thread(_seal, template)
+        return _memories[template.memory]
+
+
+def _seal(template: Template) -> int:
+    made = os.memfd_create(f"template-{template.key}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with template.memory.open("rb") as source:
+            size = os.fstat(source.fileno()).st_size
+            os.ftruncate(made, size)
+            for begin, end in data(source.fileno(), size):
+                os.lseek(made, begin, os.SEEK_SET)
+                while begin < end:
+                    begin += os.sendfile(made, source.fileno(), begin, end - begin)
+        os.fchmod(made, 0o666)
+        fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(made)
+        raise
+    return made
+
+
+def data(file: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a sparse file that hold something."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(file, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing behind
+                return
+            raise
+        end = os.lseek(file, at, os.SEEK_HOLE)
+        yield at, end
+        at = end
