@@ -46,8 +46,6 @@ MOST_FAULTS = 30
 EARLIER = 10
 PAID = ("reply", "summary", "discarded", "child")
 """Kinds of entries that say what something cost."""
-PAID = ("reply", "summary", "discarded", "child")
-"""Kinds of entries that may say what a model cost."""
 
 
 class Records(Protocol):

@@ -40,7 +40,8 @@ class Results:
     def __init__(self, place: Place, *, restore: Callable[[str], str] = str) -> None:
         self._place = place
         self._restore = restore
-        self._known: dict[str, str] | None = None
+        self._known: dict[str, str] = {}
+        self._read = 0
 
     async def keep(self, context: Context, name: str, text: str, *, call: str = "") -> str:
         """The path of a file that holds the text, written if there is none yet. Raises ToolError or SandboxError."""
@@ -65,9 +66,9 @@ class Results:
         return list(dict.fromkeys((await self._paths(context)).values()))
 
     async def _paths(self, context: Context) -> dict[str, str]:
-        """Paths by the sha256 of what they hold."""
-        if self._known is None:
-            entries = await context.journal.entries()
-            found = {entry.data["blob"]: entry.data["path"] for entry in entries if entry.kind == ENTRY}
-            self._known = found if self._known is None else self._known
+        """Paths by the sha256 of what they hold, those that others have journaled meanwhile among them."""
+        for entry in await context.journal.entries(self._read):
+            self._read = max(self._read, entry.seq)
+            if entry.kind == ENTRY:
+                self._known[entry.data["blob"]] = entry.data["path"]
         return self._known

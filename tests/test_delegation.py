@@ -25,9 +25,11 @@ from agent.core.replay import INTERRUPTED
 from agent.core.sandbox import Sandbox, SandboxSpec
 from agent.core.tool import Tool
 from agent.delegation import AT_ONCE, Delegation
+from agent.delegation.child import TRIES
 from agent.delegation.outcome import Outcome, answer
 from agent.hooks.budget import Budget
 from agent.hooks.caller import Caller
+from agent.hooks.results import Folder, Results
 from agent.incident import read_incident
 from agent.models.scripted import Call, ScriptedModel, Turn
 from agent.sandboxes.local import Local
@@ -361,12 +363,12 @@ async def test_a_provider_that_is_away_stops_the_run_and_the_child_goes_on_later
     assert len([data for data in await _of(service.journal, "reply") if data.get("child") == "h2-0-2"]) == 4
 
 
-async def test_a_provider_that_stays_away_from_one_child_fails_it_at_the_third_time(tmp_path: Path) -> None:
+async def test_a_provider_that_stays_away_from_one_child_fails_it_in_the_end(tmp_path: Path) -> None:
     def script(messages: Sequence[Message]) -> Turn:
         return Turn(error="unavailable", text="overloaded") if _mine(messages)[0] == CACHE else _script(messages)
 
     service = Service(tmp_path, script)
-    for _ in range(2):
+    for _ in range(TRIES - 1):
         with pytest.raises(ModelUnavailable):
             await service.run()
     _, context = await service.run()
@@ -468,6 +470,19 @@ async def test_the_others_wait_until_the_first_is_heard(tmp_path: Path) -> None:
     service = Service(tmp_path, script)
     await service.run()
     assert asked == [ALERT, CACHE]
+
+
+async def test_paths_of_files_are_known_on_both_sides(tmp_path: Path) -> None:
+    journal, place = MemoryJournal(), Folder(tmp_path / "files")
+    service = Service(tmp_path, _script, journal)
+    before = Results(place)
+    context = Context(journal=journal, model=service.model, system="", tools={})
+    path = await before.keep(context, "000-bash", "what the parent saw")
+    await service.run()
+    reports = ["results/hypothesis-h2-0-1.txt", "results/hypothesis-h2-0-2.txt"]
+    assert sorted(await before.paths(context)) == [path, *reports]
+    for child in service.contexts.values():
+        assert await Results(place).paths(child) == [path]
 
 
 @pytest.mark.slow

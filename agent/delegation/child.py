@@ -27,7 +27,7 @@ from agent.delegation.outcome import Outcome
 from agent.tools.finding import write_ledger
 
 EMBEDDED = "embedded"
-TRIES = 3
+TRIES = 5
 """How often a child may come upon a provider that is away before it is given up."""
 SLACK = 60.0
 

@@ -57,9 +57,10 @@ class ChildJournal:
         )
 
     async def entries(self, after: int = 0) -> list[Entry]:
-        """Its own entries, and the findings and queries of all."""
+        """Its own entries, the findings and queries of all, and the paths that the parent knew when it began."""
         entries = await self._parent.entries(after)
-        return [self._own(entry) for entry in entries if entry.kind in SHARED or entry.data.get("child") == self.id]
+        began = next((entry.seq for entry in entries if entry.kind == KIND and entry.data["child"] == self.id), 0)
+        return [self._own(entry) for entry in entries if self._visible(entry, began)]
 
     async def put(self, content: bytes) -> str:
         """See agent/core/journal.py."""
@@ -68,6 +69,11 @@ class ChildJournal:
     async def get(self, sha256: str) -> bytes:
         """See agent/core/journal.py."""
         return await self._parent.get(sha256)
+
+    def _visible(self, entry: Entry, began: int) -> bool:
+        if entry.kind == "offload":
+            return entry.seq < began
+        return entry.kind in SHARED or entry.data.get("child") == self.id
 
     def _own(self, entry: Entry) -> Entry:
         if entry.kind != KIND:
