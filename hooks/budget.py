@@ -44,8 +44,9 @@ class Day:
         """The limit that is reached, in words; empty if none is."""
         if self._usd is None and self._tokens is None:
             return ""
-        if self._known is None or self._clock() - self._known[0] > FRESH:
-            self._known = (self._clock(), await self._read())
+        now = self._clock()
+        if self._known is None or now - self._known[0] > FRESH:
+            self._known = (now, await self._read())
         spent = self._known[1]
         if self._usd is not None and spent.usd >= self._usd:
             return f"{spent.usd:.2f} of the day's {self._usd:.2f} USD"

@@ -62,14 +62,17 @@ class Compact(Hook):
         summary = context.summary
         if summary is None and context.failures < self.compaction.failures:
             summary = await self._ask(context)
-        messages = await self.handoff.messages(context, summary or "", tail=self.compaction.kept(window))
-        if summary and _size(context, messages) > context.size * self.compaction.shrink:
+        tail, enough = self.compaction.kept(window), int(context.size * self.compaction.shrink)
+        messages = await self.handoff.messages(context, summary or "", tail=tail)
+        if _size(context, messages) > enough:  # perhaps it is the last turns that are too large
+            messages = await self.handoff.messages(context, summary or "", tail=tail // 4)
+        if summary and _size(context, messages) > enough:
             await self._asked(context, None, "", "the history would not shrink enough")
-            messages = await self.handoff.messages(context, "", tail=self.compaction.kept(window) // 2)
+            messages = await self.handoff.messages(context, "", tail=tail // 4)
         return messages if _size(context, messages) < context.size else None
 
     async def too_long(self, context: Context) -> list[Message] | None:
-        return await self.handoff.messages(context, "", tail=self.compaction.kept(context.model.window) // 2)
+        return await self.handoff.messages(context, "", tail=self.compaction.kept(context.model.window) // 4)
 
     async def _ask(self, context: Context) -> str:
         """A summary, or "" where none came: the provider's trouble is not ours to judge, so ModelUnavailable goes on."""

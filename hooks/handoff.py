@@ -20,9 +20,11 @@ from agent.hooks.results import Results
 TOLD = ("inbox", "budget", "guard", "finish")
 """Hooks whose words the model must not forget."""
 PATHS, FINDINGS, SAID, NOTES = 24_000, 60_000, 12_000, 8_000
-"""Characters of each part. Beyond them the older ones are named by the file they lie in."""
-SHOWN = 1_000
+"""Characters of each part at most, and less in a small window. Beyond them the older ones are named by the file they lie in."""
+SHOWN, LEAST_SHOWN = 1_000, 150
 """Characters of each end of a large result in the last turn."""
+CHARACTERS = 3
+"""Of a token, about."""
 
 Read = Callable[[str], Awaitable[bytes]]
 
@@ -46,8 +48,11 @@ class Handoff:
         sections = [
             "(The history was shortened here. What follows is all that is known, then the last turns. Look things up rather than"
             " doing them again.)",
-            _section("Findings (the ledger, findings.jsonl)", _findings(findings)),
-            _section("Messages since the beginning", _newest(dict.fromkeys(texts), SAID, "older ones are in the transcript")),
+            _section("Findings (the ledger, findings.jsonl)", _findings(findings, min(FINDINGS, context.model.window * 3 // 5))),
+            _section(
+                "Messages since the beginning",
+                _newest(dict.fromkeys(texts), min(SAID, context.model.window // 8), "older ones are in the transcript"),
+            ),
             _section("Hypotheses and plan (notes.md)", await self._notes()),
             _section("Handover", summary or ("" if findings else "None was written.")),
             _section("Results that were given out (whole, in these files)", await self._paths(context)),
@@ -76,7 +81,7 @@ class Handoff:
 
     async def _paths(self, context: Context) -> str:
         paths = [path for path in await self.results.paths(context) if "/transcript-" not in path]
-        text = _newest(paths, PATHS, "the older ones are in results/index.md")
+        text = _newest(paths, min(PATHS, context.model.window // 5), "the older ones are in results/index.md")
         if len(text.splitlines()) != len(paths):
             await self.results.write(context, "results/index.md", "".join(f"{path}\n" for path in paths).encode())
         return text
@@ -97,15 +102,17 @@ class Handoff:
             begin = place
         kept = messages[begin:]
         if sum(size(context, message) for message in kept) > tokens:
-            kept = [await self._shortened(context, message) for message in kept]
+            count = sum(isinstance(block, ToolResult) for message in kept for block in message.blocks)
+            end = max(LEAST_SHOWN, min(SHOWN, tokens * CHARACTERS // (2 * max(count, 1))))
+            kept = [await self._shortened(context, message, end) for message in kept]
         return kept
 
-    async def _shortened(self, context: Context, message: Message) -> Message:
+    async def _shortened(self, context: Context, message: Message, end: int) -> Message:
         blocks: list[Block] = []
         for block in message.blocks:
-            if isinstance(block, ToolResult) and len(block.content) > 3 * SHOWN:
+            if isinstance(block, ToolResult) and len(block.content) > 3 * end:
                 path = await whole(context, self.results, block)
-                block = block.model_copy(update={"content": excerpt(block.content, path, SHOWN)})
+                block = block.model_copy(update={"content": excerpt(block.content, path, end)})
             blocks.append(block)
         return message.model_copy(update={"blocks": tuple(blocks)})
 
@@ -127,11 +134,11 @@ def _written(block: Block) -> str:
             return ""
 
 
-def _findings(findings: Sequence[dict[str, object]]) -> str:
+def _findings(findings: Sequence[dict[str, object]], limit: int) -> str:
     """Every finding; where they are too many, the older ones without their quotes, which are in the ledger's file."""
     lines = [json.dumps(finding, ensure_ascii=False) for finding in findings]
     at, total = 0, sum(map(len, lines))
-    while total > FINDINGS and at < len(lines):
+    while total > limit and at < len(lines):
         bare = json.dumps({**findings[at], "quote": "(in findings.jsonl)"}, ensure_ascii=False)
         total -= len(lines[at]) - len(bare)
         lines[at] = bare

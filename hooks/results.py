@@ -54,8 +54,10 @@ class Results:
         return path
 
     async def write(self, context: Context, path: str, content: bytes, *, call: str = "") -> None:
-        """Writes a file of that name and remembers it."""
+        """Writes a file of that name and remembers it; nothing if that was done, also before a crash."""
         known = await self._paths(context)
+        if known.get(hashlib.sha256(content).hexdigest()) == path:
+            return
         await self._place.write(path, content)
         blob = await context.journal.put(content)
         await context.journal.append(ENTRY, {"path": path, "blob": blob, "call": call})
