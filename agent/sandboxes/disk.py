@@ -110,6 +110,7 @@ class LoopDisk:
         if done.returncode != 0:
             hint = "It needs root with CAP_SYS_ADMIN, the loop driver (modprobe loop) and a free /dev/loopN."
             raise SandboxUnavailable(f"{self.folder.name}: the disk image cannot be mounted: {done.stderr.strip()}", hint)
+        syscalls.mount("", str(self.mounted), "", syscalls.MS_PRIVATE)  # what is mounted in it is mounted once
 
     def _own_folder(self, folder: Path, mode: int) -> None:
         folder.mkdir()

@@ -22,7 +22,7 @@ _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 1, 0x04, 
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x2, 0x4, 0x100000
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
-MS_NOSUID, MS_NODEV, MS_BIND = 2, 4, 4096
+MS_NOSUID, MS_NODEV, MS_BIND, MS_PRIVATE = 2, 4, 4096, 1 << 18
 
 RESOLVE_IN_ROOT = 0x10
 """Resolve as if the folder were the root: neither `..` nor a symlink, absolute ones included, leads out of it."""
