@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.config import ServerSettings
 from agent.core.errors import AgentError, BadInput, NotFound, StoreError, StoreUnavailable
-from agent.server import api, auth, events, pages, requests, views
+from agent.server import api, auth, events, pages, requests, steering, views
 from agent.server.intake import Intake
 from agent.server.needs import CaseFor, Engine, Store
 from agent.triggers.grouping import Rules
@@ -92,6 +92,7 @@ def application(
     app.state.intake = intake
     app.include_router(api.alerts(guard, intake, settings.body_limit))
     app.include_router(api.api(store, engine, guard, intake, streams, settings.body_limit))
+    app.include_router(steering.steering(store, engine, guard, settings.body_limit))
     app.include_router(pages.pages(store, engine, guard, streams))
     app.include_router(_health(store, ready))
     if metrics is not None:
@@ -220,7 +221,7 @@ def _described(app: FastAPI) -> Callable[[], dict[str, Any]]:
 
     def openapi() -> dict[str, Any]:
         schema = described()
-        bodies = (views.DeploymentRecord, views.PackageRecord, views.Ask, views.Say, views.Decide)
+        bodies = (views.DeploymentRecord, views.PackageRecord, views.Ask, views.Say, steering.Interrupt, views.Decide)
         _, definitions = models_json_schema(
             [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
         )
