@@ -70,7 +70,7 @@ async def fill_the_memory_with_many_processes(field: Field) -> str | None:
                 os.read(wait, 1)
                 os._exit(0)
         count = 0
-        while count < 16 and select.select([full], [], [], 1)[0]:
+        while count < 16 and select.select([full], [], [], 4)[0]:
             count += len(os.read(full, 100))
         print(count * 48)
     """)
