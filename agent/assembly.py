@@ -145,6 +145,7 @@ async def assemble(settings: Settings, *, listen: Listener = ignore, announce: A
             worker=worker,
         )
     finally:
+        await chosen.close()
         for model in (thinking, *fallbacks):
             await model.close()
         await store.close()

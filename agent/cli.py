@@ -43,7 +43,7 @@ def _run_options(command: click.decorators.FC) -> click.decorators.FC:
     """The options of everything that runs one investigation."""
     options = (
         click.option("--model", help="statistical, anthropic[:NAME], openai[:NAME]. [default: by the key that is there]"),
-        click.option("--sandbox", type=click.Choice(["auto", "bubblewrap"]), help="Where commands run."),
+        click.option("--sandbox", type=click.Choice(["auto", "bubblewrap", "microvm"]), help="Where commands run."),
         click.option("--out", type=FOLDER, help="Write report.json, report.md and transcript.jsonl there."),
         click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
         click.option("--max-turns", type=click.IntRange(min=1), help="Budget: replies of the model."),
@@ -116,6 +116,108 @@ def init(folder: Path) -> None:
     from agent.commands.init import make_home
 
     make_home(folder)
+
+
+@main.group()
+def sandbox() -> None:
+    """Build the image of the machines, and look after the sandboxes of this data folder."""
+
+
+@sandbox.command("build")
+@click.option("--packages", type=FOLDER, multiple=True, help="A file with more Debian packages, one a line.")
+@click.option("--mirror", help="The Debian mirror to install from.")
+@click.option("--root", type=FOLDER, help="An OCI image archive that becomes the system, instead of Debian packages.")
+def sandbox_build(packages: tuple[Path, ...], mirror: str | None, root: Path | None) -> None:
+    """Build what a microVM boots, once for each list of packages, and its warm templates."""
+    from agent.commands.sandbox import build_image
+
+    build_image(packages, mirror, root)
+
+
+@sandbox.command("list")
+@click.pass_obj
+def sandbox_list(where: tuple[Path | None, Path | None]) -> None:
+    """List the sandboxes: id, kind, state, disk."""
+    from agent.commands.sandbox import list_all
+
+    list_all(*where)
+
+
+@sandbox.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("id")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def sandbox_exec(where: tuple[Path | None, Path | None], /, id: str, command: tuple[str, ...]) -> None:
+    """Run a command in a sandbox, with this process's standard input and output. Exits as it does."""
+    from agent.commands.sandbox import execute
+
+    sys.exit(execute(*where, id, command))
+
+
+@sandbox.command("shell")
+@click.argument("id")
+@click.pass_obj
+def sandbox_shell(where: tuple[Path | None, Path | None], id: str) -> None:
+    """Run commands in a sandbox, one line after the other; each starts where the one before ended."""
+    from agent.commands.sandbox import shell
+
+    shell(*where, id)
+
+
+@sandbox.command("files")
+@click.argument("id")
+@click.argument("path", default="/workspace")
+@click.pass_obj
+def sandbox_files(where: tuple[Path | None, Path | None], id: str, path: str) -> None:
+    """List a folder of a sandbox, or print a file."""
+    from agent.commands.sandbox import files
+
+    files(*where, id, path)
+
+
+@sandbox.command("snapshot")
+@click.argument("id")
+@click.argument("name")
+@click.option("--restore", is_flag=True, help="Roll back to it instead.")
+@click.pass_obj
+def sandbox_snapshot(where: tuple[Path | None, Path | None], id: str, name: str, restore: bool) -> None:
+    """Keep the disk of a microVM under a name, or roll back to it."""
+    from agent.commands.sandbox import snapshot
+
+    snapshot(*where, id, name, restore=restore)
+
+
+@sandbox.command("fork")
+@click.argument("id")
+@click.argument("new")
+@click.pass_obj
+def sandbox_fork(where: tuple[Path | None, Path | None], id: str, new: str) -> None:
+    """Make another microVM with the disk of one as it is now."""
+    from agent.commands.sandbox import fork
+
+    fork(*where, id, new)
+
+
+def _sandbox_action(name: str, help: str) -> None:
+    """A command of the group that does one thing to one sandbox."""
+
+    @sandbox.command(name, help=help)
+    @click.argument("id")
+    @click.pass_obj
+    def act(where: tuple[Path | None, Path | None], id: str) -> None:
+        from agent.commands import sandbox as commands
+
+        getattr(commands, name)(*where, id)
+
+
+for _name, _help in (
+    ("suspend", "Give back everything of a sandbox but its disk."),
+    ("resume", "Start a sandbox and see that it answers."),
+    ("delete", "Remove a sandbox and its disk."),
+    ("logs", "Print what the kernel and the agent of a microVM say."),
+    ("stats", "Print what a sandbox uses."),
+):
+    _sandbox_action(_name, _help)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ class BudgetSettings(Budget):
 class SandboxSettings(Data):
     """Where commands run. `auto` takes the best kind that works here and never one without protection."""
 
-    kind: typing.Literal["auto", "bubblewrap"] = "auto"
+    kind: typing.Literal["auto", "bubblewrap", "microvm"] = "auto"
     limits: Limits = Limits()
 
 

@@ -126,3 +126,6 @@ class Sandboxes(Protocol):
 
     async def ids(self) -> list[str]:
         """The ids of all that exist, sorted."""
+
+    async def close(self) -> None:
+        """Gives back what this process holds to run them. All can be opened again."""

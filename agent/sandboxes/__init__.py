@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.core.errors import BadInput, SandboxUnavailable
 from agent.core.sandbox import Probe, Sandboxes
 from agent.sandboxes.bubblewrap import Bubblewrap
+from agent.sandboxes.microvm import MicroVM
 
-KINDS: dict[str, type[Bubblewrap]] = {"bubblewrap": Bubblewrap}
-"""By preference, best first. `local` (agent/sandboxes/local.py) protects nothing and is deliberately missing."""
+KINDS: dict[str, Callable[[Path], Sandboxes]] = {"microvm": MicroVM, "bubblewrap": Bubblewrap}
+"""By preference, best first; machines only where they run fast.
+
+`local` (agent/sandboxes/local.py) protects nothing and is deliberately missing."""
 
 
 def make(kind: str, root: Path) -> Sandboxes:
@@ -20,12 +24,18 @@ def make(kind: str, root: Path) -> Sandboxes:
 
 
 async def best(root: Path) -> tuple[Sandboxes, Probe]:
-    """The best kind that works here, and what its probe said. Raises SandboxUnavailable with the mend of each that does not."""
+    """The best kind that works here and runs fast, and what its probe said, with why it is none that would be better.
+
+    Raises SandboxUnavailable with the mend of each that does not.
+    """
     refused: list[str] = []
     for kind in KINDS:
         sandboxes = make(kind, root)
+        if isinstance(sandboxes, MicroVM) and (slow := sandboxes.fast()):
+            refused.append(f"{kind}: {slow}")
+            continue
         probe = await sandboxes.probe()
         if probe.ok:
-            return sandboxes, probe
+            return sandboxes, probe.model_copy(update={"detail": "; not ".join([probe.detail, *refused])})
         refused.append(f"{kind}: {probe.detail}. {probe.mend}".rstrip())
     raise SandboxUnavailable("no kind of sandbox works on this host", "\n".join(refused))

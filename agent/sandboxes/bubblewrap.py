@@ -146,6 +146,9 @@ class Bubblewrap:
         """See agent/core/sandbox.py."""
         return await asyncio.to_thread(lambda: sorted(file.parent.name for file in self.root.glob("*/state.json")))
 
+    async def close(self) -> None:
+        """There is nothing that only this process holds."""
+
 
 class BubblewrapSandbox:
     """One of them: a folder of the root, see agent/sandboxes/disk.py for what is in it.

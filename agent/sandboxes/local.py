@@ -92,6 +92,9 @@ class Local:
         """See agent/core/sandbox.py."""
         return sorted(file.parent.name for file in self.root.glob("*/state.json"))
 
+    async def close(self) -> None:
+        """There is nothing to give back."""
+
 
 class LocalSandbox:
     """One of them: view/workspace and view/tmp in a folder of the root."""

@@ -151,6 +151,14 @@ class MicroVM:
         """See agent/core/sandbox.py."""
         return await asyncio.to_thread(lambda: sorted(file.parent.name for file in self.root.glob("*/state.json")))
 
+    async def life(self, id: str) -> str:
+        """`running` in any process, or `stopped`. Raises NotFound."""
+        lock = await asyncio.to_thread(lock_of, self.root / id)
+        if lock is None:
+            return "running"
+        os.close(lock)
+        return "stopped"
+
     async def close(self) -> None:
         """Suspends every machine of this process."""
         for running in self._machines.all():

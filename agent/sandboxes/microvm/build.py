@@ -29,6 +29,7 @@ from agent.core.data import Data
 from agent.core.errors import BadInput, NotFound, SandboxError, SandboxUnavailable
 from agent.sandboxes import seccomp
 from agent.sandboxes.command import ENVIRONMENT
+from agent.sandboxes.microvm import oci
 
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
@@ -161,6 +162,50 @@ def build(
         use(place, images)
     progress(1.0, "done")
     return current(images)
+
+
+def build_from_archive(archive: Path, image: Image, *, progress: Progress = lambda done, what: None) -> Image:
+    """An image whose system is an OCI image archive's; kernel and agent are those of `image`. Raises BadInput, SandboxError."""
+    images = image.folder.parent
+    try:
+        with archive.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"the archive cannot be read: {error}") from error
+    key = hashlib.sha256(f"{image.key}{content}".encode()).hexdigest()[:16]
+    place = images / key
+    with (images / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "image.json").exists():
+            work = images / f".build-{secrets.token_hex(4)}"
+            try:
+                _build_from(archive, work, image, progress)
+                made = image.model_copy(update={"key": key, "folder": place, "packages": (), "origin": archive.name})
+                (work / "image.json").write_text(made.model_dump_json(indent=1))
+                _remove(place)
+                work.rename(place)
+            except OSError as error:
+                raise SandboxError(f"the image cannot be built: {error}", f"Is there room on the disk of {images}?") from error
+            finally:
+                _remove(work)
+        use(place, images)
+    return current(images)
+
+
+def _build_from(archive: Path, work: Path, image: Image, progress: Progress) -> None:
+    root = work / "root"
+    root.mkdir(parents=True)
+    progress(0.3, "unpacking the archive")
+    oci.unpack(archive, work / "oci", root)
+    if not os.path.lexists(root / "usr/bin/bash") and not os.path.lexists(root / "bin/bash"):
+        raise BadInput(f"{archive} holds no /bin/bash", "Commands are run by it: add it to the image.")
+    progress(0.7, "system image")
+    furnish(root)
+    write_system(root, work / "base.ext4")
+    _remove(root)
+    _remove(work / "oci")
+    for name in ("vmlinux", "initrd.cpio"):
+        os.link(image.folder / name, work / name)
 
 
 def use(place: Path, images: Path) -> None:

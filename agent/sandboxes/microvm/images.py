@@ -152,6 +152,17 @@ def make_workspace(image: Path, spec: SandboxSpec, stage: Path) -> None:
     shutil.rmtree(stage)
 
 
+def copy(source: Path, target: Path) -> None:
+    """A copy of a sparse file, sharing its blocks where the file system can."""
+    new = target.with_name(f"{target.name}.copy")
+    command = ["cp", "--reflink=auto", "--sparse=always", str(source), str(new)]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": HOST_PATH, "LC_ALL": "C"})
+    if done.returncode != 0:
+        new.unlink(missing_ok=True)
+        raise SandboxError(f"a disk cannot be copied: {done.stderr.strip()}", "Is the host's disk full?")
+    new.rename(target)
+
+
 def _owned(folder: Path, mode: int) -> Path:
     folder.mkdir(parents=True)
     os.chown(folder, USER, USER)

@@ -2,6 +2,8 @@
 
     state.json   what was asked for; it appears when the sandbox is whole and is the first thing to go
     disk.img     /workspace, /tmp and what was written over the layers, as an ext4 file system
+    console.log  the end of what the last machine's kernel and agent printed
+    snapshots/   disks that were kept under a name, see copies.py
     lock         held by whoever runs the machine, QEMU itself included: never two machines on one disk
     group.json   its control group
 
@@ -75,6 +77,8 @@ class Running:
             with suppress(SandboxError, Refused):
                 await machine.channel.ask(Ask.UNMOUNT, seconds=20.0)
         await machine.stop()
+        if machine.console.said and self.place.exists():
+            (self.place / "console.log").write_text(machine.console.said, "utf-8")
 
 
 class Machines:
@@ -102,7 +106,7 @@ class MicroVMSandbox:
 
     def __init__(self, place: Path, state: State, machines: Machines) -> None:
         self.id, self.place, self.state = place.name, place, state
-        self._machines = machines
+        self.machines = machines
 
     async def run(
         self,
@@ -118,7 +122,7 @@ class MicroVMSandbox:
         variables = [f"{name}={value}" for name, value in environment(env).items()]
         arguments, at = words(command), folder(cwd)
         seconds = seconds_allowed(timeout, self.state.spec.limits.seconds)
-        running = self._machines.of(self.place)
+        running = self.machines.of(self.place)
         machine = await self.start()
         kills: list[Callable[[], None]] = []
         began = time.monotonic()
@@ -134,7 +138,7 @@ class MicroVMSandbox:
             if running.stopping:
                 return Result(exit_code=137, stdout=b"", stderr=b"", seconds=time.monotonic() - began)
             await running.stop(clean=False)
-            raise error
+            raise _with_reason(error, machine) from error
         finally:
             running.busy -= 1
             running.used = time.monotonic()
@@ -200,7 +204,7 @@ class MicroVMSandbox:
 
     async def start(self) -> Machine:
         """The running machine, started if it is not. Raises NotFound if the sandbox is gone, SandboxError."""
-        running = self._machines.of(self.place)
+        running = self.machines.of(self.place)
         running.used = time.monotonic()
         if running.machine is not None and running.machine.alive and not running.stopping:
             return running.machine
@@ -214,7 +218,7 @@ class MicroVMSandbox:
             return running.machine
 
     async def _boot(self) -> Machine:
-        lock = await self._lock()
+        lock = await self.lock()
         files: list[int] = []
         try:
             self._check_exists()
@@ -223,7 +227,7 @@ class MicroVMSandbox:
             files.append(os.open(self.place / "disk.img", os.O_RDWR | os.O_CLOEXEC))
             files += [os.open(image, os.O_RDONLY | os.O_CLOEXEC) for image in cached]
             disks = {slot: Disk(files=(file,), writable=slot == 0) for slot, file in enumerate(files)}
-            async with self._machines.gate:
+            async with self.machines.gate:
                 return await self._clone(lock, disks, [layer.target for layer in mounted])
         except OSError as error:
             raise SandboxError(
@@ -257,24 +261,24 @@ class MicroVMSandbox:
         return machine
 
     async def _suspend(self) -> None:
-        running = self._machines.of(self.place)
+        running = self.machines.of(self.place)
         async with running.starting:
             await running.stop(clean=True)
         await asyncio.to_thread(self._release_group)
 
     async def _delete(self) -> None:
-        running = self._machines.of(self.place)
+        running = self.machines.of(self.place)
         async with running.starting:
             await running.stop(clean=False)
             with suppress(NotFound):
-                lock = await self._lock(kill=True)
+                lock = await self.lock(kill=True)
                 try:
                     await asyncio.to_thread(destroy, self.place)
                 finally:
                     os.close(lock)
-        self._machines.forget(self.place)
+        self.machines.forget(self.place)
 
-    async def _lock(self, *, kill: bool = False, seconds: float = 10.0) -> int:
+    async def lock(self, *, kill: bool = False, seconds: float = 10.0) -> int:
         """The lock, as a descriptor. A machine that ends lets go of it; one of another process keeps it, unless it is killed."""
         deadline = time.monotonic() + seconds
         while True:
@@ -389,6 +393,12 @@ def _result(ended: Ended, limit: int, seconds: float, timed_out: bool) -> Result
         timed_out=timed_out,
         truncated=truncated,
     )
+
+
+def _with_reason(error: SandboxError, machine: Machine) -> SandboxError:
+    """The error with the kernel's last words, if it had any."""
+    panics = [line for line in machine.console.said.splitlines() if "panic" in line or line.startswith("agent:")]
+    return SandboxError(f"{error.problem}: {panics[0][:300]}", error.hint) if panics else error
 
 
 def _said(path: str, error: Refused) -> ToolError:

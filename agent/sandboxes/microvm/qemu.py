@@ -108,7 +108,7 @@ def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int, disk
         "-no-reboot",
     ]
     arguments += ["-object", f"memory-backend-file,id=mem,size={tier.megabytes}M,{','.join(memory)}", "-sandbox", _SANDBOX]
-    arguments += ["-serial", "null", *_file("base", base, writable=False), "-device", "virtio-blk-device,drive=base"]
+    arguments += ["-serial", "chardev:console", *_file("base", base, writable=False), "-device", "virtio-blk-device,drive=base"]
     for slot in range(SLOTS):
         arguments += _disk(slot, disks.get(slot))
         arguments += ["-device", f"virtio-blk-device,drive=d{slot}"]
@@ -141,7 +141,7 @@ def _disk(slot: int, disk: Disk | None) -> list[str]:
 
 
 def _file(name: str, descriptor: int, *, writable: bool) -> list[str]:
-    node = {"driver": "file", "node-name": name, "filename": f"/dev/fdset/{descriptor}", "locking": "off"}
+    node: dict[str, object] = {"driver": "file", "node-name": name, "filename": f"/dev/fdset/{descriptor}", "locking": "off"}
     node |= {"read-only": not writable, "discard": "unmap"}
     return ["-add-fd", f"fd={descriptor},set={descriptor}", "-blockdev", json.dumps(node)]
 
@@ -172,9 +172,14 @@ class Machine:
     """A running QEMU with its monitor and the agent's channel."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, monitor: Monitor, channel: Channel, errors: asyncio.Task[bytes]
+        self,
+        process: asyncio.subprocess.Process,
+        monitor: Monitor,
+        channel: Channel,
+        console: Console,
+        errors: asyncio.Task[bytes],
     ) -> None:
-        self.process, self.monitor, self.channel = process, monitor, channel
+        self.process, self.monitor, self.channel, self.console = process, monitor, channel, console
         self._errors = errors
 
     @property
@@ -197,6 +202,7 @@ class Machine:
         await self.process.wait()
         await self.channel.close(reason)
         await self.monitor.close()
+        self.console.close()
         await asyncio.wait([self._errors])
 
     def pid(self) -> int:
@@ -227,10 +233,10 @@ async def start(
     opened = [os.open(image.base, os.O_RDONLY | os.O_CLOEXEC)]
     if boot:
         opened += [os.open(file, os.O_RDONLY | os.O_CLOEXEC) for file in (image.kernel_file, image.initrd)]
-    ours, theirs = zip(*(socket.socketpair() for _ in range(2)), strict=True)
+    ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
     try:
         command = machine(tier, accelerator, memory, opened[0], disks)
-        for id, end in (("agent", theirs[0]), ("monitor", theirs[1])):
+        for id, end in zip(("agent", "monitor", "console"), theirs, strict=True):
             command += ["-chardev", f"socket,id={id},fd={end.fileno()}"]
         command += ["-mon", "chardev=monitor,mode=control", "-device", "virtio-serial-device"]
         command += ["-device", "virtserialport,chardev=agent,name=sbx.agent"]
@@ -266,7 +272,7 @@ async def start(
             os.close(descriptor)
     assert process.stderr
     errors = asyncio.create_task(process.stderr.read())
-    made = Machine(process, Monitor(ours[1]), Channel(ours[0], name), errors)
+    made = Machine(process, Monitor(ours[1]), Channel(ours[0], name), Console(ours[2]), errors)
     try:
         await made.monitor.ready()
     except BaseException as error:
@@ -277,6 +283,35 @@ async def start(
             ) from error
         raise
     return made
+
+
+class Console:
+    """The end of what the kernel and the agent print: a panic's reason, above all."""
+
+    KEPT = 64 << 10
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream, self._said = stream, bytearray()
+        stream.setblocking(False)
+        asyncio.get_running_loop().add_reader(stream, self._hear)
+
+    @property
+    def said(self) -> str:
+        return self._said.decode("utf-8", "replace").replace("\r", "")
+
+    def close(self) -> None:
+        if self._stream.fileno() >= 0:
+            self._hear()
+            asyncio.get_running_loop().remove_reader(self._stream)
+            self._stream.close()
+
+    def _hear(self) -> None:
+        with contextlib.suppress(OSError):
+            if more := self._stream.recv(1 << 16):
+                self._said += more
+                del self._said[: -self.KEPT]
+                return
+            asyncio.get_running_loop().remove_reader(self._stream)
 
 
 class Monitor:

@@ -1,0 +1,195 @@
+"""`sre-agent sandbox ...`: the image of the machines, and the sandboxes of a data folder, seen from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agent import sandboxes
+from agent.config import load
+from agent.core.errors import BadInput, NotFound, SandboxError, ToolError
+from agent.core.sandbox import WORKSPACE, Sandbox, Sandboxes
+from agent.sandboxes.microvm import MicroVM, accelerator, build, copies, qemu, template
+from agent.sandboxes.microvm.machine import MicroVMSandbox
+
+T = TypeVar("T")
+
+_MARK = "\x1esre-agent "
+"""Before what the shell says about where it ended."""
+
+
+def build_image(packages: Sequence[Path], mirror: str | None, root: Path | None) -> None:
+    """Builds the image and the smallest tier's template, with a bar of progress, and says what was made."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("image", total=1.0)
+
+        def show(done: float, what: str) -> None:
+            bar.update(task, completed=done * 0.9, description=what)
+
+        image = build.build(build.packages(packages), mirror=mirror or build.MIRROR, progress=show)
+        if root is not None:
+            image = build.build_from_archive(root, image, progress=show)
+        bar.update(task, description="warm templates")
+        chosen = asyncio.run(_warm(image))
+        bar.update(task, completed=1.0, description="done")
+    print(f"{image.origin}, Linux {image.kernel}, {len(image.packages)} packages, accelerator {chosen}: {image.folder}")
+
+
+async def _warm(image: build.Image) -> str:
+    chosen = await accelerator.choose(image)
+    for tier in qemu.TIERS:
+        await template.ready(image, tier, chosen)
+    return chosen
+
+
+def list_all(home: Path | None, data: Path | None) -> None:
+    """Prints a line for each sandbox of each kind."""
+
+    async def listing(kinds: Sequence[Sandboxes], root: Path) -> None:
+        for kind in kinds:
+            for id in await kind.ids():
+                place = root / kind.name / id
+                used = sum(file.stat().st_blocks * 512 for file in place.glob("disk.img"))
+                state = (await kind.life(id)) if isinstance(kind, MicroVM) else "made"
+                print(f"{id:<40} {kind.name:<11} {state:<10} {used / 1e6:8.1f} MB")
+
+    root = load(home, data=data).data / "sandboxes"
+    asyncio.run(listing([sandboxes.make(kind, root) for kind in sandboxes.KINDS], root))
+
+
+def execute(home: Path | None, data: Path | None, id: str, command: Sequence[str]) -> int:
+    """Runs a command and returns its exit code."""
+    stdin = b"" if sys.stdin.isatty() else sys.stdin.buffer.read()
+
+    async def run(sandbox: Sandbox) -> int:
+        words = command[0] if len(command) == 1 else list(command)
+        result = await sandbox.run(words, stdin=stdin)
+        sys.stdout.buffer.write(result.stdout)
+        sys.stderr.buffer.write(result.stderr)
+        return result.exit_code
+
+    return _with(home, data, id, run)
+
+
+def shell(home: Path | None, data: Path | None, id: str) -> None:
+    """A line at a time. What a line leaves running ends with it."""
+
+    async def lines(sandbox: Sandbox) -> None:
+        cwd = WORKSPACE
+        while True:
+            try:
+                line = await asyncio.to_thread(input, f"{id}:{cwd}$ ")
+            except EOFError:
+                return
+            told = f'eval {shlex.quote(line)}; code=$?; printf "{_MARK}%s" "$PWD" >&2; exit $code'
+            result = await sandbox.run(told, cwd=cwd)
+            said, _, at = result.stderr.decode("utf-8", "replace").rpartition(_MARK)
+            cwd = at if said or result.stderr.startswith(_MARK.encode()) else cwd
+            print(result.stdout.decode("utf-8", "replace"), end="", flush=True)
+            print(said, end="", file=sys.stderr, flush=True)
+
+    _with(home, data, id, lines)
+
+
+def files(home: Path | None, data: Path | None, id: str, path: str) -> None:
+    """Prints a folder's entries or a file's bytes."""
+
+    async def show(sandbox: Sandbox) -> None:
+        try:
+            for info in await sandbox.list(path):
+                print(f"{info.size:>12}  {info.path}{'/' if info.is_folder else ''}")
+        except ToolError:
+            sys.stdout.buffer.write(await sandbox.read(path))
+
+    _with(home, data, id, show)
+
+
+def suspend(home: Path | None, data: Path | None, id: str) -> None:
+    _with(home, data, id, lambda sandbox: sandbox.suspend())
+
+
+def resume(home: Path | None, data: Path | None, id: str) -> None:
+    async def answer(sandbox: Sandbox) -> None:
+        result = await sandbox.run("uptime; df -h /workspace")
+        print(result.stdout.decode("utf-8", "replace"), end="")
+
+    _with(home, data, id, answer)
+
+
+def delete(home: Path | None, data: Path | None, id: str) -> None:
+    _with(home, data, id, lambda sandbox: sandbox.delete())
+
+
+def logs(home: Path | None, data: Path | None, id: str) -> None:
+    """Prints what the machine's console says."""
+
+    async def show(sandbox: Sandbox) -> None:
+        print(copies.console(_machine(sandbox)), end="")
+
+    _with(home, data, id, show)
+
+
+def stats(home: Path | None, data: Path | None, id: str) -> None:
+    """Prints memory, processor and disk of a machine as JSON."""
+
+    async def show(sandbox: Sandbox) -> None:
+        print(json.dumps(await copies.stats(_machine(sandbox)), indent=1))
+
+    _with(home, data, id, show)
+
+
+def snapshot(home: Path | None, data: Path | None, id: str, name: str, *, restore: bool) -> None:
+    """Keeps or brings back a disk."""
+
+    async def act(sandbox: Sandbox) -> None:
+        machine = _machine(sandbox)
+        await (copies.roll_back(machine, name) if restore else copies.snapshot(machine, name))
+
+    _with(home, data, id, act)
+
+
+def fork(home: Path | None, data: Path | None, id: str, new: str) -> None:
+    """Makes another one like it."""
+
+    async def act(sandbox: Sandbox) -> None:
+        await copies.fork(_machine(sandbox), new)
+
+    _with(home, data, id, act)
+
+
+def _machine(sandbox: Sandbox) -> MicroVMSandbox:
+    if not isinstance(sandbox, MicroVMSandbox):
+        raise BadInput(f"{sandbox.id} is no microVM", "Only microVMs can do this.")
+    return sandbox
+
+
+def _with(home: Path | None, data: Path | None, id: str, act: Callable[[Sandbox], Awaitable[T]]) -> T:
+    """Opens the sandbox of that id, of whatever kind, does the thing, and gives back what this process held."""
+
+    async def opened() -> T:
+        root = load(home, data=data).data / "sandboxes"
+        for kind in (sandboxes.make(kind, root) for kind in sandboxes.KINDS):
+            try:
+                sandbox = await kind.open(id)
+            except NotFound:
+                continue
+            try:
+                return await act(sandbox)
+            finally:
+                await kind.close()
+        raise NotFound(f"there is no sandbox {id[:80]!r} in {root}", "List them: sre-agent sandbox list")
+
+    if os.geteuid() != 0:
+        raise SandboxError("sandboxes belong to root", "Run it with sudo.")
+    return asyncio.run(opened())
