@@ -14,7 +14,8 @@ from agent.core.data import Data
 from agent.core.errors import ModelError, ModelUnavailable
 from agent.core.hook import Hook
 from agent.core.message import Message, Reply, Usage, user
-from agent.core.replay import pay, size
+from agent.core.replay import pay
+from agent.core.size import weigh
 from agent.hooks.handoff import Handoff
 
 PROMPT = Path(__file__).with_name("compact.md")
@@ -56,20 +57,20 @@ class Compact(Hook):
 
     async def epoch(self, context: Context) -> list[Message] | None:
         window = context.model.window
-        limit = max(self.compaction.limit(window), int(context.base * GROWN))
-        if context.turn == context.epoch_turn or context.size < min(limit, max(window - self.compaction.summary * 2, 0)):
+        limit = max(self.compaction.limit(window), int(context.size.base * GROWN))
+        if context.turn == context.epoch_turn or context.size.below(min(limit, max(window - self.compaction.summary * 2, 0))):
             return None
         summary = context.summary
         if summary is None and context.failures < self.compaction.failures:
             summary = await self._ask(context)
-        tail, enough = self.compaction.kept(window), int(context.size * self.compaction.shrink)
+        tail, enough = self.compaction.kept(window), int(context.size.tokens * self.compaction.shrink)
         messages = await self.handoff.messages(context, summary or "", tail=tail)
         if _size(context, messages) > enough:  # perhaps it is the last turns that are too large
             messages = await self.handoff.messages(context, summary or "", tail=tail // 4)
         if summary and _size(context, messages) > enough:
             await self._asked(context, None, "", "the history would not shrink enough")
             messages = await self.handoff.messages(context, "", tail=tail // 4)
-        return messages if _size(context, messages) < context.size else None
+        return messages if _size(context, messages) < context.size.tokens else None
 
     async def too_long(self, context: Context) -> list[Message] | None:
         return await self.handoff.messages(context, "", tail=self.compaction.kept(context.model.window) // 4)
@@ -106,4 +107,4 @@ class Compact(Hook):
 
 
 def _size(context: Context, messages: list[Message]) -> int:
-    return context.count(context.head.model_dump_json()) + sum(size(context, message) for message in messages)
+    return context.count(context.head.model_dump_json()) + sum(weigh(context.count, message) for message in messages)

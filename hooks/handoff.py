@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from agent.core.context import Context
 from agent.core.errors import AgentError, SandboxError, ToolError
 from agent.core.message import Block, Message, Opaque, Text, ToolCall, ToolResult, user
-from agent.core.replay import size
+from agent.core.size import weigh
 from agent.hooks.offload import excerpt
 from agent.hooks.prune import whole
 from agent.hooks.results import Results
@@ -96,12 +96,12 @@ class Handoff:
             return messages[1:] if len(messages) > 1 and context.epoch == 1 else []
         begin, used = len(messages), 0
         for place in reversed(places):
-            used += sum(size(context, message) for message in messages[place:begin])
+            used += sum(weigh(context.count, message) for message in messages[place:begin])
             if used > tokens and begin < len(messages):
                 break
             begin = place
         kept = messages[begin:]
-        if sum(size(context, message) for message in kept) > tokens:
+        if sum(weigh(context.count, message) for message in kept) > tokens:
             count = sum(isinstance(block, ToolResult) for message in kept for block in message.blocks)
             end = max(LEAST_SHOWN, min(SHOWN, tokens * CHARACTERS // (2 * max(count, 1))))
             kept = [await self._shortened(context, message, end) for message in kept]

@@ -10,7 +10,7 @@ from agent.core.context import Context
 from agent.core.data import Data
 from agent.core.hook import Hook
 from agent.core.message import Block, Message, ToolCall, ToolResult
-from agent.core.replay import text_of
+from agent.core.size import text_of
 from agent.hooks.results import Results
 
 PRUNED = "[no longer shown: {} lines, {} bytes; all of it in {}]"
@@ -42,7 +42,7 @@ class Prune(Hook):
 
     async def epoch(self, context: Context) -> list[Message] | None:
         pruning = self.pruning
-        if context.size < pruning.limit(context.model.window) or context.turn == context.epoch_turn:
+        if context.turn == context.epoch_turn or context.size.below(pruning.limit(context.model.window)):
             return None
         until = before(context.messages, pruning.turns)
         old = context.messages[:until]

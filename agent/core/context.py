@@ -10,6 +10,7 @@ from agent.core.data import Data
 from agent.core.journal import Journal
 from agent.core.message import Message, Usage
 from agent.core.model import Conversation, Head, Listener, Model, ignore
+from agent.core.size import Size
 from agent.core.tool import Tool
 
 
@@ -50,8 +51,7 @@ class Context:
     What was used:
         turn: replies received so far. epoch_turn: the turn at which this epoch began. spent: dollars. worked: seconds in model
         calls and tools. began: when the run began. asked, replied: when the last request went out, when the last reply came.
-        measured: tokens of the last request and its reply, as the provider counted them (0 before the first of an epoch);
-        appended: an estimate of what came after it; base: how large the epoch was when it began.
+        size: of the next request (size.py).
     What went wrong:
         sent_back: reports that a hook did not accept. failures: summaries that came to nothing.
     """
@@ -82,9 +82,7 @@ class Context:
     began: datetime | None = None
     asked: datetime | None = None
     replied: datetime | None = None
-    measured: int = 0
-    appended: int = 0
-    base: int = 0
+    size: Size = field(init=False)
 
     sent_back: int = 0
     failures: int = 0
@@ -93,16 +91,12 @@ class Context:
 
     def __post_init__(self) -> None:
         self.head = self.current_head
+        self.size = Size(self.count)
 
     @property
     def current_head(self) -> Head:
         """What a new epoch begins with. The head of a running one stays, whatever becomes of the program in between."""
         return Head(system=self.system, tools=tuple(tool.spec for tool in self.tools.values()))
-
-    @property
-    def size(self) -> int:
-        """Tokens of the next request."""
-        return self.measured + self.appended
 
     @property
     def seconds(self) -> float:

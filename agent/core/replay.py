@@ -10,7 +10,7 @@ from typing import Any
 from agent.core.context import Context
 from agent.core.finish import Finish
 from agent.core.journal import Entry
-from agent.core.message import Block, Message, Opaque, Reply, Text, ToolCall, ToolResult, Usage
+from agent.core.message import Message, Reply, ToolCall, ToolResult, Usage
 from agent.core.model import Head
 
 INTERRUPTED = "Interrupted: the process stopped while this ran. It may or may not have happened; check before you repeat it."
@@ -34,25 +34,7 @@ def append(context: Context, message: Message) -> None:
     if message.blocks:
         context.messages.append(message)
         context.conversation.append(message)
-        context.appended += size(context, message)
-
-
-def size(context: Context, message: Message) -> int:
-    """An estimate of a message's tokens."""
-    return sum(context.count(text_of(block)) + 4 for block in message.blocks)
-
-
-def text_of(block: Block) -> str:
-    """What of a block takes up room."""
-    match block:
-        case Text():
-            return block.text
-        case ToolResult():
-            return block.content
-        case ToolCall():
-            return f"{block.name} {block.malformed or block.arguments}"
-        case Opaque():
-            return str(block.data)
+        context.size.add(message)
 
 
 def begin(context: Context, epoch: int, head: Head, messages: Sequence[Message]) -> None:
@@ -60,10 +42,11 @@ def begin(context: Context, epoch: int, head: Head, messages: Sequence[Message])
     context.moved = epoch > 1 and context.head != head
     context.epoch, context.head, context.epoch_turn = epoch, head, context.turn
     context.messages, context.conversation = [], context.model.open(head)
-    context.measured, context.appended, context.summary = 0, context.count(head.model_dump_json()), None
+    context.summary = None
+    context.size.begin(head.model_dump_json())
     for message in messages:
         append(context, message)
-    context.base = context.appended
+    context.size.begun()
 
 
 def take(context: Context, reply: Reply, cost: float | None, at: datetime) -> None:
@@ -73,7 +56,7 @@ def take(context: Context, reply: Reply, cost: float | None, at: datetime) -> No
     context.last_usage, context.last_model, context.replied = reply.usage, reply.model, at
     append(context, reply.message)
     if reply.usage.prompt_tokens:
-        context.measured, context.appended = reply.usage.prompt_tokens + reply.usage.output_tokens, 0
+        context.size.count(reply.usage.prompt_tokens + reply.usage.output_tokens)
 
 
 def pay(context: Context, usage: Usage, cost: float | None) -> None:

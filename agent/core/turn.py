@@ -158,7 +158,7 @@ async def _discard(context: Context, text: str, why: str, seconds: float) -> Non
     """Journals what was received of a reply that was stopped, and an estimate of what it cost: the provider bills it."""
     context.worked += seconds
     usage = Usage(
-        cache_read_tokens=context.measured, input_tokens=context.appended, output_tokens=context.count(text) if text else 0
+        cache_read_tokens=context.size.measured, input_tokens=context.size.since, output_tokens=context.count(text) if text else 0
     )
     cost = context.model.cost(usage)
     data = {"text": text, "why": why, "model": context.model.name, "usage": usage.model_dump(), "cost": cost}
