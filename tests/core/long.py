@@ -19,13 +19,11 @@ from agent.core.journal import Journal, MemoryJournal
 from agent.core.model import Model
 from agent.core.tool import Tool, tool
 from agent.hooks.budget import Budget
-from agent.hooks.compact import Compact, Compaction
+from agent.hooks.compact import Compaction
+from agent.hooks.economy import economy
 from agent.hooks.guard import Guard
-from agent.hooks.handoff import Handoff
-from agent.hooks.meter import Meter
-from agent.hooks.offload import Offload
-from agent.hooks.prune import Prune, Pruning
-from agent.hooks.results import Folder, Results
+from agent.hooks.prune import Pruning
+from agent.hooks.results import Folder
 from agent.models.tokens import estimate
 from tests.provider import Asked, Call, Fault, Turn
 
@@ -90,14 +88,10 @@ class Long:
             count=estimate,
             budget=self.budget,
         )
-        results = Results(Folder(self.folder))
         hooks: list[Hook] = [
             *self.more,
             Guard(),
-            Offload(results),
-            Prune(results, self.pruning),
-            Compact(Handoff(results, read=self._read), self.compaction),
-            Meter(),
+            *economy(Folder(self.folder), read=self._read, pruning=self.pruning, compaction=self.compaction),
             Budget(),
         ]
         assert await loop.run(context, hooks, "Why did the hit rate fall?") == {"answer": "the cache"}

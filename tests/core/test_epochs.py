@@ -16,6 +16,7 @@ from agent.hooks.prune import Pruning
 from tests.core.long import ASKED, FragileJournal, Killed, Long, Script, unmarked
 from tests.models.rig import Api, Rig, rigged
 from tests.provider import Fault, Turn
+from tests.provider.anthropic import Anthropic
 
 NEVER = Pruning(tokens=1 << 40, share=1e6)
 SMALL = Compaction(tokens=12_000, tail=2_000)
@@ -189,3 +190,15 @@ async def test_cache_shortfalls_are_journaled_with_their_cause_and_only_where_th
     )
     causes = [entry.data["cause"] for entry in await journal.entries() if entry.kind == "cache"]
     assert set(causes) == {"epoch"} and len(causes) == len(await _epochs(journal)) - 1
+
+
+async def test_models_that_bind_thinking_to_themselves_get_that_of_the_kept_turns_back(tmp_path: Path) -> None:
+    async with rigged("anthropic", anthropic=Anthropic(bound=False)) as rig:
+        rig.provider.script = Script(steps=20)
+        journal = MemoryJournal()
+        model = rig.model("claude-opus-4-5", window=200_000)
+        context = await Long(folder=tmp_path, model=model, pruning=NEVER, compaction=SMALL).run(journal)
+        assert context.epoch > 1 and rig.provider.refused == []
+        for asked in rig.provider.asked:
+            said = [message["content"] for message in asked.body["messages"] if message["role"] == "assistant"]
+            assert all(content[0]["type"] == "thinking" for content in said), "manual thinking wants it first in every turn"
