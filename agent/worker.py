@@ -18,7 +18,7 @@ from agent import telemetry
 from agent.core import loop
 from agent.core.connector import Connector
 from agent.core.context import Budget, Context, rough
-from agent.core.errors import AgentError, BudgetReached, Interrupted, LeaseLost, StoreUnavailable
+from agent.core.errors import AgentError, BudgetReached, Interrupted, LeaseLost, ModelError, SandboxError, StoreUnavailable
 from agent.core.hook import Hook
 from agent.core.investigation import Case, Investigation, Status
 from agent.core.journal import Entry, Journal, MemoryJournal
@@ -44,6 +44,8 @@ FAULTS = "faults"
 ANALYSIS_SECONDS = 30.0
 MOST_FAULTS = 30
 EARLIER = 10
+NOT_MEANWHILE = ("finding", "propose", "ask", "delegate")
+"""Tools that would leave something behind while the embedded investigator only stands in."""
 PAID = ("reply", "summary", "discarded", "child")
 """Kinds of entries that say what something cost."""
 
@@ -275,7 +277,10 @@ class Worker:
         """Posts what the embedded investigator finds while a provider is away. It leaves no trace in the investigation itself."""
 
         async def look() -> dict[str, Any]:
-            conclusion = await self._loop(bench, self.embedded, [], MemoryJournal(), without=("finding", "propose", "ask"))
+            try:
+                conclusion = await self._loop(bench, self.embedded, [], MemoryJournal(), without=NOT_MEANWHILE)
+            except (BudgetReached, ModelError, SandboxError) as error:
+                return {"text": f"The embedded investigator could not look: {error.problem}", "conclusion": None}
             text = self.redactor.redact(interim_text(conclusion))
             self.announce(bench.investigation.id, f"meanwhile:\n{text}")
             return {"text": text, "conclusion": conclusion.model_dump(mode="json", by_alias=True)}

@@ -11,6 +11,7 @@ import json
 from agent.core.context import Context
 from agent.core.errors import BudgetReached
 from agent.core.hook import Hook, Note
+from agent.core.loop import CUT, NO_CALL
 from agent.core.message import Message, ToolCall
 
 REPEATS = 3
@@ -56,17 +57,24 @@ def last_told(context: Context, prefix: str) -> int | None:
 
 def _circle(messages: list[Message]) -> str:
     """What kind of circle the last turns are; "" if none."""
-    replies = [message for message in messages if message.role == "assistant"][-ALTERNATING:]
-    if len(replies) < MONOLOGUE:
-        return ""
-    if not any(message.calls for message in replies[-MONOLOGUE:]):
+    if _idle(messages) >= MONOLOGUE:
         return f"{MONOLOGUE} answers in a row that called nothing"
-    turns = [_signature(message) for message in replies]
-    if turns[-1] and len(turns) >= IDENTICAL and len(set(turns[-IDENTICAL:])) == 1:
+    turns = [_signature(message) for message in messages if message.role == "assistant"][-ALTERNATING:]
+    if len(turns) >= IDENTICAL and len(set(turns[-IDENTICAL:])) == 1:
         return f"the same calls {IDENTICAL} times in a row"
     if len(turns) == ALTERNATING and len(set(turns)) == 2 and turns[0::2] == turns[:1] * 3 and turns[1::2] == turns[1:2] * 3:
         return f"the same two turns, {ALTERNATING // 2} times over"
     return ""
+
+
+def _idle(messages: list[Message]) -> int:
+    """How often in a row the model was told that it called nothing; an answer without a word is not among the messages."""
+    told = 0
+    for message in reversed(messages):
+        if message.calls:
+            break
+        told += message.text in (CUT, NO_CALL)
+    return told
 
 
 def _signature(message: Message) -> str:

@@ -17,6 +17,7 @@ from agent.core.hook import Hook, Note
 from agent.core.replay import append, replay
 
 NO_CALL = "Nothing was called. Go on investigating, or call `report` if you are done."
+CUT = "Your answer was cut off at its limit, and nothing was called. Go on in smaller steps, or call `report` if you are done."
 
 
 async def run(context: Context, hooks: Sequence[Hook], first: str = "") -> Any:
@@ -50,7 +51,7 @@ async def run(context: Context, hooks: Sequence[Hook], first: str = "") -> Any:
         if not reply.message.calls and "report" not in context.tools:
             finished = [Finish(reply.message.text)]
         elif not reply.message.calls:
-            await turn.tell(context, hooks, Note(text=NO_CALL), by="loop")
+            await turn.tell(context, hooks, Note(text=CUT if reply.stop == "length" else NO_CALL), by="loop")
 
 
 async def _objection(context: Context, hooks: Sequence[Hook], result: Any) -> str | None:

@@ -56,12 +56,14 @@ CIRCLES = {
     "the same calls": [_look("a")] * 20,
     "two in turn": [_look("ab"[n % 2]) for n in range(20)],
     "no calls": [Turn(text=f"I think {n}.") for n in range(20)],
+    "cut off": [Turn(text=f"I think {n}.", stop="length") for n in range(20)],
+    "not a word": [lambda messages: Turn()],
 }
 
 
 @pytest.mark.parametrize("script", CIRCLES.values(), ids=CIRCLES.keys())
-async def test_a_circle_is_nudged_then_asked_to_report_then_ended(script: list[Turn]) -> None:
-    context = _context(script)
+async def test_a_circle_is_nudged_then_asked_to_report_then_ended(script: Sequence[Any]) -> None:
+    context = _context(script[0] if callable(script[0]) else script)
     with pytest.raises(BudgetReached, match="in circles"):
         await loop.run(context, [Guard()], "go")
     told = [text.split(" (")[0] for text in _told(context) if "circles" in text]
