@@ -454,6 +454,7 @@ class SandboxContract:
         maker.send_signal(signal.SIGKILL)
         await maker.communicate()
         sandbox = await sandboxes.open("orphan")
+        await sandbox.run("sleep 0.2")  # the kernel tells the command of its maker's death at once, but not before we are here
         beats = len(await sandbox.read("beat"))
         assert timeless(await sandbox.run("cat own repos/app/README; sleep 0.3")) == done(b"kept\nedited\n")
         assert len(await sandbox.read("beat")) == beats, "the command outlived the process that ran it"

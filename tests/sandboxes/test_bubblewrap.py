@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -86,12 +86,24 @@ def _owner(process: Path) -> int:
         return -1
 
 
+@asynccontextmanager
+async def cleaned(folder: Path) -> AsyncIterator[Bubblewrap]:
+    """Sandboxes, of which nothing stays even if the test fails."""
+    made = Bubblewrap(folder / "sandboxes")
+    try:
+        yield made
+    finally:
+        for id in await made.ids():
+            await bubblewrap.BubblewrapSandbox(made.root / id, SandboxSpec()).delete()
+
+
 class TestBubblewrap(SandboxContract):
     elsewhere = ELSEWHERE
 
     @pytest.fixture
-    def sandboxes(self, tmp_path: Path) -> Sandboxes:
-        return Bubblewrap(tmp_path / "sandboxes")
+    async def sandboxes(self, tmp_path: Path) -> AsyncIterator[Sandboxes]:
+        async with cleaned(tmp_path) as made:
+            yield made
 
 
 class TestAttacks(SandboxAttacks):
@@ -102,10 +114,8 @@ class TestAttacks(SandboxAttacks):
 
 @pytest.fixture
 async def sandboxes(tmp_path: Path) -> AsyncIterator[Bubblewrap]:
-    made = Bubblewrap(tmp_path / "sandboxes")
-    yield made
-    for id in await made.ids():  # what a failed test has left
-        await bubblewrap.BubblewrapSandbox(made.root / id, SandboxSpec()).delete()
+    async with cleaned(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
