@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+import socket
+import struct
+import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from agent.core.errors import NotFound
-from agent.core.sandbox import Limits
-from agent.sandboxes.microvm import MicroVM, build
+from agent.core.data import Data
+from agent.core.errors import BadInput, NotFound, SandboxError
+from agent.core.sandbox import Layer, Limits, SandboxSpec
+from agent.sandboxes.bubblewrap import group_name, user_of
+from agent.sandboxes.cgroups import Group
+from agent.sandboxes.microvm import MicroVM, build, copies, machine, qemu, template
+from agent.sandboxes.microvm.channel import Channel
+from agent.sandboxes.microvm.machine import MicroVMSandbox
 from tests.contracts.attacks import SandboxAttacks
-from tests.contracts.sandbox import SandboxContract, source
+from tests.contracts.sandbox import SandboxContract, source, until
 
 __all__ = ["source"]
 
@@ -60,3 +71,215 @@ class TestAttacks(SandboxAttacks):
         yield made
         for id in await made.ids():
             await (await made.open(id)).delete()
+
+
+class Left(Data):
+    """What of the host the machines below a folder hold: nothing of it may stay."""
+
+    processes: int
+    groups: int
+    folders: int
+    descriptors: int
+
+
+def left(root: Path) -> Left:
+    names = [group_name(root / id) for id in IDS]
+    owners = {user_of(root / id) for id in IDS}
+    processes = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    links = [
+        os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")
+    ]
+    return Left(
+        processes=sum(1 for entry in processes if entry.exists() and entry.stat().st_uid in owners),
+        groups=sum(1 for name in names for _ in Path("/sys/fs/cgroup").rglob(name)),
+        folders=sum(1 for place in root.iterdir() if place.is_dir() and place.name != ".layers") if root.exists() else 0,
+        descriptors=sum(1 for link in links if str(root) in link),
+    )
+
+
+IDS = ("one", "two", "three")
+NOTHING = Left(processes=0, groups=0, folders=0, descriptors=0)
+
+
+async def test_nothing_is_left_of_what_lived_and_ended_in_every_way(sandboxes: MicroVM, source: Path) -> None:
+    layers = (Layer(source=source, target="/workspace/a", key="a"),)
+    made = [await sandboxes.create(id, SandboxSpec(seed=source, layers=layers, limits=LIMITS)) for id in IDS]
+    await made[0].run("sleep 100 & setsid sleep 100 & echo x")
+    await made[1].suspend()
+    for sandbox in made:
+        await sandbox.delete()
+    with pytest.raises(SandboxError, match="too small"):
+        await sandboxes.create("one", SandboxSpec(limits=LIMITS.model_copy(update={"disk": 1 << 20})))
+    assert left(sandboxes.root) == NOTHING
+
+
+async def test_nothing_is_left_of_makers_killed_at_any_moment(sandboxes: MicroVM, tmp_path: Path) -> None:
+    """Creation, a command, suspension and deletion, cut by SIGKILL; then another process opens what there is and cleans up."""
+    program = f"""
+import asyncio, sys
+from pathlib import Path
+from agent.core.sandbox import *
+{ELSEWHERE}
+async def main():
+    print("ready", flush=True)
+    while True:
+        sandbox = await sandboxes.create("one", SandboxSpec(limits=Limits.model_validate_json(sys.argv[2])))
+        await sandbox.write("x", b"kept")
+        await sandbox.suspend()
+        await sandbox.run("true")
+        await sandbox.delete()
+asyncio.run(main())
+"""
+    for round in range(12):
+        arguments = [str(tmp_path), LIMITS.model_dump_json()]
+        maker = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *arguments, stdout=asyncio.subprocess.PIPE)
+        assert maker.stdout and await maker.stdout.readline() == b"ready\n"
+        await asyncio.sleep(0.12 * round)
+        maker.kill()
+        await maker.communicate()
+        for id in await sandboxes.ids():
+            sandbox = await sandboxes.open(id)
+            assert (await sandbox.run("cat x")).stdout in (b"", b"kept")
+            await sandbox.delete()
+        await (await sandboxes.create("two", SandboxSpec(limits=LIMITS))).delete()
+        assert left(sandboxes.root) == NOTHING, f"after {round * 0.12} s"
+
+
+async def test_a_machine_that_dies_says_so_and_the_next_command_finds_its_files(sandboxes: MicroVM) -> None:
+    sandbox = await _created(sandboxes, "one")
+    beside = await _created(sandboxes, "two")
+    await sandbox.write("kept", b"1")
+    running = asyncio.create_task(sandbox.run("echo started > mark; sleep 60"))
+    await until(sandbox, "mark")
+    os.kill((await sandbox.start()).pid(), signal.SIGKILL)
+    with pytest.raises(SandboxError, match="the machine has ended"):
+        await running
+    assert (await sandbox.run("cat kept mark")).stdout == b"1started\n"
+    assert (await beside.run("echo fine")).stdout == b"fine\n"
+
+
+async def test_a_guest_that_hangs_is_ended_and_harms_nobody(sandboxes: MicroVM, monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox, beside = await _created(sandboxes, "one"), await _created(sandboxes, "two")
+    await sandbox.write("kept", b"1")
+    await (await sandbox.start()).monitor.ask("stop")
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "_GRACE", 0.3)
+        with pytest.raises(SandboxError, match="did not end a command"):
+            await sandbox.run("true", timeout=0.2)
+    assert (await sandbox.run("cat kept")).stdout == b"1"
+    assert (await beside.run("echo fine")).stdout == b"fine\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (struct.pack("<IIB3x", 1 << 30, 1, 66), "a frame of"),
+        (struct.pack("<IIB3x", 4, 1, 66) + b"1234", "more output than"),
+        (struct.pack("<IIB3x", 0, 1, 200), "of kind 200"),
+        (struct.pack("<IIB3x", 2, 1, 65) + b"12", "too short"),
+        (b"", "has ended"),
+    ],
+    ids=["huge", "flood", "nonsense", "cut", "silence"],
+)
+async def test_a_guest_that_breaks_the_protocol_ends_its_own_channel_only(sent: bytes, reason: str) -> None:
+    ours, guests = socket.socketpair()
+    channel = Channel(ours, "evil")
+    running = asyncio.create_task(channel.run(["x"], cwd="/", environment=[], stdin=b"", limit=3, started=lambda kill: None))
+    await asyncio.sleep(0)
+    guests.sendall(sent)
+    if not sent:
+        guests.close()
+    with pytest.raises(SandboxError, match=reason):
+        await running
+    guests.close()
+    await channel.close()
+
+
+async def test_clones_have_their_own_randomness_and_the_right_time(sandboxes: MicroVM) -> None:
+    made = [await _created(sandboxes, id) for id in ("one", "two")]
+    said = [(await sandbox.run("head -c 16 /dev/urandom | od -An -tx1; date +%s")).stdout.splitlines() for sandbox in made]
+    assert said[0][0] != said[1][0]
+    assert all(abs(int(lines[1]) - time.time()) < 10 for lines in said)
+
+
+async def test_a_snapshot_is_rolled_back_to_and_a_fork_goes_its_own_way(sandboxes: MicroVM, source: Path) -> None:
+    layer = Layer(source=source, target="/workspace/repos/app", key="a")
+    sandbox = await _created(sandboxes, "one", layer)
+    await sandbox.run("echo first > own; echo edited > repos/app/README; echo t > /tmp/t")
+    await copies.snapshot(sandbox, "before")
+    forked = await copies.fork(sandbox, "two")
+    await sandbox.run("echo second > own; rm repos/app/README")
+    await forked.run("echo forked > own")
+    assert (await forked.run("cat own repos/app/README /tmp/t")).stdout == b"forked\nedited\nt\n"
+    await copies.roll_back(sandbox, "before")
+    assert (await sandbox.run("cat own repos/app/README")).stdout == b"first\nedited\n"
+    with pytest.raises(SandboxError, match="already"):
+        await copies.snapshot(sandbox, "before")
+    with pytest.raises(NotFound):
+        await copies.roll_back(sandbox, "never")
+
+
+async def test_qemu_is_confined(sandboxes: MicroVM) -> None:
+    """Not root, no capabilities, filtered, in namespaces of its own, and with no file of the host but what it was handed."""
+    sandbox = await _created(sandboxes, "one")
+    process = Path(f"/proc/{(await sandbox.start()).pid()}")
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+    assert {status[name].strip() for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+    assert (status["NoNewPrivs"], status["Seccomp"], status["Uid"].split()[0]) == ("1", "2", str(user_of(sandbox.place)))
+    for name in ("mnt", "net", "pid", "ipc", "uts"):
+        assert os.readlink(process / "ns" / name) != os.readlink(f"/proc/self/ns/{name}")
+    assert sorted(entry.name for entry in (process / "root").iterdir()) == [
+        "bin",
+        "dev",
+        "etc",
+        "lib",
+        "lib64",
+        "proc",
+        "sbin",
+        "usr",
+    ]
+
+
+async def test_more_layers_than_disks_are_copied(sandboxes: MicroVM, source: Path) -> None:
+    layers = tuple(Layer(source=source, target=f"/workspace/repos/r{n:02}", key="a") for n in range(qemu.SLOTS + 3))
+    sandbox = await sandboxes.create("one", SandboxSpec(layers=layers, limits=LIMITS))
+    assert (await sandbox.run("cat repos/*/README | sort | uniq -c; echo x > repos/r12/README")).stdout.split()[0] == b"13"
+
+
+async def test_a_damaged_template_is_named_and_made_anew(sandboxes: MicroVM, tmp_path: Path) -> None:
+    image = build.current()
+    copy = image.model_copy(update={"folder": tmp_path / "image"})
+    copy.folder.mkdir()
+    for name in ("vmlinux", "initrd.cpio", "base.ext4"):
+        os.link(image.folder / name, copy.folder / name)
+    made = await template.ready(copy, qemu.TIERS[0], "tcg")
+    made.state.write_bytes(bytes(made.state.stat().st_size))
+    for expected in ("cannot be loaded", ""):
+        try:
+            clone = await template.clone("one", copy, qemu.TIERS[0], "tcg", uid=1879048200, group=Group(), disks={})
+            await clone.stop()
+            assert expected == ""
+        except SandboxError as error:
+            assert expected and expected in str(error) and "made anew" in error.hint
+
+
+async def test_without_an_image_the_probe_says_how_to_get_one(tmp_path: Path) -> None:
+    sandboxes = MicroVM(tmp_path / "sandboxes", images=tmp_path / "none")
+    probe = await sandboxes.probe()
+    assert (probe.ok, "sre-agent sandbox build" in probe.mend) == (False, True)
+    assert sandboxes.fast() != ""
+
+
+def test_a_list_of_packages_is_read_and_bad_lines_are_named(tmp_path: Path) -> None:
+    more = tmp_path / "more.txt"
+    more.write_text("# ours\nnodejs  # for the tests\n\n")
+    assert set(build.packages([more])) == {*build.packages(), "nodejs"}
+    more.write_text("node js; rm -rf /\n")
+    with pytest.raises(BadInput, match=r"more.txt:1"):
+        build.packages([more])
+
+
+async def _created(sandboxes: MicroVM, id: str, *layers: Layer) -> MicroVMSandbox:
+    made = await sandboxes.create(id, SandboxSpec(layers=layers, limits=LIMITS))
+    assert isinstance(made, MicroVMSandbox)
+    return made

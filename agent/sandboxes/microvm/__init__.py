@@ -22,7 +22,7 @@ from agent.core.sandbox import Limits, Probe, Sandbox, SandboxSpec
 from agent.sandboxes.command import check_id, to_the_end
 from agent.sandboxes.disk import check_layers
 from agent.sandboxes.microvm import accelerator, build, images, qemu, template
-from agent.sandboxes.microvm.machine import Machines, MicroVMSandbox, State, destroy, lock_of, make, recorded
+from agent.sandboxes.microvm.machine import Machines, MicroVMSandbox, State, destroy, lock_of, recorded
 
 _GONE = ".gone-"
 
@@ -79,16 +79,17 @@ class MicroVM:
         await template.ready(image, tier, chosen)
         state = State(spec=spec, image=image, accelerator=chosen, tier=tier.name)
         place = self.root / id
-        await asyncio.to_thread(self._make, place, state)
+        lock = await asyncio.to_thread(self._make, place)
         sandbox = MicroVMSandbox(place, state, self._machines)
         try:
-            await sandbox.start()
+            await sandbox.begin(lock)
         except BaseException:
             await sandbox.delete()
             raise
         return sandbox
 
-    def _make(self, place: Path, state: State) -> None:
+    def _make(self, place: Path) -> int:
+        """The new folder, empty, and its lock."""
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
@@ -100,17 +101,8 @@ class MicroVM:
             except FileExistsError:
                 raise SandboxError(f"there is a sandbox {place.name!r} already", "Open it, or delete it first.") from None
             lock = lock_of(place)
-        try:
-            make(place, state)
-        except BaseException as error:
-            destroy(place)
-            if isinstance(error, OSError):
-                room = f"{self.root} has {shutil.disk_usage(self.root).free >> 20} MiB free."
-                raise SandboxError(f"the sandbox {place.name!r} cannot be made: {error}", room) from error
-            raise
-        finally:
-            if lock is not None:
-                os.close(lock)
+            assert lock is not None
+            return lock
 
     def _sweep(self) -> None:
         """Removes what makers or deleters that were killed in the middle have left. The caller holds the root's lock."""

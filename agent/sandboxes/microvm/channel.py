@@ -86,6 +86,8 @@ class Channel:
         self._waiting: dict[int, asyncio.Queue[tuple[int, bytes] | None]] = {}
         self._sending = asyncio.Lock()
         self._reason = ""
+        self.overhear: Callable[[bytes], object] = lambda output: None
+        """Called with every piece of a command's output as it comes."""
         self._listening = asyncio.create_task(self._listen())
 
     @property
@@ -217,6 +219,8 @@ class Channel:
                     self._end(f"the guest sent a frame of {length} bytes")
                     return
                 payload = await reader.exactly(length)
+                if kind in (Say.OUT, Say.ERROUT):
+                    self.overhear(payload)
                 if (queue := self._waiting.get(number)) is not None:
                     queue.put_nowait((kind, payload))
         except (OSError, EOFError):

@@ -124,10 +124,19 @@ def _below(upper: Layer, lower: Layer) -> bool:
     return lower.target.startswith(upper.target + "/")
 
 
+def allocate(image: Path, size: int) -> None:
+    """The sparse file that a workspace's image will be in. QEMU may open it already. Raises SandboxError."""
+    if size < SMALLEST:
+        raise SandboxError(f"a disk of {size} bytes is too small", f"Set limits.disk to {SMALLEST} or more.")
+    with image.open("xb") as file:
+        file.truncate(size)
+
+
 def make_workspace(image: Path, spec: SandboxSpec, stage: Path) -> None:
-    """The disk of a new machine: /workspace with the seed, /tmp, and what is written over each layer. Raises SandboxError."""
-    if spec.limits.disk < SMALLEST:
-        raise SandboxError(f"a disk of {spec.limits.disk} bytes is too small", f"Set limits.disk to {SMALLEST} or more.")
+    """The disk of a new machine, in the allocated file: /workspace with the seed, /tmp, and what is written over each layer.
+
+    Raises SandboxError.
+    """
     mounted, copied = slots(spec)
     if len(mounted) + len(copied) < len(spec.layers):
         raise SandboxError(f"{len(spec.layers)} layers are too many", f"At most {SLOTS - 1} may lie in each other.")
@@ -136,20 +145,27 @@ def make_workspace(image: Path, spec: SandboxSpec, stage: Path) -> None:
     if spec.seed is not None:
         copy_tree(spec.seed, workspace, USER)
     for layer in copied:
-        target = workspace
-        for part in inside_workspace(layer.target).split("/"):
-            target = target / part
-            if not target.is_dir():
-                _owned(target, 0o755)
-        copy_tree(layer.source, target, USER)
+        copy_tree(layer.source, _way(workspace, inside_workspace(layer.target)), USER)
+    for layer in mounted:
+        _way(workspace, inside_workspace(layer.target))
     for number, layer in enumerate(mounted):
         _owned(stage / "layers" / str(number) / "upper", stat.S_IMODE(layer.source.stat().st_mode) | 0o700)
         (stage / "layers" / str(number) / "work").mkdir(mode=0o700)
-    with image.open("xb") as file:
-        file.truncate(spec.limits.disk)
     options = ["-m", "0", "-i", "8192", "-J", "size=4", "-E", _FEATURES]
     _run(["mke2fs", "-q", "-F", "-t", "ext4", *options, "-d", str(stage), "/proc/self/fd/0"], image, -1)
     shutil.rmtree(stage)
+
+
+def _way(workspace: Path, path: str) -> Path:
+    """The folder of that path in a workspace that is being made, with those above it. Raises SandboxError for a link in it."""
+    folder = workspace
+    for part in path.split("/"):
+        folder = folder / part
+        if folder.is_symlink():
+            raise SandboxError(f"the seed has a link at {folder.relative_to(workspace)}, where a layer goes", "Remove it.")
+        if not folder.is_dir():
+            _owned(folder, 0o755)
+    return folder
 
 
 def copy(source: Path, target: Path) -> None:

@@ -217,27 +217,40 @@ class MicroVMSandbox:
             running.machine = await to_the_end(self._boot(), undo=lambda machine: machine.stop())
             return running.machine
 
-    async def _boot(self) -> Machine:
-        lock = await self.lock()
+    async def begin(self, lock: int) -> None:
+        """Makes the sandbox in its new folder while its first machine starts. The lock is given away."""
+        running = self.machines.of(self.place)
+        async with running.starting:
+            running.machine = await to_the_end(self._boot(lock), undo=lambda machine: machine.stop())
+
+    async def _boot(self, new: int | None = None) -> Machine:
+        lock = await self.lock() if new is None else new
         files: list[int] = []
+        making: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        making.set_result(None)
         try:
-            self._check_exists()
+            if new is None:
+                self._check_exists()
+            else:
+                images.allocate(self.place / "disk.img", self.state.spec.limits.disk)
+                making = asyncio.ensure_future(asyncio.to_thread(make, self.place, self.state))
             mounted, _ = images.slots(self.state.spec)
             cached = [await asyncio.to_thread(images.layer_image, self.place.parent / ".layers", layer) for layer in mounted]
             files.append(os.open(self.place / "disk.img", os.O_RDWR | os.O_CLOEXEC))
             files += [os.open(image, os.O_RDONLY | os.O_CLOEXEC) for image in cached]
             disks = {slot: Disk(files=(file,), writable=slot == 0) for slot, file in enumerate(files)}
             async with self.machines.gate:
-                return await self._clone(lock, disks, [layer.target for layer in mounted])
+                return await self._clone(lock, disks, [layer.target for layer in mounted], making)
         except OSError as error:
-            raise SandboxError(
-                f"the machine {self.id!r} cannot be started: {error}", "Delete the sandbox and make a new one."
-            ) from error
+            room = f"{self.place.parent} has {shutil.disk_usage(self.place.parent).free >> 20} MiB free."
+            raise SandboxError(f"the machine {self.id!r} cannot be started: {error}", room) from error
         finally:
+            if not making.done():
+                await asyncio.wait([making])
             for file in (*files, lock):
                 os.close(file)
 
-    async def _clone(self, lock: int, disks: Mapping[int, Disk], targets: Sequence[str]) -> Machine:
+    async def _clone(self, lock: int, disks: Mapping[int, Disk], targets: Sequence[str], making: asyncio.Future[None]) -> Machine:
         tier = next(tier for tier in qemu.TIERS if tier.name == self.state.tier)
         limits = self.state.spec.limits
         machine = await template.clone(
@@ -251,13 +264,15 @@ class MicroVMSandbox:
             held=(lock,),
         )
         try:
+            await making
             memory = min(limits.memory, (tier.megabytes - KERNEL_MEGABYTES) << 20)
             await machine.channel.mount(memory, limits.processes, [(slot + 2, target) for slot, target in enumerate(targets)])
-        except (Refused, SandboxError) as error:
+        except BaseException as error:
             await machine.stop()
-            raise SandboxError(
-                f"{self.id}: its disks cannot be mounted: {error}", "Delete the sandbox and make a new one."
-            ) from error
+            if isinstance(error, Refused):
+                hint = "Delete the sandbox and make a new one."
+                raise SandboxError(f"{self.id}: its disks cannot be mounted: {error}", hint) from error
+            raise
         return machine
 
     async def _suspend(self) -> None:
@@ -372,7 +387,8 @@ async def _killed(task: asyncio.Task[Ended], kills: Sequence[Callable[[], None]]
         kill()
     done, _ = await asyncio.wait([task], timeout=_GRACE)
     if not done:
-        await machine.stop(f"the guest did not end a command within {_GRACE:.0f} s")
+        machine.channel.broken(f"the guest did not end a command within {_GRACE:.0f} s")
+        await machine.stop()
         await asyncio.wait([task])
 
 

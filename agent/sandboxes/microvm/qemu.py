@@ -33,7 +33,7 @@ SLOTS = 10
 _LARGEST_DISK = 1 << 40
 """Bytes of a slot as the guest sees it; what lies behind may be smaller."""
 
-_CODE = 64
+_CODE = 32
 """MiB of translated code that emulation keeps; QEMU's own default is a gigabyte (sandbox notes: it is memory of the process)."""
 
 _JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"'
@@ -143,6 +143,10 @@ def _disk(slot: int, disk: Disk | None) -> list[str]:
 def _file(name: str, descriptor: int, *, writable: bool) -> list[str]:
     node: dict[str, object] = {"driver": "file", "node-name": name, "filename": f"/dev/fdset/{descriptor}", "locking": "off"}
     node |= {"read-only": not writable, "discard": "unmap"}
+    if writable:
+        node["cache"] = {
+            "no-flush": True
+        }  # what was synced outlives QEMU in the host's cache; a disk lives no longer than its host
     return ["-add-fd", f"fd={descriptor},set={descriptor}", "-blockdev", json.dumps(node)]
 
 

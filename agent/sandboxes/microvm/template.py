@@ -17,6 +17,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -56,8 +57,10 @@ class Template(Data):
         return self.folder / "state"
 
 
-_memories: dict[Path, int] = {}
-_making: dict[Path, asyncio.Lock] = {}
+_memories: dict[tuple[int, int], int] = {}
+"""Sealed memories of this process, by the file they are copies of."""
+
+_sealing = threading.Lock()
 
 
 def key_of(image: Image, tier: Tier, accelerator: str) -> str:
@@ -176,7 +179,7 @@ async def clone(
     held: descriptors that stay open as long as QEMU lives.
     """
     template = await ready(image, tier, accelerator)
-    memory = await _sealed(template)
+    memory = await asyncio.to_thread(_sealed, template)
     state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
     try:
         where = [f"mem-path=/proc/self/fd/{memory}", "share=off"]
@@ -193,22 +196,28 @@ async def clone(
         except BaseException as error:
             await made.stop()
             if isinstance(error, SandboxError):
-                raise SandboxError(
-                    f"{name}: the template cannot be loaded: {error.problem}. {await made.why()}", error.hint
-                ) from error
+                spoil(template)
+                problem = f"{name}: the template cannot be loaded: {error.problem}. {await made.why()}"
+                raise SandboxError(problem, "It is made anew at the next attempt.") from error
             raise
         return made
     finally:
         os.close(state)
 
 
-async def _sealed(template: Template) -> int:
+def spoil(template: Template) -> None:
+    """Says of a template that it is not whole. Machines that were cloned of it go on."""
+    (template.folder / "sizes.json").unlink(missing_ok=True)
+
+
+def _sealed(template: Template) -> int:
     """The template's memory as a file in memory that nobody can change; one for this process, as long as it lives."""
-    lock = _making.setdefault(template.memory, asyncio.Lock())
-    async with lock:
-        if template.memory not in _memories:
-            _memories[template.memory] = await asyncio.to_thread(_seal, template)
-        return _memories[template.memory]
+    with _sealing:
+        about = template.memory.stat()
+        which = (about.st_dev, about.st_ino)
+        if which not in _memories:
+            _memories[which] = _seal(template)
+        return _memories[which]
 
 
 def _seal(template: Template) -> int:

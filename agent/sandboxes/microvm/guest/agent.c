@@ -413,7 +413,7 @@ static void start(uint32_t id, char *payload) {
     else in[0] = open(ROOT "/dev/null", O_RDONLY | O_CLOEXEC), in[1] = -1;
     pipe_of_user(out);
     pipe_of_user(err);
-    pid_t pid = syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | SIGCHLD, 0, 0, 0, 0);
+    pid_t pid = syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
     if (pid == 0) {
         dup2(in[0], 0);
         dup2(out[1], 1);
