@@ -66,12 +66,12 @@ def _make_layer(source: Path, image: Path) -> None:
     new = image.with_name(f"{image.name}.new-{secrets.token_hex(4)}")
     try:
         with new.open("xb") as file:
-            file.truncate((size * 21 // 20 + count * 320 + (8 << 20)) & ~0xFFF)
+            file.truncate((size * 21 // 20 + count * 640 + (8 << 20)) & ~0xFFF)
         namespace = syscalls.swapping_namespace((about.st_uid, about.st_gid), (USER, USER)) if about.st_uid != USER else -1
         try:
             enter = ["nsenter", f"--user=/proc/self/fd/{namespace}"] if namespace >= 0 else []
             new.chmod(0o666)
-            options = ["-m", "0", "-O", "^has_journal,^resize_inode", "-N", str(count + 64), "-E", _FEATURES]
+            options = ["-m", "0", "-O", "^has_journal,^resize_inode", "-N", str(2 * count + 512), "-E", _FEATURES]
             _run([*enter, "mke2fs", "-q", "-F", "-t", "ext4", *options, "-d", str(source), "/proc/self/fd/0"], new, namespace)
             _run(["debugfs", "-w", "-R", "rmdir lost+found", "/proc/self/fd/0"], new, -1)
         finally:
