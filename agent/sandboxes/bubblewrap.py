@@ -45,7 +45,6 @@ _PROGRAMS = {
     "setpriv": "util-linux",
     "prlimit": "util-linux",
     "unshare": "util-linux",
-    "mount": "mount",
     "mke2fs": "e2fsprogs",
     "bash": "bash",
 }
@@ -110,9 +109,9 @@ class Bubblewrap:
                     sandbox.folder.mkdir(mode=0o700)
                 except FileExistsError:
                     raise SandboxError(f"there is a sandbox {sandbox.id!r} already", "Open it, or delete it first.") from None
-                held.enter_context(_locked(sandbox.folder, fcntl.LOCK_EX))
+                lock = held.enter_context(_locked(sandbox.folder, fcntl.LOCK_EX))
             try:
-                sandbox.make()
+                sandbox.make(lock)
             except BaseException as error:
                 sandbox.destroy()
                 if isinstance(error, OSError):
@@ -225,8 +224,8 @@ class BubblewrapSandbox:
 
     # What follows blocks and runs in threads.
 
-    def make(self) -> None:
-        self._disk.make()
+    def make(self, lock: int) -> None:
+        self._disk.make(lock)
         state = self.folder / "state.json.new"
         state.write_text(self.spec.model_dump_json())
         state.rename(self.folder / "state.json")
@@ -406,9 +405,9 @@ async def _close(descriptor: int) -> None:
 
 
 @contextmanager
-def _locked(place: Path, how: int) -> Iterator[None]:
+def _locked(place: Path, how: int) -> Iterator[int]:
     descriptor = _lock(place, how)
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -34,8 +34,6 @@ from agent.sandboxes.system import write_etc
 SMALLEST = 32 << 20
 """Bytes; below it ext4 and its journal leave no room."""
 
-MOUNT = "/usr/bin/mount"
-
 _BYTES_PER_INODE = 8192
 _SAFE = syscalls.MS_NOSUID | syscalls.MS_NODEV
 
@@ -48,9 +46,12 @@ class LoopDisk:
         self.image, self.mounted, self.mark = folder / "disk.img", folder / "disk", folder / "attached"
         self.view, self.etc = self.mounted / "view", self.mounted / "etc"
 
-    def make(self) -> None:
-        """Makes the image, attaches it and copies the seed. Raises SandboxError, SandboxUnavailable."""
-        make_image(self.image, self.spec.limits.disk)
+    def make(self, lock: int) -> None:
+        """Makes the image, attaches it and copies the seed; `lock` is what keeps others away, also from what we start.
+
+        Raises SandboxError, SandboxUnavailable.
+        """
+        make_image(self.image, self.spec.limits.disk, lock)
         self.mounted.mkdir()
         self._mount_image()
         self.view.mkdir()
@@ -103,14 +104,18 @@ class LoopDisk:
             return False
 
     def _mount_image(self) -> None:
-        options = "loop,nosuid,nodev,noatime,discard,errors=remount-ro"
-        done = subprocess.run(
-            [MOUNT, "-t", "ext4", "-o", options, str(self.image), str(self.mounted)], capture_output=True, text=True
-        )
-        if done.returncode != 0:
+        """Within this process, so that nothing goes on mounting after its death."""
+        try:
+            device = syscalls.loop_device(str(self.image))
+            try:
+                source = os.readlink(f"/proc/self/fd/{device}")
+                syscalls.mount(source, str(self.mounted), "ext4", _SAFE | syscalls.MS_NOATIME, "discard,errors=remount-ro")
+            finally:
+                os.close(device)
+            syscalls.mount("", str(self.mounted), "", syscalls.MS_PRIVATE)  # what is mounted in it is mounted once
+        except OSError as error:
             hint = "It needs root with CAP_SYS_ADMIN, the loop driver (modprobe loop) and a free /dev/loopN."
-            raise SandboxUnavailable(f"{self.folder.name}: the disk image cannot be mounted: {done.stderr.strip()}", hint)
-        syscalls.mount("", str(self.mounted), "", syscalls.MS_PRIVATE)  # what is mounted in it is mounted once
+            raise SandboxUnavailable(f"{self.folder.name}: the disk image cannot be mounted: {error}", hint) from error
 
     def _own_folder(self, folder: Path, mode: int) -> None:
         folder.mkdir()
@@ -234,8 +239,11 @@ def own_tree(top: int, uid: int) -> None:
             os.chown(name, uid, uid, dir_fd=folder, follow_symlinks=False)
 
 
-def make_image(image: Path, size: int) -> None:
-    """A sparse file with an empty ext4 file system: no reserved blocks, a small journal."""
+def make_image(image: Path, size: int, lock: int) -> None:
+    """A sparse file with an empty ext4 file system: no reserved blocks, a small journal.
+
+    mke2fs holds the lock too: should we be killed, whoever cleans up waits until it is done.
+    """
     if size < SMALLEST:
         raise SandboxError(f"a disk of {size} bytes is too small", f"Set limits.disk to {SMALLEST} or more.")
     tool = shutil.which("mke2fs", path="/usr/sbin:/sbin:/usr/bin:/bin")
@@ -244,7 +252,7 @@ def make_image(image: Path, size: int) -> None:
     with image.open("xb") as file:
         file.truncate(size)
     options = ["-q", "-F", "-t", "ext4", "-m", "0", "-i", str(_BYTES_PER_INODE), "-J", "size=4", "-E", "lazy_itable_init=1"]
-    done = subprocess.run([tool, *options, str(image)], capture_output=True, text=True)
+    done = subprocess.run([tool, *options, str(image)], capture_output=True, text=True, pass_fds=(lock,))
     if done.returncode != 0:
         raise SandboxError(f"the disk image cannot be made: {done.stderr.strip()}", "Is the host's disk full?")
 

@@ -6,6 +6,8 @@ Only what the sandboxes need, as thin as it goes: every function raises OSError 
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -22,7 +24,9 @@ _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 1, 0x04, 
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x2, 0x4, 0x100000
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
-MS_NOSUID, MS_NODEV, MS_BIND, MS_PRIVATE = 2, 4, 4096, 1 << 18
+_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _LO_FLAGS_AUTOCLEAR = 0x4C82, 0x4C0A, 4
+
+MS_NOSUID, MS_NODEV, MS_BIND, MS_PRIVATE, MS_NOATIME = 2, 4, 4096, 1 << 18, 1 << 10
 
 RESOLVE_IN_ROOT = 0x10
 """Resolve as if the folder were the root: neither `..` nor a symlink, absolute ones included, leads out of it."""
@@ -43,6 +47,18 @@ class _MountAttr(ctypes.Structure):
         ("attr_clr", ctypes.c_uint64),
         ("propagation", ctypes.c_uint64),
         ("userns_fd", ctypes.c_uint64),
+    ]
+
+
+class _LoopConfig(ctypes.Structure):
+    """struct loop_config of linux/loop.h; what is not named here stays zero."""
+
+    _fields_ = [
+        ("fd", ctypes.c_uint32),
+        ("block_size", ctypes.c_uint32),
+        ("before_flags", ctypes.c_uint8 * 52),
+        ("flags", ctypes.c_uint32),
+        ("after_flags", ctypes.c_uint8 * 240),
     ]
 
 
@@ -73,6 +89,23 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
     """mount(2)."""
     arguments = (os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(options))
     _checked(_LIBC.mount(*arguments), target)
+
+
+def loop_device(image: str) -> int:
+    """A free loop device with the image on it, as a descriptor. It frees itself when neither a mount nor a descriptor is left."""
+    with open("/dev/loop-control", "rb") as control, open(image, "r+b") as file:
+        for _ in range(64):
+            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+            device = os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(device, _LOOP_CONFIGURE, _LoopConfig(fd=file.fileno(), flags=_LO_FLAGS_AUTOCLEAR))
+            except OSError as error:
+                os.close(device)
+                if error.errno != errno.EBUSY:  # somebody else was faster
+                    raise
+            else:
+                return device
+    raise OSError(errno.EBUSY, "no loop device is free", image)
 
 
 def unmount_tree(target: str) -> None:

@@ -86,7 +86,7 @@ def with_a_core_limit_of_nothing(patch: pytest.MonkeyPatch) -> None:
 
 def with_a_large_disk(patch: pytest.MonkeyPatch) -> None:
     make = disk.make_image
-    patch.setattr(disk, "make_image", lambda image, size: make(image, size * 10))
+    patch.setattr(disk, "make_image", lambda image, size, lock: make(image, size * 10, lock))
 
 
 def without_cutting(patch: pytest.MonkeyPatch) -> None:
