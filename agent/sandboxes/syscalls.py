@@ -10,8 +10,10 @@ import errno
 import fcntl
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.syscall.restype = ctypes.c_long
@@ -24,7 +26,7 @@ _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 1, 0x04, 
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x2, 0x4, 0x100000
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
-_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _LO_FLAGS_AUTOCLEAR = 0x4C82, 0x4C0A, 4
+_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _LOOP_GET_STATUS64, _LO_FLAGS_AUTOCLEAR = 0x4C82, 0x4C0A, 0x4C05, 4
 
 MS_NOSUID, MS_NODEV, MS_BIND, MS_PRIVATE, MS_NOATIME = 2, 4, 4096, 1 << 18, 1 << 10
 
@@ -92,11 +94,16 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 
 
 def loop_device(image: str) -> int:
-    """A free loop device with the image on it, as a descriptor. It frees itself when neither a mount nor a descriptor is left."""
+    """A loop device with the image on it, as a descriptor. It frees itself when neither a mount nor a descriptor is left.
+
+    One that has the image already is taken again: another mount namespace may still hold the file system that was unmounted here,
+    and a second device would show the image without what that one has not written yet.
+    """
     with open("/dev/loop-control", "rb") as control, open(image, "r+b") as file:
         for _ in range(64):
-            number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
-            device = os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC)
+            if (device := _present_loop_device(image)) is not None:
+                return device
+            device = _open_loop_device(fcntl.ioctl(control, _LOOP_CTL_GET_FREE))
             try:
                 fcntl.ioctl(device, _LOOP_CONFIGURE, _LoopConfig(fd=file.fileno(), flags=_LO_FLAGS_AUTOCLEAR))
             except OSError as error:
@@ -106,6 +113,30 @@ def loop_device(image: str) -> int:
             else:
                 return device
     raise OSError(errno.EBUSY, "no loop device is free", image)
+
+
+def _present_loop_device(image: str) -> int | None:
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # freed meanwhile
+            if file.read_text().removesuffix("\n") == os.path.realpath(image):
+                device = _open_loop_device(int(file.parts[3].removeprefix("loop")))
+                if _is_on(device, os.stat(image)):  # from now on it cannot be freed
+                    return device
+                os.close(device)
+    return None
+
+
+def _open_loop_device(number: int) -> int:
+    return os.open(f"/dev/loop{number}", os.O_RDWR | os.O_CLOEXEC)
+
+
+def _is_on(device: int, image: os.stat_result) -> bool:
+    status = bytearray(232)  # struct loop_info64: device and inode come first
+    try:
+        fcntl.ioctl(device, _LOOP_GET_STATUS64, status)
+    except OSError:
+        return False
+    return int.from_bytes(status[8:16], sys.byteorder) == image.st_ino
 
 
 def unmount_tree(target: str) -> None:

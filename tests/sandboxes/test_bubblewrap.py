@@ -238,6 +238,25 @@ async def test_a_creation_that_fails_leaves_nothing(sandboxes: Bubblewrap, tmp_p
     assert await settled(sandboxes.root) == NOTHING
 
 
+async def test_a_disk_that_another_mount_namespace_still_holds_is_the_same_disk(sandboxes: Bubblewrap) -> None:
+    """Whoever has copied our mounts keeps the file system alive, and unwritten data in it, after it was unmounted here."""
+    sandbox = await sandboxes.create("one", SandboxSpec(limits=LIMITS))
+    await sandbox.write("before", b"x" * 100_000)
+    holder = await asyncio.create_subprocess_exec(
+        *("unshare", "--mount", "sh", "-c", "echo; read -r end"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert holder.stdout and await holder.stdout.readline() == b"\n"
+    await sandbox.suspend()
+    assert await sandbox.read("before") == b"x" * 100_000
+    await sandbox.write("after", b"y")
+    assert left(sandboxes.root).loops == 1
+    await sandbox.suspend()
+    await holder.communicate(b"\n")
+    assert (await sandbox.run("cat after; wc -c < before")).stdout == b"y100000\n"
+    await sandbox.delete()
+    assert await settled(sandboxes.root) == NOTHING
+
+
 async def test_a_source_that_is_gone_at_resumption_is_named(sandboxes: Bubblewrap, source: Path) -> None:
     spec = SandboxSpec(layers=(Layer(source=source, target="/workspace/a", key="a"),), limits=LIMITS)
     sandbox = await sandboxes.create("one", spec)
