@@ -14,7 +14,7 @@ FLOORS = (
     ("core",),
     ("config", "git", "lock", "patch", "paths", "telemetry", "markdown"),
     (
-        "models", "sandboxes", "connectors", "forges", "triggers", "hooks", "store", "repos", "memory", "evidence", "redaction",
+        "models", "sandboxes", "egress", "connectors", "forges", "triggers", "hooks", "store", "repos", "memory", "evidence", "redaction",
         "incident",
     ),
     ("tools", "proposals", "desk", "cases", "delegation", "succession"),
@@ -38,7 +38,7 @@ SAME_FLOOR = {
     ("git", "lock"), ("patch", "git"),
     ("hooks", "evidence"), ("hooks", "redaction"), ("evidence", "redaction"), ("evidence", "repos"),
     ("desk", "tools"), ("delegation", "tools"), ("tools", "proposals"),
-    ("cli", "commands"),
+    ("sandboxes", "egress"), ("cli", "commands"),
 }  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def packages(extra: Sequence[Path] = ()) -> tuple[str, ...]:
 def key_of(wanted: Sequence[str], mirror: str) -> str:
     """The name of the image of these inputs."""
     digest = hashlib.sha256(f"{_RECIPE}\n{SUITE}\n{mirror}\n{' '.join(wanted)}\n".encode())
-    for part in (_agent(), seccomp.program("x86_64")):
+    for part in (*_agent().values(), seccomp.program("x86_64")):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:16]
 
@@ -354,13 +354,16 @@ def _write_kernel(compressed: Path, root: Path, target: Path) -> None:
     target.write_bytes(unpacked.stdout)
 
 
-def _agent() -> bytes:
-    return (resources.files(__package__) / "guest" / "agent.c").read_bytes()
+def _agent() -> dict[str, bytes]:
+    """The sources of the agent, by name."""
+    guest = resources.files(__package__) / "guest"
+    return {name: (guest / name).read_bytes() for name in ("agent.c", "egress.c", "egress.h")}
 
 
 def _write_initrd(modules: Path, root: Path, target: Path) -> None:
-    (root / "tmp" / "agent.c").write_bytes(_agent())
-    _run(["chroot", str(root), "gcc", "-static", "-Os", "-s", "-o", "/tmp/agent", "/tmp/agent.c"])
+    for name, text in _agent().items():
+        (root / "tmp" / name).write_bytes(text)
+    _run(["chroot", str(root), "gcc", "-static", "-Os", "-s", "-o", "/tmp/agent", "/tmp/agent.c", "/tmp/egress.c"])
     files: dict[str, bytes | None] = {
         "dev": None,
         "proc": None,

@@ -25,6 +25,7 @@ from agent.core.errors import SandboxError
 from agent.sandboxes.cgroups import Group
 from agent.sandboxes.microvm.build import HOST_PATH, Image
 from agent.sandboxes.microvm.channel import Channel
+from agent.sandboxes.microvm.door import Door
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 SLOTS = 10
@@ -35,6 +36,9 @@ _LARGEST_DISK = 1 << 40
 
 _CODE = 32
 """MiB of translated code that emulation keeps; QEMU's own default is a gigabyte (sandbox notes: it is memory of the process)."""
+
+PORTS = ("agent", "egress")
+"""The machine's virtio-serial ports: its agent's, and the door (door.py)."""
 
 _JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"'
 
@@ -181,9 +185,11 @@ class Machine:
         monitor: Monitor,
         channel: Channel,
         console: Console,
+        door: Door,
         errors: asyncio.Task[bytes],
     ) -> None:
         self.process, self.monitor, self.channel, self.console = process, monitor, channel, console
+        self.door = door
         self._errors = errors
 
     @property
@@ -207,6 +213,7 @@ class Machine:
         await self.channel.close(reason)
         await self.monitor.close()
         self.console.close()
+        await self.door.close()
         await asyncio.wait([self._errors])
 
     def pid(self) -> int:
@@ -237,13 +244,14 @@ async def start(
     opened = [os.open(image.base, os.O_RDONLY | os.O_CLOEXEC)]
     if boot:
         opened += [os.open(file, os.O_RDONLY | os.O_CLOEXEC) for file in (image.kernel_file, image.initrd)]
-    ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+    ours, theirs = zip(*(socket.socketpair() for _ in range(4)), strict=True)
     try:
         command = machine(tier, accelerator, memory, opened[0], disks)
-        for id, end in zip(("agent", "monitor", "console"), theirs, strict=True):
+        for id, end in zip(("agent", "monitor", "console", "egress"), theirs, strict=True):
             command += ["-chardev", f"socket,id={id},fd={end.fileno()}"]
         command += ["-mon", "chardev=monitor,mode=control", "-device", "virtio-serial-device"]
-        command += ["-device", "virtserialport,chardev=agent,name=sbx.agent"]
+        for port in PORTS:
+            command += ["-device", f"virtserialport,chardev={port},name=sbx.{port}"]
         if boot:
             command += [
                 "-kernel",
@@ -276,7 +284,7 @@ async def start(
             os.close(descriptor)
     assert process.stderr
     errors = asyncio.create_task(process.stderr.read())
-    made = Machine(process, Monitor(ours[1]), Channel(ours[0], name), Console(ours[2]), errors)
+    made = Machine(process, Monitor(ours[1]), Channel(ours[0], name), Console(ours[2]), Door(ours[3]), errors)
     try:
         await made.monitor.ready()
     except BaseException as error:

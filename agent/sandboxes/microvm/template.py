@@ -66,7 +66,7 @@ _sealing = threading.Lock()
 def key_of(image: Image, tier: Tier, accelerator: str) -> str:
     """The name of the template of these."""
     line = qemu.machine(tier, accelerator, ["path"], 0, {})
-    digest = hashlib.sha256(json.dumps([image.key, qemu.version(), line, qemu.kernel_line(accelerator)]).encode())
+    digest = hashlib.sha256(json.dumps([image.key, qemu.version(), line, qemu.PORTS, qemu.kernel_line(accelerator)]).encode())
     return f"{tier.name}-{digest.hexdigest()[:16]}"
 
 

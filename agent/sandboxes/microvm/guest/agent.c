@@ -7,6 +7,7 @@
  * A frame is: u32 length of the payload, u32 id, u8 type, 3 bytes of nothing; all little-endian. See ../channel.py for the types.
  */
 #define _GNU_SOURCE
+#include "egress.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -871,6 +872,7 @@ int main(void) {
     root = open(ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
     port = open_port("sbx.agent");
     if (root < 0 || port < 0) return 1;
+    egress_start(open_port, root);
     serve();
     return 1;
 }
