@@ -226,9 +226,7 @@ class BubblewrapSandbox:
 
     def make(self, lock: int) -> None:
         self._disk.make(lock)
-        state = self.folder / "state.json.new"
-        state.write_text(self.spec.model_dump_json())
-        state.rename(self.folder / "state.json")
+        write_whole(self.folder / "state.json", self.spec.model_dump_json())
 
     def resume(self) -> None:
         """Attaches the disk if it is not. Raises NotFound if the sandbox is gone."""
@@ -310,9 +308,13 @@ class BubblewrapSandbox:
         if self._group is None or not self._group.exists:
             self._group = self._recorded()
             if not self._group.folders or not self._group.exists:
+                self._record(cgroups.candidates(group_name(self.folder)))
                 self._group = cgroups.make(group_name(self.folder), self.spec.limits)
-                (self.folder / "group.json").write_text(self._group.model_dump_json())
+                self._record(self._group)
         return self._group
+
+    def _record(self, group: cgroups.Group) -> None:
+        write_whole(self.folder / "group.json", group.model_dump_json())
 
     def _recorded(self) -> cgroups.Group:
         try:
@@ -329,6 +331,13 @@ class BubblewrapSandbox:
             ) from error
         self._group = None
         (self.folder / "group.json").unlink(missing_ok=True)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """The file holds the old text or the new one, whenever we are killed."""
+    new = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    new.write_text(text)
+    new.rename(file)
 
 
 def user_of(folder: Path) -> int:

@@ -10,7 +10,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent.core.data import Data
@@ -23,6 +23,9 @@ _OVERHEAD = 64
 """Processes of bubblewrap itself, two a command, which are not the sandbox's own."""
 
 _CONTROLLERS = ("memory", "pids", "cpu")
+
+Settings = Callable[[str, Limits], dict[str, str]]
+"""What to write into which file for a controller's bound."""
 
 
 class Group(Data):
@@ -73,22 +76,32 @@ class Group(Data):
             time.sleep(0.002)
 
 
+def candidates(name: str) -> Group:
+    """Every folder that `make` could make for that name now: to be noted before it does, for whoever must clean up."""
+    return Group(folders=tuple(parent / name for parent, _, _ in _places()))
+
+
 def make(name: str, limits: Limits) -> Group:
     """A new group of that name with these bounds, or one without folders if this process may not make any."""
-    own = _hierarchies()
-    places = [(own[controller], [controller], _settings_v1) for controller in _CONTROLLERS if controller in own]
-    rest = [controller for controller in _CONTROLLERS if controller not in own]
-    if "" in own and (place := _place_v2(own[""], rest)) is not None:
-        places.append((place, [controller for controller in rest if _gives(place, controller)], _settings_v2))
     folders: list[Path] = []
     bounds: list[str] = []
-    for parent, controllers, settings in places:
+    for parent, controllers, settings in _places():
         try:
             folders.append(_enter(parent / name, [settings(controller, limits) for controller in controllers]))
         except OSError:  # not ours to write, or not this kernel's: no bound of this kind
             continue
         bounds += controllers
     return Group(folders=tuple(folders), bounds=tuple(bounds))
+
+
+def _places() -> list[tuple[Path, list[str], Settings]]:
+    """Where groups are made, with which controllers, and what is written there."""
+    own = _hierarchies()
+    places: list[tuple[Path, list[str], Settings]] = [(own[c], [c], _settings_v1) for c in _CONTROLLERS if c in own]
+    rest = [controller for controller in _CONTROLLERS if controller not in own]
+    if "" in own and (place := _place_v2(own[""], rest)) is not None:
+        places.append((place, [controller for controller in rest if _gives(place, controller)], _settings_v2))
+    return places
 
 
 def _enter(folder: Path, settings: Sequence[dict[str, str]]) -> Path:
