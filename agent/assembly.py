@@ -102,7 +102,7 @@ async def assemble(settings: Settings, *, listen: Listener = ignore, announce: A
         redaction = Redaction(data / "redaction", known=settings.secrets, patterns=settings.policy.redact)
         memory = Memory(data / "memory.git", memory_seed(settings.home))
         desk = Desk(
-            repositories=Repositories(data / "repos"),
+            repositories=Repositories(data / "repos", limit=settings.policy.checkout_bytes),
             sandboxes=chosen,
             memory=memory,
             template=shipped("workspace_template"),

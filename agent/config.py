@@ -115,10 +115,14 @@ class ForgeSettings(Data):
 
 
 class PolicySettings(Data):
-    """What may happen without a person, and what must not leave. `redact` maps a name to a regular expression."""
+    """What may happen without a person, and what must not leave. `redact` maps a name to a regular expression.
+
+    checkout_bytes: how much disk the checkouts that no sandbox needs any more may keep, to be there at once the next time.
+    """
 
     redact: dict[str, str] = {}
     concurrency: int = Field(default=4, ge=1)
+    checkout_bytes: int = Field(default=20 << 30, ge=0)
     group_minutes: float = 60.0
     keep_days: float = 30.0
 

@@ -6,7 +6,6 @@ What was decided is a Plan, journaled once, so that a resumed investigation and 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -133,9 +132,9 @@ class Desk:
         self.scratch.mkdir(parents=True, exist_ok=True)
         return self.scratch
 
-    def tidy(self) -> None:
-        """Removes what killed processes left in the scratch folder. Only for a process that is alone."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
+    async def evict(self) -> int:
+        """Removes old checkouts beyond the limit that no sandbox needs, and returns how many."""
+        return await self.repositories.evict(await self.sandboxes.sources())
 
 
 def _telemetry(folder: Path) -> Layer:

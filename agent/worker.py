@@ -141,6 +141,7 @@ class Worker:
             with telemetry.RUNNING.track_inprogress():
                 report = await self._investigate(investigation, journal)
             await self.records.set_status(id, Status.DONE, lease=investigation.lease)
+            await self.desk.evict()
             _count(report, await journal.entries())
         except (LeaseLost, StoreUnavailable):
             raise  # the engine knows whether somebody else goes on, or this one when the database is back

@@ -453,13 +453,14 @@ class TestCheckout:
             with pytest.raises(RepositoryError, match="'web'"):
                 await repositories.checkout(mirror, name, live=True, at=START)
 
-    async def test_the_oldest_are_evicted_but_not_those_in_use(self, source: Source, tmp_path: Path) -> None:
-        repositories = Repositories(tmp_path / "data", limit=250)
+    async def test_the_oldest_are_evicted_but_not_those_in_use_or_taken_lately(self, source: Source, tmp_path: Path) -> None:
+        repositories = Repositories(tmp_path / "data", limit=150)
         commits = [source.commit({"a": str(number) * 100}) for number in range(4)]
         mirror = await repositories.mirror(ref(source))
         made = [await repositories.checkout(mirror, commit, live=True, at=START) for commit in commits]
         for age, checkout in enumerate(reversed(made)):
             os.utime(checkout.folder.parent / "made.json", (1e9 - age, 1e9 - age))
+        os.utime(made[3].folder.parent / "made.json")
         assert await repositories.evict([made[0].folder]) == 2
         assert [checkout.folder.exists() for checkout in made] == [True, False, False, True]
         again = await repositories.checkout(mirror, commits[1], live=True, at=START)

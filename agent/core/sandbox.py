@@ -127,5 +127,8 @@ class Sandboxes(Protocol):
     async def ids(self) -> list[str]:
         """The ids of all that exist, sorted."""
 
+    async def sources(self) -> frozenset[Path]:
+        """The host folders that the layers of all of them come from: while one exists, they have to stay."""
+
     async def close(self) -> None:
         """Gives back what this process holds to run them. All can be opened again."""

@@ -15,6 +15,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from agent.repos.views import REF_NAMES, View, before, everything, shallow_commi
 FORMAT = "1"
 """Part of each key: a new one where the same commit would become another folder."""
 LFS = b"version https://git-lfs.github.com/spec/"
+LATELY = 3600.0
+"""Seconds in which what was made or taken may still be on its way to a sandbox."""
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 CONFIG = """\
@@ -119,7 +122,8 @@ class Checkouts:
     async def evict(self, in_use: Collection[Path]) -> int:
         """Removes the checkouts that were not used for longest until the rest is within the limit, and returns how many.
 
-        in_use: folders (as in `Checkout.folder`) that a sandbox has or may come back to; they stay.
+        in_use: folders (as in `Checkout.folder`) that a sandbox has or may come back to; they stay, and so do those of the last
+        hour, which a sandbox may be about to take.
         """
         await asyncio.to_thread(_sweep, self.root)
         kept = {folder.parent.name for folder in in_use}
@@ -130,9 +134,9 @@ class Checkouts:
                 break
             if place.name not in kept:
                 async with locked(self._lock(place.name)):
-                    await asyncio.to_thread(_remove, place)
+                    removed = await asyncio.to_thread(_remove_unused, place)
                 del places[place]
-                gone += 1
+                gone += removed
         return gone
 
     def _lock(self, key: str) -> Path:
@@ -319,12 +323,23 @@ def _size(places: Mapping[Path, _Made]) -> int:
 def _sweep(root: Path) -> None:
     """Removes what a killed process left half made or half removed an hour ago or earlier."""
     for path in (*root.glob(".*.building"), *root.glob(".*.gone")):
-        if path.stat().st_mtime < time.time() - 3600:
-            shutil.rmtree(path)
+        with suppress(FileNotFoundError):  # another process sweeps too
+            if path.stat().st_mtime < time.time() - LATELY:
+                shutil.rmtree(path)
 
 
 def _boot() -> str:
     return BOOT.read_text("ascii").strip() if BOOT.exists() else ""
+
+
+def _remove_unused(place: Path) -> bool:
+    """Removes a checkout that nobody took in the last hour, and says whether it did. The caller holds its lock."""
+    with suppress(FileNotFoundError):
+        if (place / "made.json").stat().st_mtime > time.time() - LATELY:
+            return False
+        _remove(place)
+        return True
+    return False
 
 
 def _remove(path: Path) -> None:

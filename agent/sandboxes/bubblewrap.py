@@ -28,7 +28,7 @@ from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
 from agent.core.sandbox import WORKSPACE, FileInfo, Layer, Limits, Probe, Result, Sandbox, SandboxSpec
 from agent.sandboxes import cgroups, seccomp
 from agent.sandboxes.command import check_id, environment, folder, seconds_allowed, to_the_end, words
-from agent.sandboxes.disk import LoopDisk, check_layers
+from agent.sandboxes.disk import LoopDisk, check_layers, layer_sources
 from agent.sandboxes.files import Files
 from agent.sandboxes.launch import HOST_PATH, Room, launch
 
@@ -144,6 +144,10 @@ class Bubblewrap:
     async def ids(self) -> list[str]:
         """See agent/core/sandbox.py."""
         return await asyncio.to_thread(lambda: sorted(file.parent.name for file in self.root.glob("*/state.json")))
+
+    async def sources(self) -> frozenset[Path]:
+        """See agent/core/sandbox.py."""
+        return await asyncio.to_thread(layer_sources, self.root, SandboxSpec.model_validate_json)
 
     async def close(self) -> None:
         """There is nothing that only this process holds."""

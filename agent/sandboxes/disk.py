@@ -22,7 +22,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -263,6 +263,15 @@ def inside_workspace(target: str) -> str:
     if ".." in path.parts or not path.is_relative_to(WORKSPACE) or path == PurePosixPath(WORKSPACE):
         raise SandboxError(f"a layer cannot be put at {target!r}", f"Its target must be a folder below {WORKSPACE}.")
     return str(path.relative_to(WORKSPACE))
+
+
+def layer_sources(root: Path, read: Callable[[bytes], SandboxSpec]) -> frozenset[Path]:
+    """The host folders of the layers of every sandbox below `root`; `read` makes a state.json a specification."""
+    sources: set[Path] = set()
+    for file in root.glob("*/state.json"):
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            sources.update(layer.source for layer in read(file.read_bytes()).layers)
+    return frozenset(sources)
 
 
 def check_layers(layers: Sequence[Layer]) -> None:

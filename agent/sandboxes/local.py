@@ -30,7 +30,7 @@ from agent.sandboxes.command import (
     to_the_end,
     words,
 )
-from agent.sandboxes.disk import check_layers, copy_tree, inside_workspace
+from agent.sandboxes.disk import check_layers, copy_tree, inside_workspace, layer_sources
 from agent.sandboxes.files import Files
 
 _START = 'cd -- "$1" || exit 1; shift; exec /usr/bin/env -i -- "$@"'
@@ -91,6 +91,10 @@ class Local:
     async def ids(self) -> list[str]:
         """See agent/core/sandbox.py."""
         return sorted(file.parent.name for file in self.root.glob("*/state.json"))
+
+    async def sources(self) -> frozenset[Path]:
+        """See agent/core/sandbox.py."""
+        return await asyncio.to_thread(layer_sources, self.root, SandboxSpec.model_validate_json)
 
     async def close(self) -> None:
         """There is nothing to give back."""

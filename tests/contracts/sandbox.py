@@ -433,8 +433,9 @@ class SandboxContract:
             result = await opened.run("cat own repos/app/README /tmp/scratch; ls repos/app")
             assert timeless(result) == done(b"kept\nedited\nt\nREADME\nempty\nlink\nobject\nsrc\n")
         await sandbox.suspend()
+        assert await sandboxes.sources() == {source}
         await sandbox.delete()
-        assert await sandboxes.ids() == []
+        assert (await sandboxes.ids(), await sandboxes.sources()) == ([], frozenset())
 
     async def test_it_is_opened_as_its_killed_maker_left_it(self, sandboxes: Sandboxes, source: Path, tmp_path: Path) -> None:
         if not self.elsewhere:

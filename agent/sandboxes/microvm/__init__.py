@@ -20,7 +20,7 @@ from pathlib import Path
 from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
 from agent.core.sandbox import Limits, Probe, Sandbox, SandboxSpec
 from agent.sandboxes.command import check_id, to_the_end
-from agent.sandboxes.disk import check_layers
+from agent.sandboxes.disk import check_layers, layer_sources
 from agent.sandboxes.microvm import accelerator, build, images, qemu, template
 from agent.sandboxes.microvm.machine import Machines, MicroVMSandbox, State, destroy, lock_of, recorded
 
@@ -142,6 +142,10 @@ class MicroVM:
     async def ids(self) -> list[str]:
         """See agent/core/sandbox.py."""
         return await asyncio.to_thread(lambda: sorted(file.parent.name for file in self.root.glob("*/state.json")))
+
+    async def sources(self) -> frozenset[Path]:
+        """See agent/core/sandbox.py."""
+        return await asyncio.to_thread(layer_sources, self.root, lambda state: State.model_validate_json(state).spec)
 
     async def life(self, id: str) -> str:
         """`running` in any process, or `stopped`. Raises NotFound."""
