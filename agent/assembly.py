@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import connectors, models, sandboxes
+from agent.ablation import template_without, text_without, tools_without
 from agent.cases import Cases
 from agent.config import Settings
 from agent.core.connector import Connector
@@ -89,8 +90,13 @@ class Parts:
 
 
 @asynccontextmanager
-async def assemble(settings: Settings, *, listen: Listener = ignore, announce: Announce = silent) -> AsyncIterator[Parts]:
-    """All parts, and their end. Raises ConfigError, SandboxUnavailable, StoreUnavailable."""
+async def assemble(
+    settings: Settings, *, listen: Listener = ignore, announce: Announce = silent, analysis: bool = True
+) -> AsyncIterator[Parts]:
+    """All parts, and their end. analysis: whether desks have the analysis commands (agent/ablation.py).
+
+    Raises ConfigError, SandboxUnavailable, StoreUnavailable.
+    """
     data = settings.data
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     sources = build_connectors(settings)
@@ -101,18 +107,21 @@ async def assemble(settings: Settings, *, listen: Listener = ignore, announce: A
     try:
         redaction = Redaction(data / "redaction", known=settings.secrets, patterns=settings.policy.redact)
         memory = Memory(data / "memory.git", memory_seed(settings.home))
+        template, system = shipped("workspace_template"), (PACKAGE / "prompt.md").read_text("utf-8")
+        if not analysis:
+            template, system = template_without(template, data / "template"), text_without(system)
         desk = Desk(
             repositories=Repositories(data / "repos", limit=settings.policy.checkout_bytes),
             sandboxes=chosen,
             memory=memory,
-            template=shipped("workspace_template"),
+            template=template,
             scratch=data / "scratch",
             limits=settings.sandbox.limits,
         )
         cases = Cases(settings, store)
         day = Day(functools.partial(_spent_today, store), usd=settings.budget.day_usd, tokens=settings.budget.day_tokens)
         shared = Shared(day=day, bell=Bell(store.interrupts), announce=announce)
-        equipment = Equipment(settings, store, sources, redaction, desk, cases, shared)
+        equipment = Equipment(settings, store, sources, redaction, desk, cases, shared, analysis)
         worker = Worker(
             name=f"{socket.gethostname()}-{os.getpid()}",
             records=store,
@@ -120,7 +129,7 @@ async def assemble(settings: Settings, *, listen: Listener = ignore, announce: A
             memory=memory,
             model=thinking,
             embedded=models.model("statistical"),
-            system=(PACKAGE / "prompt.md").read_text("utf-8"),
+            system=system,
             connectors=sources,
             equip=equipment.tools,
             hooks=equipment.hooks,
@@ -177,6 +186,7 @@ class Equipment:
     desk: Desk
     cases: Cases
     shared: Shared
+    analysis: bool = True
 
     def tools(self, bench: Bench, *, label: str = "") -> dict[str, Tool]:
         """The tools, by name, in the order in which the model reads them. `label` marks the files of a child's queries."""
@@ -191,7 +201,8 @@ class Equipment:
             delegate(delegation.investigate),
             report(),
         ]
-        return {tool.name: tool for tool in made}
+        tools = {tool.name: tool for tool in made}
+        return tools if self.analysis else tools_without(tools)
 
     def hooks(self, bench: Bench, *, label: str = "") -> Sequence[Hook]:
         """The hooks, in their order. `label` marks what is announced of a child."""

@@ -118,6 +118,62 @@ def init(folder: Path) -> None:
     make_home(folder)
 
 
+class Evals(click.Group):
+    """A group whose name alone, with folders or options, runs."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Anything but a command of the group, or a wish for help, is of `run`."""
+        known = args and (args[0] in self.commands or args[0] in ("-h", "--help"))
+        return super().parse_args(context, args if known else ["run", *args])
+
+
+@main.group("eval", cls=Evals)
+def evals() -> None:
+    """Measure a model on incidents whose cause is known: `eval [FOLDER...]` is `eval run [FOLDER...]`."""
+
+
+def _eval_options(command: click.decorators.FC) -> click.decorators.FC:
+    """The options of everything that runs incidents and scores them."""
+    options = (
+        click.option("--model", help="statistical, anthropic[:NAME], openai[:NAME]. [default: by the key that is there]"),
+        click.option("--sandbox", type=click.Choice(["auto", "bubblewrap", "microvm"]), help="Where commands run."),
+        click.option("--trials", type=click.IntRange(min=1), default=1, help="Runs of each incident. [default: 1]"),
+        click.option("--jobs", type=click.IntRange(min=1), default=2, help="Runs at the same time. [default: 2]"),
+        click.option("--limit", type=click.IntRange(min=1), help="Only so many incidents."),
+        click.option("--out", type=FOLDER, help="Keep results there; given again, what is missing is run."),
+        click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
+        click.option("--without-analysis", is_flag=True, help="Take the analysis commands away from a language model."),
+        click.option("--max-turns", type=click.IntRange(min=1), help="Budget of each run: replies of the model."),
+        click.option("--max-usd", type=click.FloatRange(min=0), help="Budget of each run: US dollars."),
+        click.option("--max-seconds", type=click.FloatRange(min=1), help="Budget of each run: wall time."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@evals.command("run")
+@click.argument("folders", type=FOLDER, nargs=-1)
+@_eval_options
+@click.pass_obj
+def eval_run(where: tuple[Path | None, Path | None], /, folders: tuple[Path, ...], **options: object) -> None:
+    """Investigate the incidents of these folders (those that ship, without one) and print how well."""
+    from agent.commands.eval import EvalOptions, run_evals
+
+    run_evals(*where, folders, EvalOptions.model_validate(options))
+
+
+@evals.command("compare")
+@click.argument("first", type=FOLDER)
+@click.argument("second", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def eval_compare(first: Path, second: Path, as_json: bool) -> None:
+    """Compare two runs (their --out): paired differences with 95 % intervals."""
+    from agent.commands.eval import compare_runs
+
+    compare_runs(first, second, as_json=as_json)
+
+
 @main.group()
 def sandbox() -> None:
     """Build the image of the machines, and look after the sandboxes of this data folder."""

@@ -6,7 +6,7 @@ A case gives commits with their diffs as fragments and no repository, so one is 
 the first
 commit, and every commit then changes what its fragment says. A commit whose diff the source does not give adds one line that
 says so.
-A tag `original/<sha>` names each built commit by its original id, and the expected answer, beside the incident, has both.
+A tag `original/<sha>` names each built commit by its original id, and what is true of it, beside the incident, has both.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ Fragment = tuple[str, str, list[str], list[str]]
 
 
 def convert(case: Path, output: Path) -> Path:
-    """Writes `output`/incident and `output`/expected.json and returns the incident's folder. Raises BadInput."""
+    """Writes the incident `output`/NAME and what is true of it, `output`/truth/NAME.json; returns the folder. Raises BadInput."""
     data = case / "environment" / "data"
     alert = _json(data / "alert.json")
     commits = _json(data / "context" / "commits.json")
     if not isinstance(alert, dict) or not isinstance(commits, list):
         raise BadInput(f"{case}: no case of RootCauseBench: alert.json has to be an object and commits.json a list")
-    incident = output / "incident"
+    incident = output / case.name
+    if incident.exists():
+        raise BadInput(f"{incident} exists already", "Remove it, or give another folder.")
     incident.mkdir(parents=True)
     deployments = _json(data / "context" / "deploys.json", default=[])
     names = build(commits, deployments, incident / "repos" / REPOSITORY)
@@ -62,15 +64,24 @@ def convert(case: Path, output: Path) -> Path:
 def _expect(case: Path, output: Path, names: dict[str, str]) -> None:
     truth = _json(case / "tests" / "ground_truth.json", default={})
     original = str(truth.get("root_cause_commit") or "")
-    expected = {
-        "commit": names.get(original) if original and original != "none" else None,
-        "original": original,
-        "decoys": [names[sha] for sha in truth.get("decoy_deploy_commits") or () if sha in names],
-        "service": truth.get("first_failing_service", ""),
-        "remediation": truth.get("remediation", ""),
-        "names": {built: sha for sha, built in names.items()},
+    decoys = [
+        {"repo": REPOSITORY, "commit": names[sha], "also": [sha]}
+        for sha in truth.get("decoy_deploy_commits") or ()
+        if sha in names
+    ]
+    guilty = [{"repo": REPOSITORY, "commit": names[original], "also": [original]}] if original in names else []
+    if original not in names and original != "none":
+        raise BadInput(f"{case}/tests/ground_truth.json: root_cause_commit {original!r} is neither one of the commits nor `none`")
+    known = {
+        "id": case.name,
+        "system": "rootcausebench",
+        "kind": "commit" if guilty else "none",
+        "mechanism": str(truth.get("notes") or ""),
+        "guilty": guilty,
+        "decoys": decoys,
+        "eligible": {REPOSITORY: list(names.values())},
     }
-    _write(output / "expected.json", expected)
+    _write(output / "truth" / f"{case.name}.json", known)
 
 
 def build(commits: Sequence[dict[str, Any]], deployments: Sequence[dict[str, Any]], repository: Path) -> dict[str, str]:
@@ -275,7 +286,7 @@ def main(arguments: Sequence[str]) -> int:
     *cases, output = map(Path, arguments)
     for case in cases:
         try:
-            print(convert(case, output / case.name))
+            print(convert(case, output))
         except BadInput as error:
             print(error, file=sys.stderr)
             return 2

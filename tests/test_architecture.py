@@ -19,7 +19,7 @@ FLOORS = (
     ),
     ("tools", "proposals", "desk", "cases", "delegation", "succession"),
     ("engine", "worker", "server"),
-    ("preview", "judgement", "publishing"),
+    ("preview", "judgement", "publishing", "ablation"),
     ("assembly",),
     ("cli", "commands", "evals"),
 )  # fmt: skip
@@ -38,7 +38,7 @@ SAME_FLOOR = {
     ("git", "lock"), ("patch", "git"),
     ("hooks", "evidence"), ("hooks", "redaction"), ("evidence", "redaction"), ("evidence", "repos"),
     ("desk", "tools"), ("delegation", "tools"), ("tools", "proposals"),
-    ("sandboxes", "egress"), ("cli", "commands"),
+    ("sandboxes", "egress"), ("cli", "commands"), ("commands", "evals"),
 }  # fmt: skip
 
 
