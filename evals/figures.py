@@ -59,7 +59,8 @@ def median(values: Sequence[float]) -> float | None:
 
 def brier(confidence: float, came_true: bool) -> float:
     """The square of how far a stated confidence was from what came true (Brier, 1950). 0.25 is a coin's."""
-    return abs(confidence - came_true) ** 2.0
+    off = confidence - float(came_true)
+    return off * off
 
 
 def chance(eligible: int, guilty: int, k: int) -> float:

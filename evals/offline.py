@@ -1,10 +1,9 @@
-"""Runs the embedded investigator over incident folders without a sandbox, and scores its reports. It judges no other model.
+"""Runs the embedded investigator over incident folders without a sandbox and without the host's checks, for quick tries while its
+analysis is changed. `sre-agent eval` is the real thing (docs/evals.md).
 
     python -m evals.offline FOLDER [--json] [--only NAME]
 
-FOLDER holds one folder for each incident: incident/ (the format of docs/incident-folder.md) and expected.json beside it, with
-`commit`
-(null where none is guilty) and `decoys`. The analysis commands run on this host: only for incidents whose content you trust.
+The analysis commands run on this host: only for incidents whose content you trust.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -21,43 +19,27 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agent.core.context import Context
-from agent.core.data import Data
 from agent.core.hook import Hook
 from agent.core.investigation import Case
 from agent.core.journal import MemoryJournal
 from agent.core.loop import run
-from agent.core.report import Conclusion
+from agent.core.report import Conclusion, Report, ReportUsage
 from agent.core.tool import Tool, tool
 from agent.core.workspace import furnish, incident_text
+from agent.evals import tables
+from agent.evals.grounds import look
+from agent.evals.runs import Result
+from agent.evals.scores import odds, score
+from agent.evals.truth import incidents
 from agent.incident import read_incident
 from agent.models.statistical import StatisticalModel
-from agent.tools.report import report
+from agent.repos import Repositories
+from agent.tools.report import report as report_tool
 from agent.triggers import read
 
 TEMPLATE = Path(__file__).parents[1] / "workspace_template"
-
-
-class Score(Data):
-    """How one report compares with what was expected. rank: of the guilty commit among the suspects, None where it is not
-    there."""
-
-    incident: str
-    right: bool
-    verdict: str
-    confidence: float
-    rank: int | None
-    expected: str
-    answered: str
-    decoy: bool
-    seconds: float
-
-    @property
-    def brier(self) -> float:
-        """The square of how far the confidence was from what came true."""
-        return (self.confidence - self.right) ** 2
 
 
 def desk(folder: Path, case: Case) -> None:
@@ -129,77 +111,29 @@ def shell(folder: Path) -> Tool:
 
 async def investigate(case: Case, folder: Path) -> Conclusion:
     """The embedded investigator's conclusion on a furnished workspace."""
-    tools = {t.name: t for t in (shell(folder), report())}
+    tools = {t.name: t for t in (shell(folder), report_tool())}
     context = Context(journal=MemoryJournal(), model=StatisticalModel(), system="", tools=tools)
     return Conclusion.model_validate(await run(context, [_First(case)]))
 
 
-def score(name: str, conclusion: Conclusion, expected: dict[str, Any], seconds: float) -> Score:
-    """Compares a conclusion with what was expected: the exact commit, or rightly none."""
-    top = max(conclusion.causes, key=lambda cause: cause.confidence, default=None)
-    guilty = expected.get("commit")
-    if top is None:
-        right, answered = False, "nothing"
-    else:
-        right, answered = top.commit == guilty, top.commit or f"none ({top.category})"
-    ranked = [suspect.commit for suspect in conclusion.suspects]
-    return Score(
-        incident=name,
-        right=right,
-        verdict=conclusion.verdict,
-        confidence=top.confidence if top else 0.0,
-        rank=ranked.index(guilty) + 1 if guilty in ranked else None,
-        expected=guilty or "none",
-        answered=answered,
-        decoy=bool(top and top.commit in (expected.get("decoys") or ())),
-        seconds=round(seconds, 2),
-    )
-
-
-def wilson(right: int, number: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share."""
-    if not number:
-        return 0.0, 1.0
-    z, p = 1.96, right / number
-    middle, width = p + z * z / (2 * number), z * math.sqrt(p * (1 - p) / number + z * z / (4 * number * number))
-    return (middle - width) / (1 + z * z / number), (middle + width) / (1 + z * z / number)
-
-
-def totals(scores: Sequence[Score]) -> dict[str, Any]:
-    """All scores in one."""
-    number = len(scores)
-    guilty = [s for s in scores if s.expected != "none"]
-    none = [s for s in scores if s.expected == "none"]
-    low, high = wilson(sum(s.right for s in scores), number)
-    return {
-        "incidents": number,
-        "right": sum(s.right for s in scores),
-        "wilson": [round(low, 3), round(high, 3)],
-        "guilty_at_1": f"{sum(s.right for s in guilty)}/{len(guilty)}",
-        "guilty_at_3": f"{sum(s.rank is not None and s.rank <= 3 for s in guilty)}/{len(guilty)}",
-        "abstained_right": f"{sum(s.right for s in none)}/{len(none)}",
-        "abstained_wrong": sum(s.answered.startswith("no") for s in guilty),
-        "decoys_blamed": sum(s.decoy for s in scores),
-        "wrong_as_found": sum(not s.right and s.verdict == "root_cause_found" for s in scores),
-        "brier": round(sum(s.brier for s in scores) / max(1, number), 4),
-        "slowest_seconds": max((s.seconds for s in scores), default=0.0),
-    }
-
-
-async def measure(folder: Path, only: str = "") -> list[Score]:
-    """Investigates every incident of a folder."""
-    scores = []
-    for incident in sorted(folder.glob("*/incident")):
-        name = incident.parent.name
-        if only in name:
-            case = read_incident(incident, read)
+async def measure(folder: Path, only: str = "") -> list[Result]:
+    """Investigates every incident of a folder. Nothing is checked by a host: the verdicts are the model's own."""
+    made = []
+    with tempfile.TemporaryDirectory() as mirrors:
+        for incident in (one for one in incidents(folder) if only in one.name):
+            case = read_incident(incident.folder, read)
+            grounds = await look(case, incident.truth, Repositories(Path(mirrors)))
             with tempfile.TemporaryDirectory() as root:
                 desk(Path(root), case)
                 began = time.monotonic()
                 conclusion = await investigate(case, Path(root))
                 seconds = time.monotonic() - began
-            scores.append(score(name, conclusion, json.loads((incident.parent / "expected.json").read_text("utf-8")), seconds))
-    return scores
+            about = {"investigation": incident.name, "title": case.trigger.title, "at": case.trigger.at}
+            usage = ReportUsage(model=StatisticalModel.name, seconds=round(seconds, 2), usd=0.0)
+            report = Report(**dict(conclusion), **about, written_at=case.trigger.at, usage=usage)
+            names = {"incident": incident.name, "system": incident.truth.system, "kind": incident.truth.kind, "trial": 1}
+            made.append(Result(**names, odds=odds(incident.truth, grounds), score=score(report, incident.truth, grounds)))
+    return made
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -211,14 +145,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", default="", help="only incidents whose name holds this")
     given = parser.parse_args(arguments)
-    scores = asyncio.run(measure(given.folder, given.only))
+    made = asyncio.run(measure(given.folder, given.only))
     if given.json:
-        print(json.dumps({"scores": [s.model_dump() for s in scores], "totals": totals(scores)}, indent=1))
+        print(json.dumps(tables.whole(made, {}), indent=1))
         return 0
-    for s in scores:
+    for one in made:
+        assert one.score
+        s = one.score
         mark = "right" if s.right else "WRONG"
-        print(f"{s.incident:12} {mark} {s.verdict:17} p={s.confidence:.2f} rank={s.rank} {s.seconds:5.1f} s  {s.answered[:40]}")
-    print(json.dumps(totals(scores)))
+        print(f"{one.incident:12} {mark} {s.verdict:17} p={s.confidence:.2f} rank={s.rank} {s.seconds:5.1f} s  {s.answered[:40]}")
+    print(tables.text(tables.rows(made), "statistical, unchecked"))
     return 0
 
 

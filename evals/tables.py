@@ -16,7 +16,8 @@ class Row(Data):
     """The figures of one group of incidents. Shares are over incidents: the mean of an incident's trials counts as one.
 
     kind: whether it is one kind of a system. right: the exact commit, or rightly none. at: a guilty commit among the first 1, 3,
-    5, where one is guilty. abstained: where none is guilty. wrongly: no commit blamed where one is guilty. chance, latest, service: what guessing and the two rules reach.
+    5, where one is guilty. abstained: where none is guilty. wrongly: no commit blamed where one is guilty. chance, latest,
+    service: what guessing and the two rules reach.
     """
 
     name: str
@@ -128,14 +129,8 @@ def text(found: Sequence[Row], model: str) -> str:
     for one in found:
         rules = [f"{one.chance_right:.2f}", *map(_of, one.rules_right)]
         answers.append([one.name, model, f"{one.incidents}", _ci(one.right), *map(_ci, one.at), *_answered(one), *rules])
-        if one.kind:
-            continue
-        chances = [f"{value:.2f}" if one.at[0].number else "-" for value in one.chance]
-        answers.append(["", "chance", "", f"{one.chance_right:.2f}", *chances, *[""] * 6])
-        for which, rule in enumerate(("latest deployment", "service match")):
-            shares = [_of(one.rules_right[which]), *map(_of, (one.latest, one.service)[which])]
-            none = one.abstained.model_copy(update={"right": 0.0})
-            answers.append(["", rule, "", *shares, _of(none), "", _of(one.rules_decoys[which]), *[""] * 3])
+        if not one.kind:
+            answers += _beside(one)
         downgrades = f"{one.downgraded_right} / {one.downgraded_wrong}"
         trust.append(
             [one.name, f"{one.found}", f"{one.wrong_as_found}", downgrades, *map(_percent, (one.verified, one.relevant)),
@@ -153,6 +148,17 @@ def text(found: Sequence[Row], model: str) -> str:
         ("What it took", ["", "runs", "failed", "seconds", "slowest", "tokens", "USD"], cost),
     )  # fmt: skip
     return "\n\n".join(f"{title}\n{columns([head, *lines])}" for title, head, lines in tables)
+
+
+def _beside(one: Row) -> list[list[str]]:
+    """The lines of chance and of the two rules."""
+    chances = [f"{value:.2f}" if one.at[0].number else "-" for value in one.chance]
+    lines = [["", "chance", "", f"{one.chance_right:.2f}", *chances, *[""] * 6]]
+    for which, rule in enumerate(("latest deployment", "service match")):
+        shares = [_of(one.rules_right[which]), *map(_of, (one.latest, one.service)[which])]
+        none = one.abstained.model_copy(update={"right": 0.0})
+        lines.append(["", rule, "", *shares, _of(none), "", _of(one.rules_decoys[which]), *[""] * 3])
+    return lines
 
 
 def _answered(one: Row) -> list[str]:
