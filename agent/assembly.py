@@ -136,6 +136,7 @@ async def assemble(
             publish=equipment.publish,
             redactor=redaction,
             budget=settings.budget,
+            labels=cases.labels,
             fallbacks=fallbacks,
             park_seconds=settings.model.park_hours * 3600,
             day=day.used_up,

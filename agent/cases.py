@@ -69,6 +69,19 @@ class Cases:
             for name, service in self.settings.services.items()
         )
 
+    def labels(self, case: Case) -> dict[str, set[str]]:
+        """What marks the affected service, and those it depends on, in telemetry: the configured labels with their values."""
+        affected: list[str] = [case.trigger.service]
+        for name in affected:
+            service = self.settings.services.get(name)
+            affected += [needed for needed in (service.depends_on if service else ()) if needed not in affected]
+        marks: dict[str, set[str]] = {}
+        for name in affected:
+            if service := self.settings.services.get(name):
+                for label, value in service.telemetry.items():
+                    marks.setdefault(label, set()).add(value)
+        return marks
+
     def tests(self) -> dict[str, str]:
         """The commands that run the repositories' tests, where they are configured."""
         services = self.settings.services.items()

@@ -8,7 +8,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,12 +30,14 @@ from agent.core.tool import Tool
 from agent.core.workspace import alerts_text
 from agent.desk import Desk, Plan
 from agent.evidence import Checker, Redactor
+from agent.firstlook import first_look
 from agent.hooks.compact import Compact
 from agent.hooks.handover import Handover
 from agent.hooks.prune import Prune
 from agent.markdown import render
 from agent.memory import Memory
 from agent.succession import Parked, Succession
+from agent.tools.query import query
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +96,11 @@ def silent(investigation: str, text: str) -> None:
     """Announces nothing."""
 
 
+def unmarked(case: Case) -> Mapping[str, Collection[str]]:
+    """Nothing marks a service in telemetry."""
+    return {}
+
+
 async def no_limit() -> str:
     """A day without a limit."""
     return ""
@@ -104,6 +111,7 @@ class Worker:
     """Runs investigations. Everything it works with is given: agent/assembly.py builds it.
 
     fallbacks: models that stand in for `model`. embedded: the one that needs no provider; it takes over where they fail for good.
+    labels: what marks the services that a case affects in telemetry, each with its values.
     wake: has an investigation run again after so many seconds; None where nobody would: then it is never parked, and else for at
     most park_seconds. day: the limit of the day that is used up, in words. count: tokens of a text.
     announce: told the investigation and each step in a few words, for whoever watches.
@@ -122,6 +130,7 @@ class Worker:
     publish: Publish
     redactor: Redactor
     budget: Budget
+    labels: Callable[[Case], Mapping[str, Collection[str]]] = unmarked
     fallbacks: Sequence[Model] = ()
     wake: Wake | None = None
     park_seconds: float = 24 * 3600.0
@@ -206,6 +215,15 @@ class Worker:
             more = [f"and {len(lines) - MOST_FAULTS} more of the kind (`{FAULTS}`)"] if len(lines) > MOST_FAULTS else []
             return {"notes": [*lines[:MOST_FAULTS], *more]}
 
+        async def look() -> dict[str, Any]:
+            if not self.connectors or case.telemetry is not None or case.trigger.kind == "chat":
+                return {"notes": []}
+            self.announce(investigation.id, f"asking {', '.join(self.connectors)}")
+            ask = query(self.connectors, sandbox, journal, at=case.trigger.at)
+            labels = self.labels(case)
+            return {"notes": await first_look(self.connectors, ask, labels=labels, at=case.trigger.at, now=datetime.now(UTC))}
+
+        missed = (await once(journal, "look", look))["notes"]
         text = str((await once(journal, "brief", brief))["text"])
         broken = (await once(journal, "faults", faults))["notes"]
         self.announce(investigation.id, f"brief:\n{text}")
@@ -217,7 +235,7 @@ class Worker:
             sandbox=sandbox,
             checker=checker,
             brief=text,
-            faults=tuple(broken),
+            faults=(*missed, *broken),
             started=started,
         )
 

@@ -19,4 +19,5 @@ class Connectors(Hook):
         if not self.connectors:
             return "## Connectors\n\nNone. All telemetry there is lies in telemetry/."
         lines = [f"- {name} ({connector.kind}): tools/{name}.md" for name, connector in self.connectors.items()]
+        lines.append("\nWhat they were asked at first sight, if anything, lies in telemetry/queries/.")
         return "## Connectors (ask with `query`)\n\n" + "\n".join(lines)

@@ -17,7 +17,7 @@ FLOORS = (
         "models", "sandboxes", "egress", "connectors", "forges", "triggers", "hooks", "store", "repos", "memory", "evidence", "redaction",
         "incident",
     ),
-    ("tools", "proposals", "desk", "cases", "delegation", "succession"),
+    ("tools", "proposals", "desk", "cases", "delegation", "succession", "firstlook"),
     ("engine", "worker", "server"),
     ("preview", "judgement", "publishing", "ablation"),
     ("assembly",),

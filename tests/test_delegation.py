@@ -13,7 +13,7 @@ import pytest
 
 from agent import triggers
 from agent.core import loop
-from agent.core.connector import Rows, Window
+from agent.core.connector import Rows
 from agent.core.context import Budget as Limits
 from agent.core.context import Context
 from agent.core.errors import ModelUnavailable, NotFound, SandboxError
@@ -43,28 +43,13 @@ from tests.models.rig import Api, rigged
 from tests.provider import Asked
 from tests.provider import Call as ProviderCall
 from tests.provider import Turn as ProviderTurn
+from tests.sources import Source
 from tests.test_walkthrough import INCIDENT, _run, _service
 
 ALERT, CACHE = "the alert is unsound", "caching regressed"
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 Script = Callable[[Sequence[Message]], Turn] | Callable[[Sequence[Message]], Awaitable[Turn]]
-
-
-class Source:
-    """A connector with one answer."""
-
-    name = "prom"
-    kind = "fake"
-
-    async def describe(self) -> str:
-        return ""
-
-    async def check(self) -> str:
-        return ""
-
-    async def query(self, text: str, window: Window, *, limit: int = 10_000) -> Rows:
-        return Rows(columns=("hits",), rows=[(48,)])
 
 
 class Service:
@@ -110,7 +95,7 @@ class Service:
         return tools, [Caller(), Budget(), Watch(id, self.contexts)]
 
     def _tools(self, journal: Journal, sandbox: Sandbox, delegate: Tool, label: str = "") -> dict[str, Tool]:
-        asking = query({"prom": Source()}, sandbox, journal, at=AT, label=label)
+        asking = query({"prom": Source(Rows(columns=("hits",), rows=((48,),)))}, sandbox, journal, at=AT, label=label)
         made = [*files(sandbox), finding(sandbox, journal), asking, delegate, report()]
         return {tool.name: tool for tool in made}
 

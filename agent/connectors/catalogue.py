@@ -11,6 +11,9 @@ from typing import Any
 
 RUNTIME = ("go", "process", "python", "prometheus", "promhttp", "scrape", "node", "net", "jvm", "nodejs", "kube", "alertmanager")
 
+RESOURCES = ("process_resident_memory_bytes", "process_cpu_seconds_total", "container_memory_working_set_bytes")
+QUESTIONS = 24
+
 
 def firing(alerts: Any) -> str:
     alarms = [alert for alert in alerts or () if alert.get("state") == "firing"]
@@ -50,6 +53,25 @@ def metrics(names: Sequence[str], metadata: Mapping[str, Any]) -> list[str]:
         told = [f"{group}_* ({len(families)})" for group, families in sorted(rest.items())]
         sections.append(f"Of runtimes and exporters: {some(told, 500)}")
     return sections
+
+
+def questions(names: Sequence[str], metadata: Mapping[str, Any], selector: str) -> list[str]:
+    """PromQL for the families of these metrics, less those of runtimes but memory and processor time: at most QUESTIONS."""
+    known = frozenset(names)
+    families = dict(_family(name, metadata, known) for name in names)
+    own = [name for name in families if re.split("[_:]", name)[0] not in (*RUNTIME, "up", "ALERTS") or name in RESOURCES]
+    where = selector if selector != "{}" else ""
+    asked = []
+    for family in sorted(own, key=lambda name: (name in RESOURCES, name)):
+        about = families[family]
+        if "_bucket" in about:
+            rate = f"sum without (instance, pod) (rate({family}_bucket{where}[2m]))"
+            asked += [f"step=60s: histogram_quantile(0.95, {rate})", f"step=60s: rate({family}_count{where}[2m])"]
+        elif family.endswith("_total") or about.startswith((" counter", " summary")):
+            asked.append(f"step=60s: rate({family}{'_count' * about.startswith(' summary')}{where}[2m])")
+        else:
+            asked.append(f"step=60s: {family}{where}")
+    return asked[:QUESTIONS]
 
 
 def _family(name: str, metadata: Mapping[str, Any], names: frozenset[str]) -> tuple[str, str]:

@@ -9,7 +9,8 @@ import asyncio
 import difflib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -83,6 +84,22 @@ class Grafana:
         if len(rows) > limit:
             notes.append(f"cut: the first {limit} of {len(rows)} rows; aggregate to see all")
         return Rows(columns=columns, rows=tuple(rows[:limit]), link=self._link(source, query, window), note="; ".join(notes))
+
+    async def questions(self, labels: Mapping[str, Collection[str]]) -> list[str]:
+        """The annotations, and of sources of metrics and logs what carries those labels."""
+        try:
+            sources = await self._sources("the first look")
+        except ConnectorError:
+            return []
+        asked = ["annotations"]
+        for label, values in sorted(labels.items()):
+            matcher = f"{label}=~" + json.dumps("|".join(map(re.escape, sorted(values))))
+            for source in sources:
+                if source["type"] == "prometheus":
+                    asked.append(f'{source["name"]}: rate({{{matcher}, __name__=~".+_(total|count)"}}[2m])')
+                elif source["type"] == "loki":
+                    asked.append(f'{source["name"]}: {{{matcher}}} |~ "(?i)error|warn|exception|fail"')
+        return asked
 
     async def describe(self) -> str:
         """The data sources, the dashboards, the tags of annotations."""

@@ -11,7 +11,7 @@ import gzip
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -102,6 +102,10 @@ class Kusto:
             notes.append(f"cut: the first {limit} rows; summarize to see all")
         columns = tuple(column.column_name for column in table.columns)
         return Rows(columns=columns, rows=tuple(rows[:limit]), link=self._link(query, window), note="; ".join(notes))
+
+    async def questions(self, labels: Mapping[str, Collection[str]]) -> list[str]:
+        """None: what its tables hold only their columns and the code can tell."""
+        return []
 
     async def describe(self) -> str:
         """The tables with their columns."""

@@ -12,7 +12,7 @@ import json
 import math
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
@@ -135,6 +135,25 @@ class Prometheus:
             return f"{head}\nIt cannot be asked now: {error}\n"[:DESCRIPTION_LIMIT]
         return head + catalogue.bounded(sections, DESCRIPTION_LIMIT - len(head.encode()))
 
+    async def questions(self, labels: Mapping[str, Collection[str]]) -> list[str]:
+        """Every metric family that carries those labels, or if none does every family: rates of counters, a high quantile of
+        histograms, gauges as they are.
+        """
+        now = datetime.now(UTC)
+        recent = {"start": (now - RECENT).timestamp(), "end": now.timestamp()}
+        matchers = [f'{name}=~"{"|".join(map(_literal, sorted(values)))}"' for name, values in sorted(labels.items()) if values]
+        try:
+            async with self._client() as client:
+                metadata = await self._optional(client, "metadata", "")
+                for selector in (f"{{{matcher}}}" for matcher in (*matchers, "")):
+                    match = {"match[]": selector} if selector != "{}" else {}
+                    names = (await self._ask(client, "label/__name__/values", recent | match, "the first look"))["data"]
+                    if asked := catalogue.questions(names, metadata if isinstance(metadata, dict) else {}, selector):
+                        return asked
+        except ConnectorError:
+            return []
+        return []
+
     async def _sections(self, client: httpx.AsyncClient) -> list[str]:
         now = datetime.now(UTC)
         recent = {"start": (now - RECENT).timestamp(), "end": now.timestamp()}
@@ -250,6 +269,11 @@ class _Refused(ConnectorError):
     def __init__(self, what: str, kind: str, reason: str, hint: str) -> None:
         super().__init__(f"{what}: {kind}: {reason}", hint)
         self.reason = reason
+
+
+def _literal(value: str) -> str:
+    """A label's value within a PromQL regular expression in double quotes."""
+    return re.escape(value).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _without_user(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -43,6 +44,12 @@ class Connector(Protocol):
 
     async def query(self, text: str, window: Window, *, limit: int = 10_000) -> Rows:
         """Runs a query. Raises ConnectorError with the exact query, the window, the reason and what to try."""
+
+    async def questions(self, labels: Mapping[str, Collection[str]]) -> list[str]:
+        """General questions for a first look, the most telling first; [] where it has none or cannot be reached. Never raises.
+
+        labels: what marks the affected services in telemetry, each with its values; {} asks of everything.
+        """
 
     async def check(self) -> str:
         """One line on what answered. Raises ConnectorError with the mend."""

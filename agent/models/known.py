@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 SHOWN = 0.96
@@ -20,7 +22,7 @@ class Known:
     brief: dict[str, Any] = field(default_factory=dict)
     recalled: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
-    asked_sources: list[tuple[dict[str, Any], str]] = field(default_factory=list)
+    queries: dict[str, dict[str, str]] = field(default_factory=dict)
     reproduced: dict[str, Any] = field(default_factory=dict)
     proposal: dict[str, Any] = field(default_factory=dict)
     proposed: bool = False
@@ -48,15 +50,12 @@ class Known:
         if answer:
             self.answer = answer
 
-    def queried(self, queries: list[dict[str, Any]], answers: list[str]) -> None:
-        """Takes the answers of sources in."""
-        self.asked_sources = list(zip(queries, answers, strict=True))
-
-    def window(self) -> dict[str, str]:
-        """The window of general questions: from two hours before."""
-        if self.at is None:
-            return {}
-        return {"start": rfc(self.at - timedelta(hours=2)), "end": rfc(self.at + timedelta(minutes=10))}
+    def queried(self, heads: str) -> None:
+        """Takes in what was asked of sources: lines of `path:{"connector": ..., "query": ..., "start": ..., "end": ...`."""
+        for line in heads.splitlines():
+            path, _, head = line.partition(":")
+            with suppress(ValueError):
+                self.queries[path] = json.loads(head + "}")
 
     @property
     def options(self) -> list[tuple[float, str, dict[str, Any]]]:

@@ -20,15 +20,11 @@ from agent.models import verdicts
 from agent.models.known import Known
 
 REPEATS = 3
-QUERIES = 20
 LOOK = "suspects --json --limit 8"
-AGAIN = "suspects --json --limit 10"
 SEEN = "find telemetry -type f -size +0 ! -path '*/queries/*' | head -20"
-CATALOGUES = "tail -n +1 tools/*.md"
+QUERIED = """grep -oHm1 '^{"connector".*"end": "[^"]*"' telemetry/queries/*.json | head -40"""
 BRIEF = "brief --json"
 REPRODUCE = "reproduce --json"
-CONNECTOR = re.compile(r"^- (?P<name>[\w.-]+) \((?P<kind>[\w-]+)\): tools/", re.MULTILINE)
-METRIC = re.compile(r"^- `(?P<name>[A-Za-z_:][\w:]*)`(?P<about>.*)$", re.MULTILINE)
 
 
 class StatisticalModel:
@@ -131,7 +127,7 @@ def _steps(transcript: Transcript, known: Known) -> Iterator[Due]:
     """What is due, step by step; an empty step is done. What a step learned is in `known` when the next one is asked for."""
     if "bash" not in transcript.tools:
         return
-    wanted = [LOOK, SEEN, *([_recall(known)] if known.asked else [])]
+    wanted = [LOOK, SEEN, QUERIED, *([_recall(known)] if known.asked else [])]
     yield _missing(transcript, wanted)
     known.look(_json(transcript.answer("bash", {"command": LOOK})))
     known.files = [
@@ -139,7 +135,7 @@ def _steps(transcript: Transcript, known: Known) -> Iterator[Due]:
     ]
     if known.asked:
         known.recalled = _json(transcript.answer("bash", {"command": _recall(known)}))
-    yield from _ask_sources(transcript, known)
+    known.queried(transcript.answer("bash", {"command": QUERIED}) or "")
     yield _missing(transcript, [BRIEF, *([REPRODUCE] if known.suspected else [])])
     known.brief = _json(transcript.answer("bash", {"command": BRIEF}))
     known.reproduced = _json(transcript.answer("bash", {"command": REPRODUCE})) if known.suspected else {}
@@ -153,60 +149,6 @@ def _steps(transcript: Transcript, known: Known) -> Iterator[Due]:
             answer = transcript.answer("propose", known.proposal)
             yield [("propose", known.proposal)] if answer is None else []
             known.proposed = bool(answer)
-
-
-def _ask_sources(transcript: Transcript, known: Known) -> Iterator[Due]:
-    """Where connectors exist and telemetry of a kind does not lie on the desk, asks them general questions and looks again."""
-    sources = {match["name"]: match["kind"] for match in CONNECTOR.finditer(transcript.first)}
-    if not sources or "query" not in transcript.tools or known.kind == "chat":
-        return
-    yield _missing(transcript, [CATALOGUES])
-    catalogues = transcript.answer("bash", {"command": CATALOGUES}) or ""
-    queries = list(_queries(sources, catalogues, known))
-    if not queries:
-        return
-    yield [("query", query) for query in queries if transcript.answer("query", query) is None]
-    known.queried(queries, [transcript.answer("query", query) or "" for query in queries])
-    yield _missing(transcript, [AGAIN])
-    known.look(_json(transcript.answer("bash", {"command": AGAIN})))
-
-
-def _queries(sources: dict[str, str], catalogues: str, known: Known) -> Iterator[dict[str, Any]]:
-    """General questions to each source: every metric of the service itself as a series; all lines that are not quiet, and all
-    lines."""
-    has_metrics = any("/metrics/" in file or file.endswith(".csv") for file in known.files)
-    has_logs = any("/logs/" in file for file in known.files)
-    window = known.window()
-    for name, kind in sources.items():
-        if kind == "prometheus" and not has_metrics:
-            for expression in _expressions(_section(catalogues, name)):
-                yield {"connector": name, "query": expression, **window}
-        elif kind == "logs" and not has_logs:
-            yield {"connector": name, "query": "level>=warning", **window}
-            yield {"connector": name, "query": "", **window}
-
-
-def _section(catalogues: str, name: str) -> str:
-    """The part of the catalogues that is this connector's."""
-    match = re.search(rf"==> tools/{re.escape(name)}\.md <==\n(.*?)(?=\n==> |\Z)", catalogues, re.DOTALL)
-    return match[1] if match else catalogues
-
-
-def _expressions(catalogue: str) -> list[str]:
-    """PromQL for every metric that the catalogue names: rates of counters, a high quantile of histograms, gauges as they are."""
-    found = []
-    for match in METRIC.finditer(catalogue):
-        name, about = match["name"], match["about"]
-        if "_bucket" in about:
-            found.append(f"step=60s: histogram_quantile(0.95, sum without (instance, pod) (rate({name}_bucket[2m])))")
-            found.append(f"step=60s: rate({name}_count[2m])")
-        elif name.endswith("_total") or " counter" in about:
-            found.append(f"step=60s: rate({name}[2m])")
-        else:
-            found.append(f"step=60s: {name}")
-    return list(dict.fromkeys(found))[:QUERIES] or [
-        'step=60s: {__name__!~"(go|process|python|prometheus|promhttp|scrape|net|node)_.*|.*_bucket"}'
-    ]
 
 
 def _recall(known: Known) -> str:

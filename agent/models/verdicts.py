@@ -211,18 +211,8 @@ def _cited(known: Known, symptom: dict[str, Any], supports: str) -> dict[str, An
 
 
 def _from_query(known: Known, claim: str, supports: str, path: str, quote: str) -> dict[str, Any] | None:
-    for query, answer in known.asked_sources:
-        found = re.search(r"from (\S+) to (\S+?), all in " + re.escape(path), answer)
-        if found:
-            source = {
-                "type": "query",
-                "connector": query["connector"],
-                "query": query["query"],
-                "start": found[1],
-                "end": found[2],
-            }
-            return {"claim": claim, "supports": supports, "source": source, "quote": quote}
-    return None
+    asked = known.queries.get(path)
+    return {"claim": claim, "supports": supports, "source": {"type": "query", **asked}, "quote": quote} if asked else None
 
 
 def _mechanism(what: dict[str, Any]) -> list[dict[str, Any]]:

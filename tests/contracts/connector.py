@@ -51,6 +51,14 @@ class ConnectorContract:
         assert connector.name in text and "`" in text
         assert len(text.encode()) <= 8_000 and SECRET not in text
 
+    async def test_its_own_general_questions_can_be_asked(self, connector: Connector, example: Example) -> None:
+        for labels in ({}, {"job": ("a+b", 'c"d\\e')}):
+            for question in await connector.questions(labels):
+                await connector.query(question, example.window)
+
+    async def test_what_cannot_be_reached_has_no_questions_or_fixed_ones(self, unreachable: Connector) -> None:
+        assert isinstance(await unreachable.questions({}), list)
+
     async def test_rows_fit_their_columns_and_go_to_json_and_back(self, connector: Connector, example: Example) -> None:
         rows = await connector.query(example.query, example.window)
         assert len(rows.rows) > 3

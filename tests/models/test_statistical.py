@@ -200,26 +200,20 @@ def test_an_explanation_without_a_commit_names_none() -> None:
     assert report.actions[0].kind == "escalate"
 
 
-def test_sources_are_asked_where_no_telemetry_lies_on_the_desk() -> None:
-    first = FIRST + "\n## Connectors (ask with `query`)\n\n- prom (prometheus): tools/prom.md\n- files (logs): tools/files.md\n"
-    catalogue = "==> tools/files.md <==\n# files\n\n==> tools/prom.md <==\n- `http_requests_total` counter: Requests.\n- `queue_depth` gauge: Waiting.\n"
-    asked: list[dict[str, Any]] = []
+def test_rows_of_a_query_are_cited_with_the_query_and_its_window() -> None:
+    asked = {"connector": "files", "query": "level>=warning", "start": "2026-02-03T10:00:00Z", "end": "2026-02-03T12:10:00Z"}
+    path = "telemetry/queries/0001-files.json"
+    heads = f"{path}:" + json.dumps(asked)[:-1] + "\n"
+    answer = {**ANSWER, "symptoms": [{**SYMPTOM, "where": f"{path}:7"}]}
 
     def run(call: ToolCall) -> ToolResult:
-        if call.name == "query":
-            asked.append(dict(call.arguments))
-        if "tools/" in str(call.arguments.get("command", "")):
-            return ToolResult(call_id=call.id, content=catalogue)
-        return _desk()(call)
+        if "telemetry/queries/*.json" in str(call.arguments.get("command", "")):
+            return ToolResult(call_id=call.id, content=heads)
+        return _desk(answer)(call)
 
-    _investigate(_head("bash", "query", "report"), run, first)
-    assert {(a["connector"], a["query"]) for a in asked} == {
-        ("prom", "step=60s: rate(http_requests_total[2m])"),
-        ("prom", "step=60s: queue_depth"),
-        ("files", "level>=warning"),
-        ("files", ""),
-    }
-    assert {a["start"] for a in asked} == {"2026-02-03T10:00:00Z"}
+    report = _report(_investigate(_head("bash", "report"), run)[1])
+    cited = [evidence.source for evidence in report.evidence if evidence.source.type == "query"]
+    assert [(source.connector, source.query) for source in cited] == [("files", "level>=warning")]
 
 
 def test_a_question_is_answered_from_memory() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.core.connector import Rows, Window
-from agent.core.errors import ConnectorError, ToolError
+from agent.core.errors import ToolError
 from agent.core.finish import Finish
 from agent.core.journal import MemoryJournal
 from agent.core.sandbox import Sandbox, SandboxSpec
@@ -23,6 +23,7 @@ from agent.tools.files import files
 from agent.tools.finding import finding
 from agent.tools.query import query
 from agent.tools.report import report
+from tests.sources import Source
 
 AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -36,29 +37,6 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 def _files(sandbox: Sandbox) -> dict[str, Tool]:
     return {made.name: made for made in files(sandbox)}
-
-
-class Source:
-    """A connector with one answer."""
-
-    name = "prom"
-    kind = "fake"
-
-    def __init__(self, rows: Rows | None) -> None:
-        self.rows = rows
-        self.asked: list[tuple[str, Window]] = []
-
-    async def describe(self) -> str:
-        return ""
-
-    async def check(self) -> str:
-        return ""
-
-    async def query(self, text: str, window: Window, *, limit: int = 10_000) -> Rows:
-        self.asked.append((text, window))
-        if self.rows is None:
-            raise ConnectorError("query 'up' failed: no such metric", "The nearest is `up_total`.")
-        return self.rows
 
 
 async def test_bash_shows_output_errors_and_how_it_ended(sandbox: Sandbox) -> None:
