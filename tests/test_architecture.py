@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ SAME_FLOOR = {
 }  # fmt: skip
 
 
+@functools.cache
 def _files() -> list[Path]:
     folders = [ROOT / "agent", ROOT / "hooks", ROOT / "evals"]
     return sorted(
@@ -53,8 +55,18 @@ def _code() -> list[Path]:
     return [path for path in _files() if (ROOT / "agent/workspace_template") not in path.parents]
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+@functools.cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
+def _imports(path: Path) -> tuple[str, ...]:
+    return tuple(_imported(_parsed(path)))
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -108,7 +120,7 @@ def test_only_the_configuration_reads_the_environment() -> None:
 def test_every_file_says_what_it_is() -> None:
     for path in _code():
         source = path.read_text()
-        assert not source.strip() or ast.get_docstring(ast.parse(source)), f"{path.relative_to(ROOT)} opens without a sentence"
+        assert not source.strip() or ast.get_docstring(_parsed(path)), f"{path.relative_to(ROOT)} opens without a sentence"
 
 
 def test_no_file_is_one_that_a_newcomer_dreads() -> None:

@@ -251,15 +251,16 @@ def test_what_does_not_belong_here_is_refused_with_the_mend(source: str, file: s
 def test_no_source_breaks_on_what_another_sends(source: str, file: str) -> None:
     """Parts of a payload are replaced by every kind of JSON value: a source reads it or refuses it, and raises nothing else."""
     original = json.loads((PAYLOADS / file).read_bytes())
-    for wrong in (None, 7, True, "", "x", [], {}, [None], {"a": None}, -1e400, "9" * 30):
-        for body in _mutants(original, wrong):
-            try:
-                alerts = triggers.read(source, json.dumps(body).encode())
-            except BadAlert as refused:
-                assert refused.problem.startswith(source)
-                continue
-            for alert in alerts:
-                assert Alert.model_validate_json(alert.model_dump_json()).title
+    kinds = (None, 7, True, "", "x", [], {}, [None], {"a": None}, -1e400, "9" * 30)
+    bodies = [body for wrong in kinds for body in _mutants(original, wrong)]
+    for body in bodies if file.startswith(source) else bodies[::5]:
+        try:
+            alerts = triggers.read(source, json.dumps(body).encode())
+        except BadAlert as refused:
+            assert refused.problem.startswith(source)
+            continue
+        for alert in alerts:
+            assert Alert.model_validate_json(alert.model_dump_json()).title
 
 
 def _mutants(value: Any, wrong: Any, depth: int = 4) -> list[Any]:
