@@ -1,6 +1,7 @@
 """`python -m agent.evals.generate KIND --seed N --out DIR --name NAME`: makes, runs and records one incident.
 
-DIR/NAME becomes the incident folder and DIR/truth/NAME.json what really happened. Exit code 2 where no alert fired.
+DIR/NAME becomes the incident folder and DIR/truth/NAME.json what really happened. A run whose alert does not fire, or whose
+symptom is there before its cause (a host that was busy with something else), is made again. Exit code 2 where none was sound.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from agent.evals.generate import record
 from agent.evals.generate.clock import Clock, rfc
 from agent.evals.generate.features import POOLS
 from agent.evals.generate.history import Commit, Plan, commits, git, write
-from agent.evals.generate.scenario import Deploy, Scenario, Turn
+from agent.evals.generate.scenario import Deploy, Library, Scenario, Turn
 from agent.evals.generate.scenarios import KINDS
 from agent.evals.generate.system import SERVICES, Load, Payments, System, first_tree, running
 
-FACTOR = 100.0  # shown seconds for each real one
+FACTOR = 80.0  # shown seconds for each real one
 AFTER_ALERT = timedelta(minutes=4)
+RUNS = 4
+WARMING = 3.0  # real seconds of requests before the shown time begins
 LARGE = (30, 108)
+LIBRARY = (22, 26)
 SIZES = {"pricing": (58, 26), "orders": (34, 16), "storefront": (34, 22)}
 VERSIONS = {"pricing": 17, "orders": 31, "storefront": 88}
 
@@ -63,50 +67,92 @@ def main() -> None:
         sys.exit(0 if generate(asked.kind, asked.seed, asked.out, name, Path(work)) else 2)
 
 
+@dataclass(kw_only=True)
+class Run:
+    """What one run of the system showed: when each event really happened, and in `trouble` why it is of no use, or ""."""
+
+    points: list[record.Point]
+    alert: tuple[int, float] | None
+    times: dict[Deploy | Turn, datetime]
+    trouble: str = ""
+
+
 def generate(kind: str, seed: int, out: Path, name: str, work: Path) -> bool:
-    """Makes one incident; whether its alert fired. The folder is written only if it did."""
+    """Makes one incident; whether one of RUNS was sound. The folder is written only then."""
     rng = Random(f"{kind}-{seed}")
     scenario = KINDS[kind](rng)
     shown = datetime(2026, 3, 3, 7, tzinfo=UTC) + timedelta(days=rng.randrange(0, 120), minutes=rng.randrange(0, 540))
     shown -= timedelta(days=max(0, shown.weekday() - 4))  # a working day
-    pasts = {service: past(service, scenario, shown, rng, work) for service in SERVICES}
-    repositories = {service: one.repository for service, one in pasts.items()}
-    before = {service: one.ids[one.deployed] for service, one in pasts.items()}
-    with Payments() as payments, running(work / "run", repositories, before, {"PAYMENTS_URL": payments.url}) as system:
-        clock = Clock(real=time.time(), shown=shown, factor=FACTOR)
-        with Load(system.url("storefront"), Random(seed), scenario.mix) as load, record.Scraper(system, clock) as scraper:
+    pasts = histories(scenario, shown, rng, work)
+    for attempt in range(RUNS):
+        folder = _fresh(work / f"incident-{attempt}")
+        run = _run(scenario, pasts, shown, Random(seed), work / f"run-{attempt}", folder)
+        if run.alert and not run.trouble:
+            at = shown + timedelta(minutes=run.alert[0])
+            _write_case(folder, name, scenario, at, run.alert[1])
+            _write_records(folder, scenario, pasts, run.times, shown)
+            for service, one in pasts.items():
+                git(one.repository, "bundle", "create", "-q", str(folder.absolute() / f"{service}.bundle"), "--all")
+            target = out / name
+            if target.exists():
+                shutil.rmtree(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(folder, target)
+            truth = out / "truth" / f"{name}.json"
+            truth.parent.mkdir(parents=True, exist_ok=True)
+            told = _truth(scenario, pasts, name, seed, run.times)
+            truth.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            return True
+        print(f"run {attempt + 1} of {RUNS} is of no use: {run.trouble}", file=sys.stderr)
+    return False
+
+
+def _run(scenario: Scenario, pasts: Mapping[str, Past], shown: datetime, rng: Random, work: Path, folder: Path) -> Run:
+    """Runs the system through the scenario once and writes its telemetry."""
+    repositories = {service: pasts[service].repository for service in SERVICES}
+    libraries = {name: one.repository for name, one in pasts.items() if name not in SERVICES}
+    before = {service: pasts[service].ids[pasts[service].deployed] for service in SERVICES}
+    times: dict[Deploy | Turn, datetime] = {}
+    with Payments() as payments, running(work, repositories, before, {"PAYMENTS_URL": payments.url}, libraries) as system:
+        for service in SERVICES:
+            system.required(system.checkout(service, pasts[service].ids[-1]))
+        clock = Clock(real=time.time() + WARMING, shown=shown, factor=FACTOR)
+        with Load(system.url("storefront"), rng, scenario.mix) as load, record.Scraper(system, clock) as scraper:
             events: list[Deploy | Turn] = [*scenario.deploys, *scenario.turns]
             for event in sorted(events, key=lambda event: event.minute):
                 clock.wait(timedelta(minutes=event.minute))
+                times[event] = clock.at(time.time())
                 if isinstance(event, Deploy):
                     commit = pasts[event.service].ids[-1] if event.newest else system.deployed[event.service]
-                    system.deploy(event.service, commit, event.environment)
+                    times[event] = clock.at(system.deploy(event.service, commit, event.environment))
+                    load.forget() if event.service == "orders" else None
                 else:
                     _turn(event, system, load, payments)
-            clock.wait(timedelta(minutes=scenario.minutes))
+            _watch(scenario, scraper, clock)
         points = record.metrics(scraper.seen)
         alert = record.firing(points, scenario.rule)
-        if alert is None:
-            print(f"no alert: {scenario.rule.metric} of {scenario.rule.service} stayed within its limit", file=sys.stderr)
-            return False
-        at = shown + timedelta(minutes=alert[0])
-        folder = _fresh(out / name)
-        telemetry = {part: folder / "telemetry" / part for part in ("logs", "metrics", "traces")}
-        for part in telemetry.values():
-            part.mkdir(parents=True)
-        until = at + AFTER_ALERT
-        points = [point for point in points if shown + timedelta(minutes=point[0]) <= until]
-        record.write_metrics(telemetry["metrics"] / "services.csv", points, clock)
-        record.write_logs(telemetry["logs"], system, clock, until)
-        record.write_traces(telemetry["traces"] / "traces.json", system, clock, until)
-    _write_case(folder, name, scenario, at, alert[1])
-    _write_records(folder, scenario, pasts, shown)
-    for service, one in pasts.items():
-        git(one.repository, "bundle", "create", "-q", str(folder.absolute() / f"{service}.bundle"), "--all")
-    truth = out / "truth" / f"{name}.json"
-    truth.parent.mkdir(parents=True, exist_ok=True)
-    truth.write_text(json.dumps(_truth(scenario, pasts, name, seed, shown), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    return True
+        onset = (_onset(scenario, times) - shown) / timedelta(minutes=1)
+        trouble = record.trouble(points, scenario.rule, alert, onset)
+        if alert:
+            until = shown + timedelta(minutes=alert[0]) + AFTER_ALERT
+            points = [point for point in points if shown + timedelta(minutes=point[0]) <= until]
+            telemetry = {part: folder / "telemetry" / part for part in ("logs", "metrics", "traces")}
+            for part in telemetry.values():
+                part.mkdir(parents=True)
+            record.write_metrics(telemetry["metrics"] / "services.csv", points, clock)
+            record.write_logs(telemetry["logs"], system, clock, until)
+            record.write_traces(telemetry["traces"] / "traces.json", system, clock, until)
+    return Run(points=points, alert=alert, times=times, trouble=trouble)
+
+
+def _watch(scenario: Scenario, scraper: record.Scraper, clock: Clock) -> None:
+    """Waits until the alert has fired and some minutes more, or the scenario's time is over."""
+    last = max([*(deploy.minute for deploy in scenario.deploys), *(turn.minute for turn in scenario.turns)]) + 3
+    for minute in range(int(last), scenario.minutes + 1):
+        clock.wait(timedelta(minutes=minute))
+        alert = record.firing(record.metrics(scraper.seen), scenario.rule)
+        if alert and minute > alert[0] + AFTER_ALERT / timedelta(minutes=1):
+            return
 
 
 def _turn(turn: Turn, system: System, load: Load, payments: Payments) -> None:
@@ -116,6 +162,30 @@ def _turn(turn: Turn, system: System, load: Load, payments: Payments) -> None:
         system.switch(turn.flags)
     if turn.payments is not None:
         payments.works = turn.payments
+
+
+def histories(scenario: Scenario, shown: datetime, rng: Random, work: Path) -> dict[str, Past]:
+    """The repositories of all services, and of the library if the scenario has one."""
+    pasts = {}
+    if scenario.library:
+        pasts[scenario.library.name] = _library(scenario.library, shown, rng, work)
+    return {service: past(service, scenario, shown, rng, work) for service in SERVICES} | pasts
+
+
+def _library(library: Library, shown: datetime, rng: Random, work: Path) -> Past:
+    """Makes a library's repository; what lies between its two releases is newer than `deployed`."""
+    earlier, later = LIBRARY
+    turn = shown - timedelta(days=61)
+    plan = Plan(
+        first=first_tree(library.name),
+        chains=POOLS[library.name](rng),
+        spans=((earlier, shown - timedelta(days=160), turn), (later, turn, shown - timedelta(days=9))),
+        fixed=library.fixed,
+    )
+    made = commits(plan, rng)
+    repository = work / f"{library.name}.git"
+    ids = write(repository, made, {f"v{library.old}": earlier - 1, f"v{library.new}": len(made) - 1})
+    return Past(repository=repository, made=made, ids=ids, deployed=earlier - 1)
 
 
 def past(service: str, scenario: Scenario, shown: datetime, rng: Random, work: Path) -> Past:
@@ -142,6 +212,17 @@ def _check(repository: Path, service: str, scenario: Scenario, ids: list[str], m
     checkout = repository.parent / f"{service}-check"
     git(repository.parent, "clone", "-q", str(repository), str(checkout))
     tests = [sys.executable, "-B", "-m", "unittest", "-q"]
+    if scenario.library and (checkout / "requirements.txt").exists():
+        library = repository.parent / f"{scenario.library.name}-check"
+        if not library.exists():
+            git(repository.parent, "clone", "-q", str(repository.parent / f"{scenario.library.name}.git"), str(library))
+        tests = [
+            sys.executable,
+            "-B",
+            "-c",
+            f"import sys; sys.path.append({str(library)!r}); import unittest; unittest.main(module=None)",
+            "-q",
+        ]
     subprocess.run(tests, cwd=checkout, check=True, capture_output=True)
     for index, (owner, subject) in enumerate(scenario.guilty):
         if owner == service:
@@ -173,7 +254,10 @@ def _write_case(folder: Path, name: str, scenario: Scenario, at: datetime, value
         "service": rule.service,
         "alert": "alert.json",
         "source": "alertmanager",
-        "repos": [{"name": service, "path": f"{service}.bundle", "service": service} for service in SERVICES],
+        "repos": [
+            *({"name": service, "path": f"{service}.bundle", "service": service} for service in SERVICES),
+            *([{"name": scenario.library.name, "path": f"{scenario.library.name}.bundle"}] if scenario.library else []),
+        ],
         "telemetry": "telemetry/",
         "deployments": "deployments.json",
         "changes": "changes.json",
@@ -216,13 +300,15 @@ def hash_of(text: str) -> int:
     return value
 
 
-def _write_records(folder: Path, scenario: Scenario, pasts: Mapping[str, Past], shown: datetime) -> None:
+def _write_records(
+    folder: Path, scenario: Scenario, pasts: Mapping[str, Past], times: Mapping[Deploy | Turn, datetime], shown: datetime
+) -> None:
     deployments = []
-    for service, one in pasts.items():
+    for service, one in ((service, pasts[service]) for service in SERVICES):
         first = one.made[one.deployed].at + timedelta(hours=2)
         deployments.append(_deployment(first, service, VERSIONS[service], one.ids[one.deployed]))
     for deploy in (deploy for deploy in scenario.deploys if deploy.newest):
-        at = shown + timedelta(minutes=deploy.minute)
+        at = times[deploy]
         deployments.append(_deployment(at, deploy.service, VERSIONS[deploy.service] + 1, pasts[deploy.service].ids[-1]))
     deployments.sort(key=lambda row: str(row["timestamp"]))
     (folder / "deployments.json").write_text(json.dumps(deployments, indent=1) + "\n", "utf-8")
@@ -238,10 +324,16 @@ def _deployment(at: datetime, service: str, number: int, commit: str) -> dict[st
     return {"timestamp": rfc(at), "service": service, "version": f"v{number}", "commit": commit}
 
 
-def _truth(scenario: Scenario, pasts: Mapping[str, Past], name: str, seed: int, shown: datetime) -> dict[str, Any]:
+def _onset(scenario: Scenario, times: Mapping[Deploy | Turn, datetime]) -> datetime:
+    """When the first guilty event happened."""
     guilty = {service for service, _ in scenario.guilty}
-    starts = [deploy.minute for deploy in scenario.deploys if deploy.service in guilty or not deploy.newest]
-    onset = min([*starts, *(turn.minute for turn in scenario.turns)])
+    starts = [times[deploy] for deploy in scenario.deploys if deploy.service in guilty or not deploy.newest]
+    return min([*starts, *(times[turn] for turn in scenario.turns)])
+
+
+def _truth(
+    scenario: Scenario, pasts: Mapping[str, Past], name: str, seed: int, times: Mapping[Deploy | Turn, datetime]
+) -> dict[str, Any]:
     return {
         "id": name,
         "kind": scenario.kind,
@@ -252,10 +344,15 @@ def _truth(scenario: Scenario, pasts: Mapping[str, Past], name: str, seed: int, 
         "guilty": [
             {"service": s, "repo": s, "commit": pasts[s].id_of(subject), "subject": subject} for s, subject in scenario.guilty
         ],
+        "accepted": [
+            {"repo": library.name, "commit": pasts[library.name].id_of(library.guilty), "subject": library.guilty}
+            for library in [scenario.library]
+            if library
+        ],
         "decoys": [
             {"service": s, "repo": s, "commit": pasts[s].id_of(subject), "subject": subject} for s, subject in scenario.decoys
         ],
-        "onset": rfc(shown + timedelta(minutes=onset)),
+        "onset": rfc(_onset(scenario, times)),
         "culprits": list(scenario.culprits),
         "eligible": {service: len(one.ids) - 1 - one.deployed for service, one in pasts.items()},
         "reproducer": scenario.reproducer,

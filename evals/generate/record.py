@@ -21,6 +21,7 @@ SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 Sample = dict[tuple[str, str], float]
 TRACES = 90
 WARM = 8
+QUIET = 3
 
 
 class Scraper:
@@ -151,6 +152,20 @@ def firing(points: Iterable[Point], rule: Rule) -> tuple[int, float] | None:
     return None
 
 
+def trouble(points: Iterable[Point], rule: Rule, alert: tuple[int, float] | None, onset: float) -> str:
+    """Why a run does not show what it should: no alert, one that is older than its cause, or failures before the cause; or ""."""
+    if alert is None:
+        return f"{rule.metric} of {rule.service} stayed within its limit"
+    if alert[0] <= onset:
+        return f"{rule.metric} of {rule.service} was beyond its limit {onset - alert[0]:.0f} minutes before the cause"
+    early = [
+        (minute, value) for minute, _, metric, value in points if metric == "http_5xx_per_minute" and minute < onset and value
+    ]
+    if sum(value for _, value in early) > QUIET:
+        return f"requests failed before the cause, from minute {early[0][0]}"
+    return ""
+
+
 def write_metrics(file: Path, points: Iterable[Point], clock: Clock) -> None:
     """timestamp,service,metric,value."""
     with file.open("w", newline="") as out:
@@ -163,7 +178,7 @@ def write_metrics(file: Path, points: Iterable[Point], clock: Clock) -> None:
 
 def write_logs(folder: Path, system: System, clock: Clock, until: datetime) -> None:
     """Each service's log up to a shown moment. Checkouts appear as /srv/NAME, where an installation would have them."""
-    places = re.compile(re.escape(str(system.folder / "checkouts")) + r"/(\w+)-[0-9a-f]{12}")
+    places = re.compile(re.escape(str(system.folder / "checkouts")) + r"/(\w+)-(?:[0-9a-f]{12}|v[\d.]+)")
     end = rfc(until)
     for service in SERVICES:
         kept = []

@@ -9,7 +9,7 @@ from agent.evals.generate.edits import Edit
 from agent.evals.generate.system import Mix
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Deploy:
     """A deployment at a minute of the shown hour: of the newest commit, or, with other settings, of the one that runs."""
 
@@ -19,7 +19,7 @@ class Deploy:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Turn:
     """What happens at a minute without a deployment: visitors behave differently, flags are on, the payments provider fails."""
 
@@ -52,13 +52,26 @@ Place = tuple[float, Edit]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Library:
+    """A library with a repository of its own, in which two releases are tags. `fixed` edits lie between them; `guilty` is the
+    subject of one.
+    """
+
+    name: str
+    old: str
+    new: str
+    fixed: tuple[Place, ...]
+    guilty: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scenario:
     """An incident to be.
 
     large: the service whose newest deployment holds more than a hundred commits. fixed: edits that must be in the newest
     deployment of a service; early: in what ran before. guilty: (service, subject) of the commits that cause it; decoys: of those
     that only look so. culprits: names of guilty records in changes.json. reproducer: a Python program, run in the first guilty
-    repository, that exits 0 with the suspect and 1 without it.
+    repository, that exits 0 with the suspect and 1 without it. library: what a service's requirements.txt names.
     """
 
     kind: str
@@ -74,6 +87,7 @@ class Scenario:
     guilty: tuple[tuple[str, str], ...] = ()
     decoys: tuple[tuple[str, str], ...] = ()
     culprits: tuple[str, ...] = ()
+    library: Library | None = None
     reproducer: str = ""
     mix: Mix = field(default_factory=Mix)
     changes: tuple[dict[str, object], ...] = ()

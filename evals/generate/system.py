@@ -46,6 +46,7 @@ class System:
     ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     deployed: dict[str, str] = field(default_factory=dict)
+    libraries: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ports = {service: _free_port() for service in SERVICES}
@@ -67,12 +68,24 @@ class System:
         """The file a service logs to."""
         return self.folder / "logs" / f"{service}.log"
 
-    def deploy(self, service: str, commit: str, environment: Mapping[str, str] | None = None) -> None:
-        """Puts a commit of a service into service, and returns once it serves alone."""
-        checkout = self.folder / "checkouts" / f"{service}-{commit[:12]}"
-        if not checkout.exists():
-            git(self.folder, "clone", "-q", "--no-checkout", str(self.repositories[service]), str(checkout))
-            git(checkout, "checkout", "-q", "--detach", commit)
+    def checkout(self, service: str, commit: str) -> Path:
+        """A working tree of a commit, made where there is none yet."""
+        folder = self.folder / "checkouts" / f"{service}-{commit[:12]}"
+        if not folder.exists():
+            source = self.repositories.get(service) or self.libraries[service]
+            git(self.folder, "clone", "-q", "--no-checkout", str(source), str(folder))
+            git(folder, "checkout", "-q", "--detach", commit)
+        return folder
+
+    def required(self, checkout: Path) -> list[Path]:
+        """Where the libraries are that a working tree's requirements.txt pins, each at the tag of its version."""
+        pins = checkout / "requirements.txt"
+        rows = [line.partition("==") for line in pins.read_text().splitlines()] if pins.exists() else []
+        return [self.checkout(name, f"v{version}") for name, _, version in rows if name in self.libraries]
+
+    def deploy(self, service: str, commit: str, environment: Mapping[str, str] | None = None) -> float:
+        """Puts a commit of a service into service; returns once it serves alone, with when it began to (seconds since 1970)."""
+        checkout = self.checkout(service, commit)
         before = self._listening(service)
         with (self.folder / "logs" / f"{service}.err").open("ab") as errors:
             process = subprocess.Popen(
@@ -86,6 +99,7 @@ class System:
                     "ORDERS_URL": self.url("orders"),
                     "PRICING_URL": self.url("pricing"),
                     "LOG_FILE": str(self.log(service)),
+                    "PYTHONPATH": os.pathsep.join(map(str, self.required(checkout))),
                     "FLAGS_FILE": str(self.folder / "flags.json"),
                     "SPAN_FILE": str(self.folder / "spans" / f"{service}.jsonl"),
                     **self.environment,
@@ -99,11 +113,13 @@ class System:
                     f"{service} at {commit[:12]} does not start: {(self.folder / 'logs' / f'{service}.err').read_text()[-2000:]}"
                 )
             time.sleep(0.01)
+        served = time.time()
         old = self.processes.get(service)
         self.processes[service] = process
         self.deployed[service] = commit
         if old:
             _end(old)
+        return served
 
     def _listening(self, service: str) -> int:
         log = self.log(service)
@@ -158,10 +174,14 @@ class Payments:
 
 @contextmanager
 def running(
-    folder: Path, repositories: Mapping[str, Path], commits: Mapping[str, str], environment: Mapping[str, str] | None = None
+    folder: Path,
+    repositories: Mapping[str, Path],
+    commits: Mapping[str, str],
+    environment: Mapping[str, str] | None = None,
+    libraries: Mapping[str, Path] | None = None,
 ) -> Iterator[System]:
     """The system with these commits in service, ended with the block."""
-    system = System(folder=folder, repositories=repositories, environment=environment or {})
+    system = System(folder=folder, repositories=repositories, environment=environment or {}, libraries=libraries or {})
     try:
         for service in SERVICES:
             system.deploy(service, commits[service])
@@ -176,7 +196,7 @@ class Mix:
     with one piece of one product.
     """
 
-    per_second: float = 30.0
+    per_second: float = 20.0
     products: float = 0.45
     orders: float = 0.15
     coupons: Mapping[str, float] = field(default_factory=lambda: {"WELCOME10": 0.22, "SPRING15": 0.12, "TENOFF": 0.06})
@@ -220,6 +240,10 @@ class Load:
         self._stopped.set()
         self._thread.join()
         self._pool.shutdown()
+
+    def forget(self) -> None:
+        """Nobody asks for an earlier order again: orders keeps them in memory and has just begun anew."""
+        self._orders = []
 
     def _run(self) -> None:
         while not self._stopped.wait(self._rng.expovariate(self.mix.per_second)):

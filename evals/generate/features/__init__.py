@@ -4,7 +4,8 @@ Each function gives chains: the edits of one chain are applied in their order, c
 """
 
 from agent.evals.generate.features.orders import orders
+from agent.evals.generate.features.parcels import parcels
 from agent.evals.generate.features.pricing import pricing
 from agent.evals.generate.features.storefront import storefront
 
-POOLS = {"storefront": storefront, "orders": orders, "pricing": pricing}
+POOLS = {"storefront": storefront, "orders": orders, "pricing": pricing, "parcels": parcels}

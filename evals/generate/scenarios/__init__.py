@@ -11,6 +11,7 @@ from random import Random
 from agent.evals.generate.scenario import Scenario
 from agent.evals.generate.scenarios.circumstances import configuration, external, flag, traffic, unsound_alert
 from agent.evals.generate.scenarios.commits import exception, latency, leak, two_causes, victim, wrong_result
+from agent.evals.generate.scenarios.upgrades import dependency
 
 KINDS: dict[str, Callable[[Random], Scenario]] = {
     "exception": exception,
@@ -19,6 +20,7 @@ KINDS: dict[str, Callable[[Random], Scenario]] = {
     "leak": leak,
     "configuration": configuration,
     "flag": flag,
+    "dependency": dependency,
     "two_causes": two_causes,
     "victim": victim,
     "traffic": traffic,

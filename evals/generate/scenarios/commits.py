@@ -64,7 +64,7 @@ PAUSE_PROGRAM = (
 def latency(rng: Random) -> Scenario:
     """A wait that was meant for second tries comes before the first one too."""
     minute = 34 + rng.random() * 8
-    edit = pause(rng.choice((0.08, 0.1, 0.12)))
+    edit = pause(rng.choice((0.3, 0.35, 0.4)))
     return Scenario(
         kind="latency",
         category="code",
@@ -76,6 +76,7 @@ def latency(rng: Random) -> Scenario:
         guilty=(("orders", edit.subject),),
         decoys=(("storefront", RETRIES.subject),),
         reproducer=PAUSE_PROGRAM,
+        mix=Mix(per_second=7.0),
         changes=noise(minute),
     )
 
@@ -149,10 +150,10 @@ def leak(rng: Random) -> Scenario:
             name="MemoryHigh",
             service="pricing",
             metric="resident_memory_mb",
-            limit=34,
+            limit=28,
             minutes=2,
             severity="warning",
-            summary="pricing needs more than 34 MB",
+            summary="pricing needs more than 28 MB",
         ),
         fixed={
             "pricing": ((0.5 + rng.random() * 0.3, edit),),
@@ -167,7 +168,7 @@ def leak(rng: Random) -> Scenario:
             "[ask(n) for n in range(50)]\nbefore = tracemalloc.get_traced_memory()[0]\n[ask(n) for n in range(200)]\n"
             "sys.exit(0 if tracemalloc.get_traced_memory()[0] - before > 500000 else 1)\n"
         ),
-        mix=Mix(per_second=40.0),
+        mix=Mix(per_second=30.0),
         changes=noise(minute + 12),
     )
 
@@ -175,7 +176,7 @@ def leak(rng: Random) -> Scenario:
 def two_causes(rng: Random) -> Scenario:
     """Two services get worse within minutes, each by a commit of its own."""
     minute = 33 + rng.random() * 6
-    wait = pause(0.1)
+    wait = pause(0.12)
     return Scenario(
         kind="two_causes",
         category="code",
@@ -197,6 +198,7 @@ def two_causes(rng: Random) -> Scenario:
         guilty=(("pricing", MINIMUM.subject), ("orders", wait.subject)),
         decoys=(("storefront", RETRIES.subject),),
         reproducer=MINIMUM_PROGRAM,
+        mix=Mix(per_second=15.0),
         changes=noise(minute),
     )
 

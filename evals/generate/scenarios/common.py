@@ -18,10 +18,10 @@ SLOW = Rule(
     name="CheckoutSlow",
     service="storefront",
     metric="latency_p95_ms",
-    limit=90,
+    limit=250,
     minutes=3,
     severity="warning",
-    summary="The storefront's 95th percentile is above 90 ms",
+    summary="The storefront's 95th percentile is above 250 ms",
 )
 RETRIES = Edit(
     subject="Try calls a third time",

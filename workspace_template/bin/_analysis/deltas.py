@@ -9,43 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from _analysis import words
+from _analysis import growth, regexes, words
+from _analysis.delta import Delta, Rows
 from _analysis.history import Commit, FileDiff, Hunk, Line
+from _analysis.kinds import IDLE, kind_of
 
-KINDS = (
-    (
-        "test",
-        r"(^|/)(tests?|testing|testdata|spec|specs|fixtures|__tests__|mocks?|benchmarks?|"
-        r"e2e)/|(^|/)(test_[^/]*|conftest)\.\w+$|[._-](test|spec|tests)\.\w+$|_fuzz_test\.|Test\.java$",
-    ),
-    (
-        "docs",
-        r"\.(md|rst|adoc|txt)$|(^|/)(docs?|documentation|examples?|changelog|newsfragments|"
-        r"changes)/|(^|/)(LICENSE|CODEOWNERS|AUTHORS|NOTICE|CHANGES|HISTORY|README)[^/]*$",
-    ),
-    (
-        "ci",
-        r"(^|/)\.(github|circleci|gitlab|buildkite)/|(^|/)(\.gitlab-ci|\.travis|"
-        r"\.golangci|\.pre-commit|tox|codecov|\.editorconfig|\.gitignore|azure-pipelines|Jenkinsfile)[^/]*$",
-    ),
-    ("style", r"\.(css|scss|less|svg|png|jpe?g|gif|ico|woff2?|po|mo|pot|snap|golden)$"),
-    (
-        "dependency",
-        r"(^|/)(go\.(mod|sum)|requirements[^/]*\.(txt|in|lock)|constraints[^/]*\.txt|"
-        r"package(-lock)?\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|Pipfile(\.lock)?|pyproject\.toml|"
-        r"setup\.(py|cfg)|Cargo\.(toml|lock)|pom\.xml|build\.gradle(\.kts)?|Gemfile(\.lock)?|composer\.(json|lock)|"
-        r"mix\.exs)$",
-    ),
-    ("build", r"(^|/)(Dockerfile|Makefile|CMakeLists\.txt|Containerfile|\.dockerignore)[^/]*$|\.(mk|cmake|bazel|gradle)$"),
-    ("migration", r"(^|/)(migrations?|alembic|flyway|schema)/|\.sql$"),
-    ("config", r"\.(ya?ml|toml|ini|cfg|conf|properties|env|json5?|tf|tfvars|hcl|xml)$|(^|/)\.env"),
-)
-PATTERNS = tuple((name, re.compile(pattern, re.IGNORECASE if name != "ci" else 0)) for name, pattern in KINDS)
-REQUIREMENTS = re.compile(r"(^|/)(requirements|constraints)[^/]*\.txt$")
 FILES, HUNKS = 80, 60
-IDLE = ("test", "docs", "ci", "style")
 
 UNIT = {
     "ns": 1e-9,
@@ -177,10 +147,6 @@ REGEX = re.compile(
 )
 PORTABLE = re.compile(r"version_info|\bPY[23]\b|\bsix\.|TYPE_CHECKING|sys\.platform|os\.name|runtime\.GOOS|__version__")
 LITERAL_REGEX = re.compile(REGEX.pattern + r".*[\"'`/]|(?i:regex|pattern|_re)\w*\s*[:=].*[\"'`]")
-REPEATED = re.compile(
-    r"\((?:\?[:P<][^()]*?)?[^()]*(?:[+*]|\{\d+,\}?)[^()]*\)(?:[+*]|\{\d+,)|(?:\\[sdwSDW]|"
-    r"\.|\[[^\]]+\])[*+](?:\\[sdwSDW]|\.)[*+](?![?+])"
-)
 CLAUSE = re.compile(
     r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|"
     r"SKIP LOCKED|NOLOCK|RETURNING|UNIQUE|NOT NULL|CASCADE|DROP|ALTER|RENAME|CREATE INDEX|LOCK|SELECT|INSERT|"
@@ -216,40 +182,6 @@ REMOVED: tuple[tuple[re.Pattern[str], str, float, tuple[str, ...]], ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Delta:
-    """One change of behaviour. strength 0 to 1 is how much it can do at all; `causes` are kinds of trouble (words.FACETS)
-    that it can bring, `eases` those it would rather end. `side`, `number`, `text` are the line that shows it.
-    """
-
-    kind: str
-    what: str
-    path: str
-    strength: float
-    causes: tuple[str, ...] = ()
-    eases: tuple[str, ...] = ()
-    side: str = "+"
-    number: int = 0
-    text: str = ""
-    old: str = ""
-    new: str = ""
-    within: str = ""
-
-
-Rows = list[tuple[Line, str]]
-"""Lines with their code, comments left out."""
-
-
-def kind_of(path: str) -> str:
-    """What a file is, by its path: code unless it is a test, document, style, configuration, ..."""
-    if REQUIREMENTS.search(path):
-        return "dependency"
-    for name, pattern in PATTERNS:
-        if pattern.search(path):
-            return name
-    return "code"
-
-
 def of(commit: Commit) -> list[Delta]:
     """All changes of behaviour of a commit, strongest first; empty if nothing in it acts."""
     found: list[Delta] = []
@@ -280,22 +212,25 @@ class _Moved:
     def __init__(self, files: list[FileDiff]) -> None:
         removed: Counter[str] = Counter()
         added: Counter[str] = Counter()
+        texts: dict[str, str] = {}
         for file in files:
             for hunk in file.hunks:
                 for line in hunk.lines:
                     text = code(line.text, file.path)
+                    if text:
+                        texts[squash(text)] = text
                     if text and line.tag == "-":
                         removed[squash(text)] += 1
                     elif text and line.tag == "+":
                         added[squash(text)] += 1
         both = removed & added
         self._both = {"-": Counter(both), "+": Counter(both)}
-        self.removed_words = _names(removed - both)
-        self.added_words = _names(added - both)
+        self.removed_words = _names(removed - both, texts)
+        self.added_words = _names(added - both, texts)
         self.added_pieces = {piece for word in self.added_words for piece in words.pieces(word)}
-        self.added_text = "\n".join(added - both)
-        self.removed_text = "\n".join(removed - both)
-        self.all_added = "\n".join(added)
+        self.added_text = "\n".join(texts[line] for line in added - both)
+        self.removed_text = "\n".join(texts[line] for line in removed - both)
+        self.all_added = "\n".join(texts[line] for line in added)
 
     def take(self, tag: str, text: str) -> bool:
         """Whether this line stands on the other side too."""
@@ -325,10 +260,10 @@ def code(text: str, path: str) -> str:
     return "" if stripped in ("{", "}", "})", ");", ")", "(", "},", "];", "]", "end", "else:", "} else {", "pass") else stripped
 
 
-def _names(lines: Counter[str]) -> Counter[str]:
+def _names(lines: Counter[str], texts: dict[str, str]) -> Counter[str]:
     counted: Counter[str] = Counter()
     for line, number in lines.items():
-        for name in re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", line):
+        for name in re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", texts[line]):
             counted[name] += number
     return counted
 
@@ -349,6 +284,10 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: _Moved) -> Iterator[Delt
         yield from _calls(file, hunk, removed, added, moved)
         yield from _guards(file, hunk, removed, added, moved)
         yield from _patterns(file, hunk, removed, added)
+        yield from _returned(file, hunk, removed, added)
+        for name, what, line, strength in growth.found(hunk, removed, added, moved.all_added, moved.removed_text):
+            yield _delta(name, what, file, hunk, line, strength, ("memory", "queue", "cache"), (), side=line.tag)
+        yield from _expressions(file, hunk, removed, added)
     yield from _plain(file, kind, hunk, removed, added)
 
 
@@ -362,7 +301,7 @@ def _values(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) -
                 yield _delta("removed setting", name, file, hunk, line, 0.35, causes, eases, old=old)
             continue
         new, new_line = after[name]
-        if new == old or _same_text(old, new):
+        if new == old or _same_text(old, new) or re.search(r"(?i)version|copyright|release|author", name):
             continue
         yield _value_delta(file, hunk, kind, name, old, new, new_line)
 
@@ -393,6 +332,8 @@ def _value_delta(file: FileDiff, hunk: Hunk, kind: str, name: str, old: str, new
         "yes",
         "no",
     }
+    if switch:
+        causes = ("wrong", "error", "refused", "missing", "parse", "auth")
     strength = 0.9 if verbose else 0.7 if switch else 0.6 if kind == "config" else 0.3
     return _delta("changed value", what, file, hunk, line, strength, causes, (), old=old, new=new)
 
@@ -571,8 +512,10 @@ def _removed_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line, 
 def _added_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line) -> Delta:
     causes: tuple[str, ...] = ("latency", "error")
     strength = 0.3
-    if re.search(r"(?i)sleep|wait|block|sync|lock|acquire|join", last):
-        causes, strength = ("latency", "lock", "timeout", "queue"), 0.7
+    if re.fullmatch(r"(?i)sleep|delay|usleep|settimeout|time\.after|sleep_?\w+", last):
+        causes, strength = ("latency", "timeout", "queue"), 1.0
+    elif re.search(r"(?i)wait|block|sync|lock|acquire|join", last):
+        causes, strength = ("latency", "lock", "timeout", "queue"), 0.6
     elif re.search(r"(?i)append|push|add|put|store|cache|register|listen|subscribe|track|retain", last):
         causes, strength = ("memory", "queue", "latency"), 0.4
     elif re.search(r"(?i)compile|regex|sort|deepcopy|clone|copy|hash|encrypt|serialize|dumps|marshal|scan|walk|recurs", last):
@@ -681,22 +624,26 @@ def _guarded(text: str) -> tuple[str, ...]:
 
 def _patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
     """Regular expressions, names of fields and addresses that became others."""
-    before = " ".join(text for _, text in removed)
+    known = {e for _, text in removed for e in regexes.expressions(text)}
+    worst = max((regexes.danger(e) for e in known), default=0.0)
     for line, text in added:
-        if REPEATED.search(text) and not REPEATED.search(before):
-            yield _delta("pattern that can backtrack", text, file, hunk, line, 1.2, ("cpu", "latency", "timeout"), ())
-        elif (
-            LITERAL_REGEX.search(text)
-            and LITERAL_REGEX.search(before)
-            and _literals([(line, text)]).keys() - _literals(removed).keys()
-        ):
-            yield _delta("changed pattern", text, file, hunk, line, 0.8, ("cpu", "latency", "parse", "wrong", "timeout"), ())
+        fresh = [e for e in regexes.expressions(text) if e not in known]
+        danger = max((regexes.danger(e) for e in fresh), default=0.0)
+        used = bool(REGEX.search(text) or LITERAL_REGEX.search(text) or known)
+        if danger > worst and fresh:
+            causes: tuple[str, ...] = ("cpu", "latency", "timeout")
+            yield _delta(
+                "pattern that can backtrack", max(fresh, key=len)[:120], file, hunk, line, 0.5 + 0.7 * danger, causes, ()
+            )
+        elif fresh and used:
+            causes = ("cpu", "latency", "parse", "wrong", "timeout", "missing")
+            yield _delta("changed pattern", max(fresh, key=len)[:120], file, hunk, line, 0.75 if known else 0.5, causes, ())
     old_names, after = _literals(removed), _literals(added)
     for literal in sorted(set(old_names) - set(after)):
-        if re.fullmatch(r"[\w.:/{}-]{2,60}", literal) and old_names[literal]:
+        if re.fullmatch(r"[\w.:/{}-]{2,60}", literal) and old_names[literal] and quantity(literal) is None:
             others = sorted(set(after) - set(old_names))
             if others and not SAYS.match((CALL.search(old_names[literal].text.strip()) or ["", ""])[1]):
-                causes: tuple[str, ...] = (
+                causes = (
                     ("dns", "upstream", "missing")
                     if re.search(r"://|\.\w+:\d|localhost", literal)
                     else ("missing", "parse", "wrong", "auth", "nil", "cache")
@@ -714,6 +661,49 @@ def _patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterato
                     new=others[0],
                 )
                 return
+
+
+def _returned(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """Another constant returned."""
+    form = re.compile(rf"return\s+(?P<value>{VALUE})\s*;?$")
+    before = [m["value"] for _, text in removed if (m := form.match(text))]
+    after = [(m["value"], line) for line, text in added if (m := form.match(text))]
+    for old, (new, line) in zip(before, after, strict=False):
+        if old != new and not _same_text(old, new):
+            causes = ("wrong", "error", "bounds", "missing", "refused", "memory")
+            yield _delta("changed value", f"return {old} -> {new}", file, hunk, line, 0.6, causes, (), old=old, new=new)
+
+
+def _expressions(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """Lines that became alike but other ones: another argument, another operand, another thing returned."""
+    left = [(line, text, re.findall(r"\w+|[^\w\s]", text)) for line, text in removed]
+    for line, text in added:
+        tokens = re.findall(r"\w+|[^\w\s]", text)
+        if (
+            len(tokens) < 4
+            or _only_says(text)
+            or re.match(r"raise|throw|__version__|version\b", text)
+            or text.startswith(("import ", "from ", "def ", "class ", "func ", "@"))
+        ):
+            continue
+        best, old = max(((_alike(tokens, other), before) for _, before, other in left), default=(0.0, ""))
+        if 0.55 <= best < 1.0:
+            bare = [re.sub(r"\"[^\"]*\"|'[^']*'|\b\d[\d_.]*\b", "~", side) for side in (old, text)]
+            if squash(bare[0]) != squash(bare[1]):
+                causes = ("wrong", "error", "missing", "bounds", "parse")
+                yield _delta("changed expression", f"{old} -> {text}", file, hunk, line, 0.5, causes, (), old=old, new=text)
+                return
+
+
+def _alike(a: list[str], b: list[str]) -> float:
+    """Share of tokens that two lines have in common, from both ends."""
+    head = 0
+    while head < min(len(a), len(b)) and a[head] == b[head]:
+        head += 1
+    tail = 0
+    while tail < min(len(a), len(b)) - head and a[-1 - tail] == b[-1 - tail]:
+        tail += 1
+    return (head + tail) / max(len(a), len(b))
 
 
 def _literals(rows: Rows) -> dict[str, Line]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from _analysis import clock, words
+from _analysis import clock, mixture, words
 from _analysis.desk import Desk, service_key
 from _analysis.symptoms import VOLUME, Anomaly, Symptoms
 
@@ -342,6 +342,13 @@ def _growth(desk: Desk, symptoms: Symptoms) -> Explanation:
 def _unsound(desk: Desk, symptoms: Symptoms) -> Explanation:
     made = Explanation(category="alert", statement="the alert fired though nothing changed")
     strong = [a for a in symptoms.anomalies if a.weight >= 0.3]
+    mix = mixture.found(desk, symptoms.shifts, symptoms.onset)
+    if mix:
+        made.statement = "the alert counts what can never meet it: the mixture changed, not what it is meant to measure"
+        made.service, made.away = mix.shift.service, 2.5
+        shown = next((a for a in symptoms.anomalies if a.kind == "metric" and a.text.startswith(mix.shift.metric)), None)
+        made.add(3.5, mix.told, shown)
+        return made
     if desk.kind != "alert" or symptoms.series + len(symptoms.scan.templates) < 3:
         return made
     if desk.metric and symptoms.series and not any(s.metric in desk.metric for s in symptoms.shifts):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,11 @@ class History:
 
 def git(repo: Path, *arguments: str, stdin: str = "", limit: int = DIFF_BYTES) -> str:
     """What git prints, cut at `limit` bytes; "" where it fails. No configuration of the repository can run a command."""
+    return raw(repo, *arguments, stdin=stdin, limit=limit).decode("utf-8", "replace")
+
+
+def raw(repo: Path, *arguments: str, stdin: str = "", limit: int = DIFF_BYTES) -> bytes:
+    """The same as bytes."""
     command = [
         "git",
         "-c",
@@ -99,16 +105,14 @@ def git(repo: Path, *arguments: str, stdin: str = "", limit: int = DIFF_BYTES) -
         str(repo),
         *arguments,
     ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdin and process.stdout
-        try:
-            process.stdin.write(stdin.encode())
-            process.stdin.close()
-        except BrokenPipeError:
-            pass
-        taken = process.stdout.read(limit)
-        process.kill() if len(taken) >= limit else process.wait()
-    return taken.decode("utf-8", "replace")
+    with tempfile.TemporaryFile() as given:
+        given.write(stdin.encode())
+        given.seek(0)
+        with subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout
+            taken = process.stdout.read(limit)
+            process.kill() if len(taken) >= limit else process.wait()
+    return taken
 
 
 def candidates(desk: Desk) -> History:

@@ -37,6 +37,8 @@ CONTINUES = re.compile(
 RAISED = re.compile(
     r"^([A-Za-z_][\w.$]*(?:Error|Exception|Warning|Exit|Interrupt|Fault|Failure|Timeout|NotFound)\w*)(?::\s?(.*))?$"
 )
+GOROUTINE = re.compile(r"^([\w./-]+(?:\.\(\*?\w+\))?[\w.]*)\([^()]*\)$")
+CHAINED = re.compile(r"^\s*(?:Caused by:|During handling of|The above exception)")
 FRAME = (
     re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)'),
     re.compile(r"^\s*at (?P<name>[\w.$<>/ \[\]]+?)\s?\((?P<file>[^():]+\.\w+):(?P<line>\d+)(?::\d+)?\)"),
@@ -81,7 +83,7 @@ class Template:
 
 @dataclass(kw_only=True)
 class Frame:
-    """A place in a stack trace, counted."""
+    """A place in a stack trace, counted. depth 0 is where it was raised; `code` is the source line, where the trace quotes it."""
 
     service: str
     file: str
@@ -91,6 +93,7 @@ class Frame:
     first: float | None = None
     raised: str = ""
     depth: int = 0
+    code: str = ""
 
 
 @dataclass(kw_only=True)
@@ -338,6 +341,18 @@ def _read(part: _Part) -> tuple[list[Template], list[Frame], dict[str, Any]]:
     return list(reader.templates.values()), list(reader.frames.values()), counts
 
 
+@dataclass(kw_only=True)
+class _Entry:
+    """A frame as it is read. `last`: its language prints the innermost frame last; `chain` counts the exceptions of one trace."""
+
+    file: str
+    line: int
+    name: str
+    last: bool
+    chain: int
+    code: str = ""
+
+
 class _Reader:
     """Reads one part of one file."""
 
@@ -349,7 +364,8 @@ class _Reader:
         self.broken: dict[str, tuple[int, int]] = {}
         self.when: float | None = None
         self.hint: re.Pattern[str] | None = None
-        self.stack: list[tuple[str, int, str]] = []
+        self.stack: list[_Entry] = []
+        self.above = ""
         self.service = part.service
         self.times: dict[str, float | None] = {}
 
@@ -453,8 +469,12 @@ class _Reader:
         found = None if CONTINUES.match(text) and self.when is not None else clock.find(text[:120], self.hint, self.part.year)
         if found is None:
             raised = RAISED.match(text)
+            called = GOROUTINE.match(text)
             if raised and self.stack:
                 self._raise(text)
+            elif called and self.when is not None:
+                self.above = called[1].rsplit("/", 1)[-1]
+                return
             elif CONTINUES.match(text) or self._frame(text):
                 self._frame_add(text)
                 return
@@ -473,11 +493,19 @@ class _Reader:
         return any(form.search(text) for form in FRAME)
 
     def _frame_add(self, text: str) -> None:
-        for form in FRAME:
+        chain = self.stack[-1].chain if self.stack else 0
+        if CHAINED.match(text) and self.stack:
+            self.stack.append(_Entry(file="", line=0, name="", last=False, chain=chain + 1))
+            return
+        for number, form in enumerate(FRAME):
             match = form.search(text)
             if match:
-                self.stack.append((match["file"], int(match["line"]), match["name"].strip()))
+                name = match["name"].strip() or self.above
+                self.stack.append(_Entry(file=match["file"], line=int(match["line"]), name=name, last=not number, chain=chain))
+                self.above = ""
                 return
+        if self.stack and self.stack[-1].last and text[:1].isspace() and re.search(r"\w", text):
+            self.stack[-1].code = self.stack[-1].code or text.strip()[:200]
 
     def _frames_of(self, text: str, service: str) -> None:
         if "\n" not in text and 'File "' not in text:
@@ -488,17 +516,24 @@ class _Reader:
 
     def _raise(self, raised: str, service: str = "") -> None:
         """The stack that was read belongs to the line before it, or to the exception named after it."""
-        for depth, (file, line, name) in enumerate(reversed(self.stack[-40:])):
-            key = (service or self.service, file, name, line)
-            frame = self.frames.get(key)
-            if frame is None:
-                if len(self.frames) > FRAMES:
-                    break
-                frame = self.frames[key] = Frame(service=key[0], file=file, line=line, name=name, first=self.when, depth=depth)
-            frame.count += self.part.weight
-            frame.depth = min(frame.depth, depth)
-            frame.raised = frame.raised or raised[:200]
+        chains: dict[int, list[_Entry]] = {}
+        for entry in self.stack[-80:]:
+            chains.setdefault(entry.chain, []).append(entry)
         self.stack.clear()
+        for chain in chains.values():
+            entries = [entry for entry in chain if entry.file]
+            for depth, entry in enumerate(entries[::-1] if entries and entries[0].last else entries):
+                key = (service or self.service, entry.file, entry.name, entry.line)
+                frame = self.frames.get(key)
+                if frame is None:
+                    if len(self.frames) > FRAMES:
+                        return
+                    frame = Frame(service=key[0], file=entry.file, line=entry.line, name=entry.name, first=self.when, depth=depth)
+                    self.frames[key] = frame
+                frame.count += self.part.weight
+                frame.depth = min(frame.depth, depth)
+                frame.raised = frame.raised or raised[:200]
+                frame.code = frame.code or entry.code
 
     def _count(self, service: str, message: str, level: int, offset: int, sample: str, record: dict[str, Any]) -> None:
         text = mask(message[:600])

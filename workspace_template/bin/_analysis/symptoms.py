@@ -117,6 +117,7 @@ def _of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
                     offset=template.offset,
                     quote=template.sample,
                     values=template.values,
+                    slack=20.0 if before == 0 else 90.0,
                 )
             )
     return found
@@ -287,7 +288,7 @@ def _words(made: Symptoms, desk: Desk) -> None:
             made.words[word] += min(0.6, 0.1 * number)
     for frame in made.scan.frames[:40]:
         tell(f"{frame.raised}", 0.3)
-        for word in words.words(f"{frame.name} {frame.file.rsplit('/', 1)[-1]}"):
+        for word in words.words(f"{frame.name} {frame.file.rsplit('/', 1)[-1]} {frame.code}"):
             made.words[word] += 0.3
     top = max(facets.values(), default=1.0)
     made.facets = {

@@ -236,6 +236,22 @@ RISE_FALL: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 )
 
 
+TOPICS: tuple[tuple[str, str], ...] = (
+    ("wait sleep delay backoff interval pause schedule jitter", "latency timeout retry"),
+    ("retry attempt tries", "retry latency volume"),
+    ("cache memo lru evict expire expiry ttl maxsize sizeof weak gc", "memory cache"),
+    ("pool acquire release close socket connection conn session", "pool latency memory"),
+    ("regex regexp pattern re match lexer token scan strip split", "cpu latency parse"),
+    ("loop recurse recursion sort copy deepcopy walk traverse", "cpu latency"),
+    ("buffer queue backlog", "memory queue"),
+    ("redirect location header cookie host url", "wrong upstream refused"),
+    ("parse load dump decode encode format serialize deserialize convert cast", "parse wrong"),
+    ("auth token sign verify key credential permission login", "auth refused"),
+    ("round amount total sum price rate tax quantity", "wrong"),
+    ("lock mutex semaphore thread async", "lock latency"),
+)
+
+
 @lru_cache(maxsize=200_000)
 def pieces(name: str) -> tuple[str, ...]:
     """The words within an identifier, in lower case: DefaultTTL is default, ttl."""
@@ -273,3 +289,10 @@ def effect(name: str, rises: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if parts & set(keys.split()):
             return (up, down) if rises else (down, up)
     return (), ()
+
+
+@lru_cache(maxsize=100_000)
+def topics(text: str) -> frozenset[str]:
+    """The kinds of trouble that code with these names is about."""
+    parts = {_stem(p) for name in NAME.findall(text) for p in pieces(name)}
+    return frozenset(facet for keys, brought in TOPICS if parts & set(keys.split()) for facet in brought.split())

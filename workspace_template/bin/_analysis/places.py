@@ -1,0 +1,321 @@
+"""Says where a commit acts against where the failure is: in the stack trace, some calls away, or in what writes the error.
+
+Weights of calls and frames fall with distance. It knows nothing of times.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from _analysis import deltas, words
+from _analysis.callgraph import NOT_NAMES, WORD, Graph, graph
+from _analysis.desk import Desk
+from _analysis.history import Commit, FileDiff, git
+from _analysis.kinds import IDLE, kind_of
+from _analysis.symptoms import Symptoms
+
+FRAMES = 60
+QUOTED = 0.6
+WRITTEN = 0.8
+IMPORTED = 1.5
+SPOKEN = 2.0
+FAR = 6.0
+ASSIGNED = re.compile(r"^\s*(?:export\s+|const\s+|let\s+|var\s+|final\s+|static\s+)*([A-Za-z_]\w{2,})\s*(?::[^=]+)?:?=(?!=)")
+INNER = re.compile(r"[)}\]#@/*]|(?:import|from|func|public|private|protected|static|export|async)\b")
+DEFINED = re.compile(r"^\s*(?:async\s+)?(?:pub\s+)?(?:def|func|function|fn|class)\s+(?:\([^)]*\)\s*)?([A-Za-z_]\w*)")
+
+
+@dataclass(kw_only=True)
+class Map:
+    """How far everything in the repositories is from the failure. `functions`: distance in calls by repository and index;
+    `names`: by repository and name; `emitters`: files that write the new errors, with the words they write.
+    """
+
+    graphs: dict[str, Graph] = field(default_factory=dict)
+    functions: dict[str, dict[int, float]] = field(default_factory=dict)
+    names: dict[str, dict[str, float]] = field(default_factory=dict)
+    emitters: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    stretches: list[str] = field(default_factory=list)
+
+
+def chart(desk: Desk, symptoms: Symptoms) -> Map:
+    """The map of this desk for these symptoms."""
+    made = Map(stretches=_stretches(symptoms))
+    written = _emitters(desk, made)
+    for name in desk.repos:
+        calls = graph(desk, name)
+        roots = _roots(desk, symptoms, name, calls)
+        for repository, path, line in written:
+            index = calls.at(path, line, "") if repository == name else None
+            if index is not None:
+                roots[index] = min(WRITTEN, roots.get(index, math.inf))
+        if roots:
+            made.graphs[name] = calls
+            made.functions[name] = calls.distances(roots, FAR)
+            made.names[name] = _names(calls, made.functions[name])
+    return made
+
+
+class _Roots:
+    """Functions at which the failure shows, with the distance they begin with."""
+
+    def __init__(self, calls: Graph) -> None:
+        self.calls = calls
+        self.found: dict[int, float] = {}
+
+    def add(self, index: int | None, distance: float) -> None:
+        if index is not None:
+            self.found[index] = min(distance, self.found.get(index, math.inf))
+
+    def named(self, text: str, distance: float) -> None:
+        """Functions that a text names, unless many have that name."""
+        for word in set(WORD.findall(text)) - NOT_NAMES:
+            places = self.calls.by_name.get(word, ())
+            if places and len(places) <= 4 and len(word) > 3:
+                for index in places:
+                    self.add(index, distance + 0.5 * math.log2(len(places)))
+
+
+def _roots(desk: Desk, symptoms: Symptoms, name: str, calls: Graph) -> dict[int, float]:
+    """From frames, from the lines that frames outside of the repository quote, from imports and from names in messages."""
+    roots = _Roots(calls)
+    frames = symptoms.frames[:FRAMES]
+    inside = [next((p for p in calls.by_file if same_file(f.file, p)), "") for f in frames]
+    least = min((f.depth for f, path in zip(frames, inside, strict=True) if path), default=0)
+    for frame, path in zip(frames, inside, strict=True):
+        if path:
+            roots.add(calls.at(path, frame.line, frame.name), 0.35 * (frame.depth - least))
+        elif frame.code and frame.depth <= least + 8:
+            roots.named(frame.code, QUOTED + 0.35 * frame.depth)
+    for other in desk.repos:
+        if other != name:
+            for word in _imported(desk.repos[other], name, desk.repos[name]):
+                roots.named(word, IMPORTED)
+    for text in _spoken(symptoms):
+        roots.named(text, SPOKEN)
+    return roots.found
+
+
+def _spoken(symptoms: Symptoms) -> list[str]:
+    """Names that spans and anomalies speak of and that look like code: with an underscore, a dot or a hump, or followed by (."""
+    texts = [a.text for a in symptoms.anomalies[:20] if a.weight >= 0.2 and a.kind != "metric"]
+    texts += [f"{operation} {what}" for _, operation, what, _, _ in symptoms.spans.guilty[:20]]
+    form = re.compile(r"\b(?:[A-Za-z]\w*(?:\.[A-Za-z_]\w*)+|[a-z]+_\w+|[A-Z][a-z0-9]+[A-Z]\w*|[A-Za-z_]\w*(?=\())")
+    return [match for text in dict.fromkeys(texts) for match in form.findall(text)][:80]
+
+
+def _imported(repo: Path, package: str, home: Path) -> set[str]:
+    """Names of a package that another repository uses: from imports, and attributes of its modules."""
+    module = next((p for p in (package, package.replace("-", "_"), package.lower()) if p.isidentifier()), "")
+    tops = {
+        module,
+        *(
+            p.name
+            for base in (home, home / "src", home / "lib")
+            if base.is_dir()
+            for p in base.iterdir()
+            if (p / "__init__.py").exists()
+        ),
+    }
+    tops -= {"", "tests", "test", "docs"}
+    if not tops:
+        return set()
+    pattern = "|".join(rf"\b{re.escape(top)}\b" for top in sorted(tops))
+    rows = git(repo, "grep", "-hIE", "-e", pattern, "HEAD", "--", "*.py", limit=400_000).splitlines()
+    found: set[str] = set()
+    for row in rows[:2000]:
+        if match := re.match(r"\s*from\s+[\w.]+\s+import\s+(.+)", row):
+            found |= set(WORD.findall(match[1]))
+        found |= {name for top in tops for name in re.findall(rf"\b{re.escape(top)}(?:\.\w+)*\.(\w+)", row)}
+    return found - tops
+
+
+def _names(calls: Graph, distances: dict[int, float]) -> dict[str, float]:
+    """How far each name is that a reached function speaks of."""
+    found: dict[str, float] = {}
+    for index, distance in distances.items():
+        for name in calls.functions[index].names:
+            if distance + 1.0 < found.get(name, math.inf):
+                found[name] = distance + 1.0
+    return found
+
+
+def reached(made: Map, commit: Commit) -> tuple[float, str]:
+    """0 to 1, how near to the failure the nearest thing is that a commit changes, and what it is."""
+    distances, names, calls = made.functions.get(commit.repo), made.names.get(commit.repo, {}), made.graphs.get(commit.repo)
+    if distances is None or calls is None:
+        return 0.0, ""
+    best, what = math.inf, ""
+    for file in commit.files:
+        if kind_of(file.path) in IDLE:
+            continue
+        functions, assigned = touched(file)
+        for name in functions:
+            here = [i for i in calls.by_file.get(file.path, ()) if calls.functions[i].name == name]
+            for index in here or [i for i in calls.by_name.get(name, ()) if len(calls.by_name[name]) <= 3]:
+                far = distances.get(index, math.inf)
+                if far < best:
+                    best, what = far, name
+        for name in assigned:
+            if names.get(name, math.inf) < best:
+                best, what = names[name], name
+    return (math.exp(-0.35 * best), what) if what else (0.0, "")
+
+
+def touched(file: FileDiff) -> tuple[set[str], set[str]]:
+    """Functions and classes in which lines changed, and names outside of functions that were assigned or are gone."""
+    functions: set[str] = set()
+    assigned: set[str] = set()
+    for hunk in file.hunks:
+        head = DEFINED.match(hunk.within) or re.search(r"([A-Za-z_]\w*)\s*\(", hunk.within)
+        current = head[1] if head else ""
+        for line in hunk.lines:
+            match = DEFINED.match(line.text)
+            if match:
+                current = match[1]
+            elif line.text[:1].strip() and not INNER.match(line.text):
+                current = ""
+            if line.tag == " " or not deltas.code(line.text, file.path):
+                continue
+            if current:
+                functions.add(current)
+            else:
+                assigned |= {m[1] for m in [ASSIGNED.match(line.text)] if m}
+                assigned |= (
+                    set(re.findall(r"\w+", line.text)) if re.match(r"\s*(?:from\s.*\simport|import)\b", line.text) else set()
+                )
+    return functions, assigned
+
+
+def in_trace(symptoms: Symptoms, commit: Commit) -> tuple[float, float, str]:
+    """Whether it changes a function, and whether it changes a file, of the stack traces: 0 to 1 each, and what it is."""
+    near_function, near_file, why = 0.0, 0.0, ""
+    for file in commit.files:
+        if kind_of(file.path) in IDLE:
+            continue
+        for frame in symptoms.frames[:FRAMES]:
+            if not same_file(frame.file, file.path):
+                continue
+            near = 1.0 / (1 + 0.3 * frame.depth)
+            near_file = max(near_file, near)
+            if near > near_function and _touches(file, frame.name, frame.line):
+                near_function, why = near, f"it changes {frame.name or file.path} of the stack trace"
+            why = why or f"it changes {file.path}, which is in the stack trace"
+    return near_function, near_file, why
+
+
+def failing_line(symptoms: Symptoms, commit: Commit) -> float:
+    """Whether it brings a line that the stack traces quote: 1 for the one that raised, less for its callers."""
+    best = 0.0
+    quoted = {frame.code: frame for frame in symptoms.frames[:FRAMES][::-1] if len(frame.code) >= 12}
+    for file in commit.files if quoted else ():
+        if kind_of(file.path) in IDLE:
+            continue
+        texts = [(row.tag, row.text.strip()) for hunk in file.hunks for row in hunk.lines]
+        gone = {text for tag, text in texts if tag == "-"}
+        for tag, text in texts:
+            if tag == "+" and text in quoted and text not in gone and same_file(quoted[text].file, file.path):
+                best = max(best, 1.0 / (1 + 0.5 * quoted[text].depth))
+    return best
+
+
+def writes(made: Map, commit: Commit) -> tuple[float, str]:
+    """Whether it brings the text of a new error (1), or changes a file that writes one (0.3)."""
+    best, why = 0.0, ""
+    for file in commit.files:
+        if kind_of(file.path) in IDLE:
+            continue
+        added = [line.text for hunk in file.hunks for line in hunk.lines if line.tag == "+"]
+        for stretch in made.stretches:
+            if any(stretch in text for text in added):
+                gone = any(stretch in line.text for hunk in file.hunks for line in hunk.lines if line.tag == "-")
+                if not gone:
+                    return 1.0, f"it brings the text “{stretch[:60]}”"
+        if (commit.repo, file.path) in made.emitters and best < 0.3:
+            best, why = 0.3, f"{file.path} writes “{made.emitters[commit.repo, file.path][0][:60]}”"
+    return best, why
+
+
+def _stretches(symptoms: Symptoms) -> list[str]:
+    """The literal parts of the new errors."""
+    texts = [a.text for a in symptoms.anomalies if a.kind in ("log", "span") and a.fresh and a.level >= 2][:8]
+    texts += [f.raised.partition(":")[2] for f in symptoms.frames[:20] if f.raised]
+    found: dict[str, None] = {}
+    for text in texts:
+        parts = re.split(r"<\*>|[\"'{}|=`]|\w+(?:\.\w+)+: |(?<=\w): ", text)
+        for part in sorted(parts, key=len, reverse=True)[:2]:
+            stretch = part.strip(" :,.;()[]")
+            if len(stretch) >= 10 and " " in stretch:
+                found[stretch] = None
+    return list(found)[:16]
+
+
+def _emitters(desk: Desk, made: Map) -> list[tuple[str, str, int]]:
+    """Files that write the new errors, searched with git grep; and the places, by repository, path and line."""
+    found: list[tuple[str, str, int]] = []
+    for stretch in made.stretches[:8]:
+        for name, repo in desk.repos.items():
+            for row in git(repo, "grep", "-nIF", "-e", stretch, "HEAD", "--").splitlines()[:10]:
+                parts = row.split(":", 3)
+                if len(parts) == 4 and parts[2].isdigit() and kind_of(parts[1]) not in IDLE:
+                    made.emitters.setdefault((name, parts[1]), []).append(stretch)
+                    found.append((name, parts[1], int(parts[2])))
+    return found
+
+
+def same_file(frame: str, path: str) -> bool:
+    """Whether a frame's path and a repository's path end alike: two parts, or all of the shorter one."""
+    a, b = re.split(r"[/\\]", frame), path.split("/")
+    same = 0
+    while same < min(len(a), len(b)) and a[-1 - same] == b[-1 - same]:
+        same += 1
+    return same >= 2 or (same == 1 and min(len(a), len(b)) == 1)
+
+
+def _touches(file: FileDiff, name: str, line: int) -> bool:
+    last = re.split(r"[.:$#]", name)[-1].strip("<>") if name else ""
+    for hunk in file.hunks:
+        changed = [row for row in hunk.lines if row.tag != " "]
+        if (
+            last
+            and len(last) > 2
+            and (
+                re.search(rf"\b{re.escape(last)}\b", hunk.within)
+                or any(re.search(rf"\b(?:def|func|function|fn)\b[^(]*\b{re.escape(last)}\b", row.text) for row in hunk.lines)
+            )
+        ):
+            return True
+        if not last and changed and min(abs(row.number - line) for row in changed) <= 8:
+            return True
+    return False
+
+
+def named(symptoms: Symptoms, commit: Commit) -> tuple[float, str]:
+    """Whether it takes away (1), or changes (0.3), a name that the new errors put in quotes."""
+    if not symptoms.named:
+        return 0.0, ""
+    removed, added = deltas.names(commit)
+    texts = " ".join(
+        [a.quote for a in symptoms.anomalies[:12] if a.kind == "log" and a.fresh] + [f.file for f in symptoms.frames[:8]]
+    )
+    best = (0.0, "")
+    for name, absent in symptoms.named.items():
+        less = removed.get(name, 0) - added.get(name, 0)
+        if absent and less > 0:
+            worth = 0.7 if removed[name] > 1 or added.get(name, 0) == 0 else 0.4
+            files = [f.path for f in commit.files if any(name in row.text for h in f.hunks for row in h.lines if row.tag == "-")]
+            worth += 0.3 * any(same_file(path, f) for path in re.findall(r"[\w./-]+\.\w+", texts) for f in files)
+            worth -= 0.3 * all(kind_of(f) in IDLE for f in files)
+            best = max(best, (worth, f"it takes “{name}” away, which the errors miss"))
+        elif less != 0:
+            best = max(best, (0.3, f"it changes “{name}”, which the errors name"))
+    return best
+
+
+def shared(symptoms: Symptoms, text: str) -> float:
+    """0 to 1: how much of the symptom's distinctive words this line has."""
+    common = sorted((symptoms.words[w] for w in set(words.words(text)) if w in symptoms.words), reverse=True)
+    return min(1.0, sum(common[:4]) / 4.0)
