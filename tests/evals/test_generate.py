@@ -11,9 +11,8 @@ from random import Random
 
 import pytest
 
-from agent.evals.generate.__main__ import generate, past
+from agent.evals.generate.__main__ import generate, histories
 from agent.evals.generate.scenarios import KINDS
-from agent.evals.generate.system import SERVICES
 from agent.incident import read_incident
 from agent.triggers import read
 
@@ -73,7 +72,7 @@ def test_a_seed_gives_the_same_repositories_again(tmp_path: Path) -> None:
         rng = Random(7)
         scenario = KINDS["exception"](rng)
         (tmp_path / turn).mkdir()
-        made.append([past(service, scenario, SHOWN, rng, tmp_path / turn).ids for service in SERVICES])
+        made.append([one.ids for one in histories(scenario, SHOWN, rng, tmp_path / turn).values()])
     assert made[0] == made[1]
     assert all(len(set(ids)) == len(ids) for ids in made[0])
 
@@ -87,9 +86,12 @@ def test_the_history_of_every_kind_has_its_guilty_commits_decoys_and_a_hundred_c
         scenario = KINDS[kind](rng)
         folder = tmp_path / str(seed)
         folder.mkdir()
-        pasts = {service: past(service, scenario, SHOWN, rng, folder) for service in SERVICES}
+        pasts = histories(scenario, SHOWN, rng, folder)
         for service, subject in (*scenario.guilty, *scenario.decoys):
             assert pasts[service].ids.index(pasts[service].id_of(subject)) > pasts[service].deployed
+        if scenario.library:
+            library = pasts[scenario.library.name]
+            assert library.ids.index(library.id_of(scenario.library.guilty)) > library.deployed
         large = pasts[scenario.large]
         assert len(large.ids) - 1 - large.deployed >= 100
 
