@@ -83,6 +83,12 @@ def fenced(text: str) -> str:
     return f"{fence}\n{text}\n{fence}"
 
 
+def _runnable(text: str) -> str:
+    """A command within a list's item, so that it can be copied and run: inline, or a block where it has several lines."""
+    text = text.strip()
+    return "\n".join(f"  {row}" for row in fenced(text).splitlines()) if "\n" in text else f"  {code(text)}  "
+
+
 def _section(title: str, lines: Iterable[str]) -> str:
     text = "\n".join(lines)
     return f"## {title}\n\n{text}" if text.strip() else ""
@@ -120,13 +126,14 @@ def _proposal(proposal: ProposalRecord) -> str:
 def _evidence(item: Evidence) -> str:
     mark = "verified" if item.verified else f"NOT verified: {line(item.problem)}"
     quote = "\n".join(f"  > {text}" for text in item.quote.strip().splitlines()[:12])
-    return f"- {line(item.claim)} ({item.supports}; {mark})  \n  {place(item.source)}\n{quote}"
+    where = _runnable(item.source.command) if isinstance(item.source, CommandSource) else f"  {place(item.source)}"
+    return f"- {line(item.claim)} ({item.supports}; {mark})  \n{where}\n{quote}"
 
 
 def _check(check: Check) -> str:
     mark = "discriminates" if check.discriminates else "does not discriminate"
     sides = f"with: {check.with_.label or check.with_.ref or 'the suspect'}; without: {check.without.label or check.without.ref}"
-    return f"- {line(check.claim)} ({mark})  \n  {code(check.command)}  \n  {sides}. {line(check.outcome)}"
+    return f"- {line(check.claim)} ({mark})  \n{_runnable(check.command)}\n  {sides}. {line(check.outcome)}"
 
 
 def _usage(report: Report) -> str:

@@ -1,0 +1,23 @@
+"""Reports as people read them."""
+
+from __future__ import annotations
+
+from agent.core.report import Check, CommandSource, Evidence, Side
+from agent.markdown import _check, _evidence
+
+PROGRAM = "cd repos/a && python3 -c '\nimport b\nb.run()'"
+
+
+def test_a_command_of_several_lines_can_be_copied_and_run() -> None:
+    check = Check(claim="it fails", command=PROGRAM, with_=Side(ref="abc"), without=Side(ref="abc~1"), discriminates=True)
+    told = _check(check).splitlines()
+    assert told[0] == "- it fails (discriminates)  "
+    assert [row.removeprefix("  ") for row in told[1:6]] == ["```", *PROGRAM.splitlines(), "```"]
+    assert told[6].startswith("  with: abc; without: abc~1")
+    evidence = Evidence(claim="it fails", supports="symptom", source=CommandSource(command=PROGRAM), quote="x")
+    assert "\n".join(told[1:6]) in _evidence(evidence)
+
+
+def test_a_command_of_one_line_stands_in_the_line() -> None:
+    evidence = Evidence(claim="it\nfails", supports="symptom", source=CommandSource(command="grep `x` y"), quote="one\ntwo")
+    assert _evidence(evidence) == "- it fails (symptom; NOT verified: )  \n  ``grep `x` y``  \n  > one\n  > two"
