@@ -251,7 +251,7 @@ def test_what_does_not_belong_here_is_refused_with_the_mend(source: str, file: s
 def test_no_source_breaks_on_what_another_sends(source: str, file: str) -> None:
     """Parts of a payload are replaced by every kind of JSON value: a source reads it or refuses it, and raises nothing else."""
     original = json.loads((PAYLOADS / file).read_bytes())
-    kinds = (None, 7, True, "", "x", [], {}, [None], {"a": None}, -1e400, "9" * 30)
+    kinds: tuple[Any, ...] = (None, 7, True, "", "x", [], {}, [None], {"a": None}, -1e400, "9" * 30)
     bodies = [body for wrong in kinds for body in _mutants(original, wrong)]
     for body in bodies if file.startswith(source) else bodies[::5]:
         try:
