@@ -15,9 +15,16 @@ from agent.core.errors import ToolError
 from agent.core.tool import Tool
 
 SECONDS = 6.0
-"""How long it may take in all: the brief is due 10 s after the alert."""
+"""How long it may take in all."""
+DUE, LATE, LEAST = 7.0, 10.0, 1.5
+"""Seconds after the alert by which it should have ended, so that the brief is out within ten; what it has in any case."""
 AT_ONCE = 4
 BEFORE, AFTER = timedelta(hours=2), timedelta(minutes=10)
+
+
+def time_for(age: float) -> float:
+    """The seconds for a first look that begins so long after the alert; what is late already need not hurry."""
+    return SECONDS if age > LATE else min(SECONDS, max(LEAST, DUE - age))
 
 
 async def first_look(

@@ -30,7 +30,7 @@ from agent.core.tool import Tool
 from agent.core.workspace import alerts_text
 from agent.desk import Desk, Plan
 from agent.evidence import Checker, Redactor
-from agent.firstlook import first_look
+from agent.firstlook import first_look, time_for
 from agent.hooks.compact import Compact
 from agent.hooks.handover import Handover
 from agent.hooks.prune import Prune
@@ -220,8 +220,11 @@ class Worker:
                 return {"notes": []}
             self.announce(investigation.id, f"asking {', '.join(self.connectors)}")
             ask = query(self.connectors, sandbox, journal, at=case.trigger.at)
+            now = datetime.now(UTC)
+            seconds = time_for((now - investigation.created_at).total_seconds())
             labels = self.labels(case)
-            return {"notes": await first_look(self.connectors, ask, labels=labels, at=case.trigger.at, now=datetime.now(UTC))}
+            missed = await first_look(self.connectors, ask, labels=labels, at=case.trigger.at, now=now, seconds=seconds)
+            return {"notes": missed}
 
         missed = (await once(journal, "look", look))["notes"]
         text = str((await once(journal, "brief", brief))["text"])

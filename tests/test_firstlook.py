@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.core.connector import Connector, Rows
 from agent.core.journal import MemoryJournal
 from agent.core.sandbox import SandboxSpec
-from agent.firstlook import first_look
+from agent.firstlook import first_look, time_for
 from agent.sandboxes.local import Local
 from agent.tools.query import query
 from tests.sources import Source
@@ -37,6 +37,10 @@ async def test_answers_lie_on_the_desk_and_what_was_late_or_refused_is_said(tmp_
     ]  # fmt: skip
     assert {(file["start"], file["end"]) for file in files} == {("2026-02-03T10:00:00+00:00", "2026-02-03T12:01:00+00:00")}
     assert len(await journal.entries()) == 3
+
+
+def test_it_ends_in_time_for_the_brief_unless_that_is_late_already() -> None:
+    assert [time_for(age) for age in (0.2, 3.0, 6.5, 60.0)] == [6.0, 4.0, 1.5, 6.0]
 
 
 async def test_without_sources_there_is_nothing_to_ask(tmp_path: Path) -> None:
