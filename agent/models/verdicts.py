@@ -15,7 +15,8 @@ from typing import Any
 
 from agent.models.known import Known, moment, rfc
 
-FOUND = 0.8
+FOUND = 0.85
+FEW = 3
 LIKELY = 0.45
 APART = 2.5
 LEAST = 0.12
@@ -108,7 +109,7 @@ def _conclusion(known: Known) -> dict[str, Any]:
     checks = [*shown, *(_checks(known, what) if kind in ("commit", "change") else [])]
     second = options[1][0] if len(options) > 1 else 0.0
     verdict = "likely" if p >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
-    if shown or (kind == "commit" and p >= FOUND and checks and _alone(known, what)):
+    if shown or (kind == "commit" and p >= FOUND and checks and _direct(what) and _alone(known, what)):
         verdict = "root_cause_found"
     if cause["category"] == "alert" and p >= LIKELY:
         verdict = "alert_unsound"
@@ -280,6 +281,11 @@ def _shown(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _direct(what: dict[str, Any]) -> bool:
+    """Whether more than time speaks for this one of all that came with it: the code that failed, or hardly anything else came."""
+    return bool(what.get("direct")) or int(what.get("among") or 0) <= FEW
+
+
 def _alone(known: Known, what: dict[str, Any]) -> bool:
     """Whether nothing else that could have done it went live at the same time or between it and the onset."""
     live, onset = moment(what.get("live")), moment(known.answer.get("onset"))
@@ -287,6 +293,8 @@ def _alone(known: Known, what: dict[str, Any]) -> bool:
         return False
     for p, kind, other in known.options[1:]:
         when = moment(other.get("live") or other.get("at"))
+        if what["commit"] == other.get("through"):
+            continue
         if kind == "none" and p > 0.05:
             return False
         if when and live - timedelta(minutes=1) <= when <= onset + timedelta(minutes=2) and p > 0.05:

@@ -334,6 +334,7 @@ def _onset(scenario: Scenario, times: Mapping[Deploy | Turn, datetime]) -> datet
 def _truth(
     scenario: Scenario, pasts: Mapping[str, Past], name: str, seed: int, times: Mapping[Deploy | Turn, datetime]
 ) -> dict[str, Any]:
+    blamed = [*scenario.guilty, *([(scenario.library.name, scenario.library.guilty)] if scenario.library else [])]
     return {
         "id": name,
         "kind": scenario.kind,
@@ -341,14 +342,7 @@ def _truth(
         "verdict": scenario.verdict,
         "category": scenario.category,
         "mechanism": scenario.mechanism,
-        "guilty": [
-            {"service": s, "repo": s, "commit": pasts[s].id_of(subject), "subject": subject} for s, subject in scenario.guilty
-        ],
-        "accepted": [
-            {"repo": library.name, "commit": pasts[library.name].id_of(library.guilty), "subject": library.guilty}
-            for library in [scenario.library]
-            if library
-        ],
+        "guilty": [{"service": s, "repo": s, "commit": pasts[s].id_of(subject), "subject": subject} for s, subject in blamed],
         "decoys": [
             {"service": s, "repo": s, "commit": pasts[s].id_of(subject), "subject": subject} for s, subject in scenario.decoys
         ],

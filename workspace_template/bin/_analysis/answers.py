@@ -286,6 +286,10 @@ def _suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:
         answer |= {"service": s.deployment.service, "live": iso(s.deployment.at), "version": s.deployment.version}
     else:
         answer |= {"live": iso(s.commit.at)}
+    if s.through:
+        answer |= {"through": s.through.commit.sha}
+    if n == 0:
+        answer |= {"direct": s.direct, "among": s.among}
     if n < 2 and s.best:
         best = s.best
         answer |= {

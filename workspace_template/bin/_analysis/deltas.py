@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from _analysis import growth, regexes, words
 from _analysis.delta import Delta, Rows
-from _analysis.history import Commit, FileDiff, Hunk, Line
+from _analysis.history import NAMED, PINNED, Commit, FileDiff, Hunk, Line
 from _analysis.kinds import IDLE, kind_of
 
 FILES, HUNKS = 80, 60
@@ -743,11 +743,9 @@ def _dependencies(file: FileDiff) -> Iterator[Delta]:
     for hunk in file.hunks:
         context = ""
         for line in hunk.lines:
-            named = re.search(r'^\s*"?name"?\s*[=:]\s*"([^"]+)"', line.text)
-            context = named[1] if named else context
-            match = re.search(
-                r"([A-Za-z@][\w@./\[\]-]*[\w\]])\"?'?\s*(?:[:=~^><! ]+)\s*[\"'^~>=v]*\s*v?(\d+(?:\.\d+)+[\w.+-]*)", line.text
-            )
+            named = NAMED.search(line.text)
+            context = named[1] or named[2] if named else context
+            match = PINNED.search(line.text)
             if not match or line.tag == " ":
                 continue
             name = context if match[1] == "version" else match[1]

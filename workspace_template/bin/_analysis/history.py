@@ -14,14 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from _analysis.desk import Deployment, Desk, service_key
+from _analysis.kinds import kind_of
 
 WINDOW = 14 * 86400
 FIRST = 80
+FEW = 20
+UNKNOWN = 400
 UNDEPLOYED = 120
 RANGE = 2500
 DIFFS = 900
 DIFF_BYTES = 60_000_000
 FILE_LINES = 1500
+NAMED = re.compile(r'^\s*"?name"?\s*[=:]\s*"([^"]+)"|^\s*"(?:node_modules/)([^"]+)":\s*\{')
+PINNED = re.compile(r"([A-Za-z@][\w@./\[\]-]*[\w\]])\"?'?\s*(?:[:=~^><! ]+)\s*[\"'^~>=v]*\s*v?(\d+(?:\.\d+)+[\w.+-]*)")
 
 
 @dataclass(kw_only=True)
@@ -54,7 +59,8 @@ class FileDiff:
 @dataclass(kw_only=True)
 class Commit:
     """A commit that may be guilty. `brought` says which deployments carried it, "" as package where it is the service's own
-    code."""
+    code; `upgrades` are packages that it moves and whose repositories are on the desk.
+    """
 
     repo: str
     sha: str
@@ -68,6 +74,7 @@ class Commit:
     tip: bool = False
     package: str = ""
     names: tuple[str, ...] = ()
+    upgrades: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -118,21 +125,63 @@ def raw(repo: Path, *arguments: str, stdin: str = "", limit: int = DIFF_BYTES) -
 def candidates(desk: Desk) -> History:
     """Every commit that a deployment, an upgrade or the last days before the alert brought, with its diff."""
     history = History()
+    found: dict[str, dict[str, Commit]] = {}
     for name, repo in desk.repos.items():
         head = git(repo, "rev-parse", "--verify", "-q", "HEAD").strip()
         if not head:
             history.notes.append(f"repos/{name}: has no commit")
             continue
         history.heads[name] = head
-        found = _deployed(desk, name, repo, head, history)
-        _upgraded(desk, name, repo, found, history)
-        if not found:
-            _recent(desk, name, repo, head, found)
-        else:
-            _undeployed(desk, name, repo, found)
-        history.seen += len(found)
-        history.commits += _with_diffs(name, repo, found, history)
+        found[name] = _deployed(desk, name, repo, head, history)
+        _upgraded(desk, desk.deployments, name, found[name], history)
+    for name in [name for name in found if found[name]]:
+        _undeployed(desk, name, desk.repos[name], found[name])
+        history.commits += _with_diffs(name, desk.repos[name], found[name], history)
+    moved = _moved(desk, history)
+    for name, commits in found.items():
+        known = set(commits)
+        _upgraded(desk, moved, name, commits, history)
+        if not commits:
+            _recent(desk, name, desk.repos[name], history.heads[name], commits)
+        fresh = {sha: commit for sha, commit in commits.items() if sha not in known}
+        if fresh:
+            history.commits += _with_diffs(name, desk.repos[name], fresh, history)
+        history.seen += len(commits)
     return history
+
+
+def _moved(desk: Desk, history: History) -> list[Deployment]:
+    """Upgrades that commits made in a manifest, as deployments: for packages whose repository is on the desk and whose upgrade no
+    record of a deployment tells.
+    """
+    told = {(d.at, package) for d in desk.deployments for package, _, _ in d.packages}
+    found = []
+    for commit in history.commits:
+        for file in commit.files if commit.brought else ():
+            if kind_of(file.path) != "dependency":
+                continue
+            for package, old, new in upgrades(file):
+                home = any(is_package(repo, name, package) for name, repo in desk.repos.items() if name != commit.repo)
+                for d in commit.brought if home else ():
+                    if (d.at, package) not in told:
+                        commit.upgrades = (*commit.upgrades, package)
+                        found.append(Deployment(at=d.at, service=d.service, version=d.version, packages=((package, old, new),)))
+    return found
+
+
+def upgrades(file: FileDiff) -> list[tuple[str, str, str]]:
+    """Packages that a manifest or lock file names with another version than before: name, old, new."""
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    context = ""
+    for hunk in file.hunks:
+        for line in hunk.lines:
+            named = NAMED.search(line.text)
+            context = named[1] or named[2] if named else context
+            match = PINNED.search(line.text)
+            if match and line.tag != " ":
+                (before if line.tag == "-" else after)[context if match[1] == "version" else match[1]] = match[2]
+    return [(name, before[name], new) for name, new in after.items() if name and before.get(name, new) != new]
 
 
 def _resolve(repo: Path, names: Iterable[str]) -> dict[str, str]:
@@ -153,6 +202,8 @@ def _deployed(desk: Desk, name: str, repo: Path, head: str, history: History) ->
     for d in known:
         target = next((resolved[n] for n in (d.commit, d.change, d.version, f"v{d.version}") if n in resolved), "")
         mine = desk.services.get(d.service, ("",))[0] == name or service_key(d.service) == service_key(name)
+        if not target and d.version and (mine or len(desk.repos) == 1):
+            target = versions(repo, name, [d.version], written=False).get(d.version, "")
         if not target:
             if (d.commit or d.version) and not d.packages and (mine or (only and len(desk.repos) == 1)):
                 history.notes.append(f"deployments: {d.service} {d.commit or d.version} names no commit of repos/{name}")
@@ -181,8 +232,12 @@ def _range(repo: Path, previous: str, target: str, at: float) -> list[str]:
         if shas:
             return shas
         return [target] if not git(repo, "merge-base", "--is-ancestor", target, previous) and target != previous else []
-    since = int(at - WINDOW)
-    return git(repo, "rev-list", "--no-merges", f"--max-count={FIRST}", f"--since={since}", target).split() or [target]
+    release = git(repo, "describe", "--tags", "--abbrev=0", f"{target}^").strip()
+    since = ["--no-merges", f"--since={int(at - WINDOW)}"]
+    shas = git(repo, "rev-list", *since, f"--max-count={FIRST}", target).split()
+    if len(shas) < FEW and release:
+        shas = git(repo, "rev-list", "--no-merges", f"--max-count={UNKNOWN}", target, f"^{release}").split()
+    return shas or git(repo, "rev-list", "--no-merges", f"--max-count={FIRST}", target).split() or [target]
 
 
 def _recent(desk: Desk, name: str, repo: Path, head: str, found: dict[str, Commit]) -> None:
@@ -190,7 +245,10 @@ def _recent(desk: Desk, name: str, repo: Path, head: str, found: dict[str, Commi
     before = [f"--before={int(desk.at)}"] if desk.at else []
     since = [f"--since={int(desk.at - WINDOW)}"] if desk.at else []
     shas = git(repo, "rev-list", "--no-merges", "--max-count=800", *before, *since, head).split()
-    shas = shas if len(shas) >= 20 else git(repo, "rev-list", "--no-merges", "--max-count=60", *before, head).split()
+    if len(shas) < FEW:
+        shas = git(repo, "rev-list", "--no-merges", f"--max-count={UNKNOWN}", *before, head).split()
+    if not shas:
+        shas = git(repo, "rev-list", "--no-merges", f"--max-count={UNKNOWN}", head).split()
     for sha in shas:
         found.setdefault(sha, Commit(repo=name, sha=sha))
 
@@ -212,9 +270,10 @@ def _undeployed(desk: Desk, name: str, repo: Path, found: dict[str, Commit]) -> 
         found.setdefault(sha, Commit(repo=name, sha=sha))
 
 
-def _upgraded(desk: Desk, name: str, repo: Path, found: dict[str, Commit], history: History) -> None:
+def _upgraded(desk: Desk, moves: list[Deployment], name: str, found: dict[str, Commit], history: History) -> None:
     """Commits between the two versions of a package that a deployment moved, where this is the package's repository."""
-    for d in desk.deployments:
+    repo = desk.repos[name]
+    for d in moves:
         if desk.at is not None and not desk.at - 4 * WINDOW <= d.at <= desk.at + 60:
             continue
         for package, old, new in d.packages:
@@ -253,7 +312,7 @@ def is_package(repo: Path, name: str, package: str) -> bool:
     return False
 
 
-def versions(repo: Path, package: str, wanted: Iterable[str]) -> dict[str, str]:
+def versions(repo: Path, package: str, wanted: Iterable[str], *, written: bool = True) -> dict[str, str]:
     """Commit ids of a package's versions, from tags however they are spelled (1.2.0, v1.2.0, name-1.2.0, rel_1_2_0)."""
     tags = git(repo, "tag", "--list").splitlines()
     spelled: dict[str, list[str]] = {}
@@ -266,7 +325,7 @@ def versions(repo: Path, package: str, wanted: Iterable[str]) -> dict[str, str]:
         if resolved:
             found[version] = next(iter(resolved.values()))
         elif version:
-            found.update(_resolve(repo, [version]) or _written(repo, version))
+            found.update(_resolve(repo, [version]) or (_written(repo, version) if written else {}))
     return found
 
 

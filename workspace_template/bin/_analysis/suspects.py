@@ -28,6 +28,7 @@ __all__ = ["Suspect", "Verdict", "judge", "same_file"]
 
 RIVALS = 40
 READ = 900
+NEXT = 0.1
 RELEASE = re.compile(
     r"(?i)^(?:\W*(?:release|version|bump|prepare|preparing|tag|back to development|post-release|set version|"
     r"start)\W+)+v?\d[\w.]*\W*$|^v?\d+\.\d[\w.]*\W*$"
@@ -36,7 +37,9 @@ RELEASE = re.compile(
 
 @dataclass(kw_only=True)
 class Suspect:
-    """A commit with its score in log-odds, the features that it is made of, and its best delta."""
+    """A commit with its score in log-odds, the features that it is made of, and its best delta. `through`: the commit
+    of a package that it only brought, if that is why it is suspected.
+    """
 
     commit: Commit
     score: float = 0.0
@@ -48,6 +51,14 @@ class Suspect:
     deployment: Deployment | None = None
     shared: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    through: Suspect | None = None
+    among: int = 0
+
+    @property
+    def direct(self) -> bool:
+        """Whether it acts where the failure is, and does not just fit in time and kind."""
+        f = self.features
+        return max(f.get("line", 0.0) / 0.5, f.get("frame", 0.0) / 0.6, f.get("writes", 0.0), f.get("named", 0.0) / 0.7) >= 1.0
 
 
 @dataclass(kw_only=True)
@@ -85,7 +96,7 @@ def judge(desk: Desk) -> Verdict:
     odds = {id(s): s.score for s in suspects}
     odds |= {id(f): FLIP["bias"] + FLIP["score"] * f.score for f in flips}
     odds |= {id(e): EXPLANATION["bias"] + EXPLANATION["score"] * e.score for e in others}
-    rivals = [odds[id(s)] for s in suspects[:RIVALS]] + [odds[id(x)] for x in (*flips[:10], *others)] + [UNKNOWN]
+    rivals = [odds[id(s)] for s in suspects[:RIVALS] if not s.through] + [odds[id(x)] for x in (*flips[:10], *others)] + [UNKNOWN]
     top = max(rivals)
     total = sum(math.exp(score - top) for score in rivals)
 
@@ -94,6 +105,8 @@ def judge(desk: Desk) -> Verdict:
 
     for suspect in suspects:
         suspect.p = share(odds[id(suspect)])
+    for suspect in [s for s in suspects if s.through]:
+        suspect.p = 0.95 * suspect.through.p if suspect.through else 0.0
     for flip in flips:
         flip.p = share(odds[id(flip)])
     ranked = [(e, share(odds[id(e)])) for e in others]
@@ -135,8 +148,22 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
     rare = {kind: math.log(1 + len(found) / (1 + n)) / math.log(1 + max(len(found), 12)) for kind, n in kinds.items()}
     for suspect in found:
         _means_of(symptoms, suspect, rare)
+    _carriers(found)
+    together = Counter(id(suspect.deployment) for suspect in found)
+    for suspect in found:
+        suspect.among = together[id(suspect.deployment)]
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
     return found
+
+
+def _carriers(found: list[Suspect]) -> None:
+    """A commit that moves a package is as suspicious as what came with the package, and stands next to it."""
+    for suspect in found:
+        inside = [s for s in found if s.commit.package and s.commit.package in suspect.commit.upgrades]
+        best = max(inside, key=lambda s: s.score, default=None)
+        if best and best.score - NEXT > suspect.score:
+            suspect.score, suspect.through = round(best.score - NEXT, 3), best
+            suspect.why.append(f"it brought {best.commit.sha[:12]} of {best.commit.package} ({best.commit.subject[:60]})")
 
 
 def _when_and_where(desk: Desk, symptoms: Symptoms, history: History, suspect: Suspect) -> None:
