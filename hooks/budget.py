@@ -70,9 +70,8 @@ class Budget(Hook):
                 raise BudgetReached(f"the budget is used up: {limit}", "Raise it under `budget:`.")
             return []
         if limit := await self._limit(context):
-            text = (
-                f"The budget is used up ({limit}). Call `report` now with what you know; you have {context.budget.grace} turns."
-            )
+            asked = f"{context.ending.capitalize()} now with what you know; you have {context.budget.grace} turns."
+            text = f"The budget is used up ({limit}). {asked}"
             return [Note(key=f"{KEY}{context.turn}", text=text)]
         return []
 

@@ -73,7 +73,11 @@ class Compact(Hook):
         return messages if _size(context, messages) < context.size.tokens else None
 
     async def too_long(self, context: Context) -> list[Message] | None:
-        return await self.handoff.messages(context, "", tail=self.compaction.kept(context.model.window) // 4)
+        """Where not even the beginning of an epoch was accepted, nothing is kept that can be looked up."""
+        window = context.model.window
+        strict = context.turn == context.epoch_turn
+        tail = 0 if strict else self.compaction.kept(window) // 4
+        return await self.handoff.messages(context, "", tail=tail, first=window // (16 if strict else 2))
 
     async def _ask(self, context: Context) -> str:
         """A summary, or "" where none came: the provider's trouble is not ours to judge, so ModelUnavailable goes on."""

@@ -17,6 +17,7 @@ from agent.core.message import Message, ToolCall
 REPEATS = 3
 IDENTICAL, ALTERNATING, MONOLOGUE = 4, 6, 3
 NUDGE, END = "guard:nudge:", "guard:end:"
+TOLD = tuple(text.partition("{}")[0] for text in (CUT, NO_CALL))
 
 
 class Guard(Hook):
@@ -32,10 +33,10 @@ class Guard(Hook):
         if not circle or (nudged is not None and context.turn < nudged + 2):
             return []
         if nudged is None:
-            text = f"You are going in circles ({circle}). Look at what you know, and do something else or call `report`."
+            text = f"You are going in circles ({circle}). Look at what you know, and do something else or {context.ending}."
             return [Note(key=f"{NUDGE}{context.turn}", text=text)]
-        grace = context.budget.grace
-        text = f"You are still going in circles ({circle}). Call `report` now with what you know; you have {grace} turns."
+        grace, asked = context.budget.grace, f"{context.ending.capitalize()} now"
+        text = f"You are still going in circles ({circle}). {asked} with what you know; you have {grace} turns."
         return [Note(key=f"{END}{context.turn}", text=text)]
 
     async def before_call(self, context: Context, call: ToolCall) -> ToolCall | str:
@@ -73,7 +74,7 @@ def _idle(messages: list[Message]) -> int:
     for message in reversed(messages):
         if message.calls:
             break
-        told += message.text in (CUT, NO_CALL)
+        told += message.text.startswith(TOLD)
     return told
 
 

@@ -36,8 +36,10 @@ class Handoff:
         self.results = results
         self.read = read
 
-    async def messages(self, context: Context, summary: str, *, tail: int) -> list[Message]:
-        """The messages of the new epoch; about `tail` tokens of the last turns among them."""
+    async def messages(self, context: Context, summary: str, *, tail: int, first: int | None = None) -> list[Message]:
+        """The messages of the new epoch; about `tail` tokens of the last turns among them, and of the first message at most
+        `first`, where that is given.
+        """
         transcript = await self._transcript(context)
         last = await self._tail(context, tail)
         entries = await context.journal.entries()
@@ -58,7 +60,22 @@ class Handoff:
             _section("Results that were given out (whole, in these files)", await self._paths(context)),
             _section("The whole history until now", transcript),
         ]
-        return [context.messages[0], user("\n\n".join(filter(None, sections))), *last]
+        begin = await self._first(context, first)
+        return [begin, user("\n\n".join(filter(None, sections))), *last]
+
+    async def _first(self, context: Context, tokens: int | None) -> Message:
+        """The first message, with the ends of its texts where it is larger than that."""
+        message = context.messages[0]
+        if tokens is None or weigh(context.count, message) <= tokens:
+            return message
+        end = max(LEAST_SHOWN, tokens * CHARACTERS // (2 * len(message.blocks)))
+        blocks: list[Block] = []
+        for block in message.blocks:
+            if isinstance(block, Text) and len(block.text) > 3 * end:
+                path = await self.results.keep(context, "first-message", block.text)
+                block = block.model_copy(update={"text": excerpt(block.text, path, end)})
+            blocks.append(block)
+        return message.model_copy(update={"blocks": tuple(blocks)})
 
     async def _transcript(self, context: Context) -> str:
         """Writes the history as the model saw it to a file, and says where it is."""

@@ -99,6 +99,11 @@ class Context:
         return Head(system=self.system, tools=tuple(tool.spec for tool in self.tools.values()))
 
     @property
+    def ending(self) -> str:
+        """What the model has to do to end the run."""
+        return "call `report`" if "report" in self.tools else "give your answer"
+
+    @property
     def seconds(self) -> float:
         """Wall time since the run began."""
         return (self.now() - self.began).total_seconds() if self.began else 0.0

@@ -14,10 +14,13 @@ from agent.core.context import Context
 from agent.core.errors import PromptTooLong
 from agent.core.finish import Finish
 from agent.core.hook import Hook, Note
+from agent.core.message import Reply
 from agent.core.replay import append, replay
 
-NO_CALL = "Nothing was called. Go on investigating, or call `report` if you are done."
-CUT = "Your answer was cut off at its limit, and nothing was called. Go on in smaller steps, or call `report` if you are done."
+NO_CALL = "Nothing was called. Go on investigating, or {} if you are done."
+CUT = "Your answer was cut off at its limit, and nothing was called. Go on in smaller steps, or {} if you are done."
+REBUILT = 2
+"""How often one turn's history is made shorter because the provider refused it as too long."""
 
 
 async def run(context: Context, hooks: Sequence[Hook], first: str = "") -> Any:
@@ -38,20 +41,32 @@ async def run(context: Context, hooks: Sequence[Hook], first: str = "") -> Any:
         for hook in hooks:
             for note in await hook.before_turn(context):
                 await turn.tell(context, hooks, note, by=hook.name)
-        try:
-            reply = await turn.ask(context, hooks)
-        except PromptTooLong as error:
-            await epochs.rebuild(context, hooks, error)
-            reply = await turn.ask(context, hooks)
+        reply = await _asked(context, hooks)
         if reply is None:
             finished = []
             continue
         message, finished = await turn.act(context, hooks, reply.message.calls)
         append(context, message)
-        if not reply.message.calls and "report" not in context.tools:
+        if not reply.message.calls and _is_answer(context, reply):
             finished = [Finish(reply.message.text)]
         elif not reply.message.calls:
-            await turn.tell(context, hooks, Note(text=CUT if reply.stop == "length" else NO_CALL), by="loop")
+            text = CUT if reply.stop == "length" else NO_CALL
+            await turn.tell(context, hooks, Note(text=text.format(context.ending)), by="loop")
+
+
+async def _asked(context: Context, hooks: Sequence[Hook]) -> Reply | None:
+    """The next reply, from a shorter history where this one turns out to be too long."""
+    for _ in range(REBUILT):
+        try:
+            return await turn.ask(context, hooks)
+        except PromptTooLong as error:
+            await epochs.rebuild(context, hooks, error)
+    return await turn.ask(context, hooks)
+
+
+def _is_answer(context: Context, reply: Reply) -> bool:
+    """Whether a reply that called nothing ends the run, as it may where there is no `report` tool: whole, and not empty."""
+    return "report" not in context.tools and reply.stop != "length" and bool(reply.message.text.strip())
 
 
 async def _objection(context: Context, hooks: Sequence[Hook], result: Any) -> str | None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
 from agent.core.data import Data
-from agent.core.errors import ToolError
+from agent.core.errors import AgentError, ToolError
+from agent.core.finish import Finish
 from agent.core.model import ToolSpec
+
+logger = logging.getLogger(__name__)
 
 
 class Tool(Data):
@@ -35,7 +40,8 @@ class Tool(Data):
 def tool(function: Callable[..., Awaitable[str]], *, in_sandbox: bool = False, repeatable: bool = False) -> Tool:
     """Makes a tool of an async function: its name, its docstring as the description, its annotated parameters as the schema.
 
-    Arguments are validated against the annotations; what does not fit raises ToolError naming each wrong field.
+    Arguments are validated against the annotations; what does not fit raises ToolError naming each wrong field. So does what the
+    function raises that is none of our errors: the model is told, the log has it whole, and the run goes on.
     """
     signature = inspect.signature(function, eval_str=True)
     fields: dict[str, Any] = {
@@ -52,7 +58,14 @@ def tool(function: Callable[..., Awaitable[str]], *, in_sandbox: bool = False, r
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
             raise ToolError(f"{function.__name__}: {wrong}", f"Its parameters are: {', '.join(fields)}.") from error
-        return await function(**{name: getattr(values, name) for name in fields})
+        try:
+            answer: object = await function(**{name: getattr(values, name) for name in fields})
+            return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
+        except (AgentError, Finish):
+            raise
+        except Exception as error:  # a function that somebody else wrote; the model can go another way
+            logger.exception("the tool %s failed", function.__name__)
+            raise ToolError(f"{function.__name__} failed: {type(error).__name__}: {error}", "Try it another way.") from error
 
     spec = ToolSpec(name=function.__name__, description=inspect.getdoc(function) or "", parameters=schema)
     return Tool(spec=spec, run=run, in_sandbox=in_sandbox, repeatable=repeatable)

@@ -35,11 +35,13 @@ from agent.models.wire import (
     read,
     status_error,
     stream_error,
+    tls,
 )
 
 PROVIDER = "anthropic"
 DEFAULT = "claude-opus-5-5"
 BASE_URL = "https://api.anthropic.com"
+ENDPOINT = "/v1/messages"
 OUTPUT = 32_000
 """Tokens asked for at most, where the model could give more."""
 AFTER = "_after"
@@ -98,11 +100,11 @@ class AnthropicModel:
         self._key = clean_key(key, base_url, PROVIDER)
         self._client = AsyncAnthropic(
             api_key=self._key,
-            base_url=clean_url(base_url or BASE_URL),
+            base_url=clean_url(base_url or BASE_URL, endpoint=ENDPOINT),
             max_retries=0,
             timeout=http.timeout,
             default_headers=http.headers,
-            http_client=DefaultAsyncHttpxClient(limits=http.limits, timeout=http.timeout),
+            http_client=DefaultAsyncHttpxClient(limits=http.limits, timeout=http.timeout, verify=tls()),
             open_telemetry=False,
         )
 
@@ -136,7 +138,7 @@ class AnthropicModel:
             failure: ModelError | Transient
             try:
                 stream = await self._client.post(
-                    "/v1/messages", content=body, cast_to=httpx2.Response, stream=True, stream_cls=AsyncStream[Any]
+                    ENDPOINT, content=body, cast_to=httpx2.Response, stream=True, stream_cls=AsyncStream[Any]
                 )
                 return cast(httpx2.Response, stream)
             except APIStatusError as error:

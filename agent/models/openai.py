@@ -39,11 +39,13 @@ from agent.models.wire import (
     read,
     status_error,
     stream_error,
+    tls,
 )
 
 PROVIDER = "openai"
 DEFAULT = "gpt-6.1-sol"
 BASE_URL = "https://api.openai.com/v1"
+ENDPOINT = "/responses"
 OUTPUT = 32_000
 """Tokens asked for at most, where the model could give more."""
 CACHED = 300.0
@@ -97,11 +99,11 @@ class OpenAIModel:
         self._key = clean_key(key, base_url, PROVIDER)
         self._client = AsyncOpenAI(
             api_key=self._key,
-            base_url=clean_url(base_url or BASE_URL),
+            base_url=clean_url(base_url or BASE_URL, endpoint=ENDPOINT),
             max_retries=0,
             timeout=http.timeout,
             default_headers=http.headers,
-            http_client=DefaultAsyncHttpxClient(limits=http.limits, timeout=http.timeout),
+            http_client=DefaultAsyncHttpxClient(limits=http.limits, timeout=http.timeout, verify=tls()),
         )
 
     @property
@@ -129,7 +131,7 @@ class OpenAIModel:
             failure: ModelError | Transient
             try:
                 stream = await self._client.post(
-                    "/responses", content=body, cast_to=httpx2.Response, stream=True, stream_cls=AsyncStream[Any]
+                    ENDPOINT, content=body, cast_to=httpx2.Response, stream=True, stream_cls=AsyncStream[Any]
                 )
                 return cast(httpx2.Response, stream)
             except APIStatusError as error:

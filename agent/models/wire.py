@@ -6,6 +6,7 @@ It knows no provider's dialect and no SDK; the SDKs' own HTTP library is used fo
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -21,8 +22,8 @@ from agent.models.failures import Answer, Transient, judge, scrub
 
 AFTER_END = 1.0
 """Seconds to wait for the end of a body whose last event has come, so that the connection can be used again."""
-
-
+VERSION = "/v1"
+"""What both APIs' paths begin with."""
 DEEPEST = 100
 """Levels of a call's arguments; what is nested deeper could be read but not written again."""
 
@@ -64,15 +65,28 @@ def clean_key(key: str, base_url: str | None, provider: str) -> str:
     return key
 
 
-def clean_url(url: str) -> str:
-    """A base URL. Raises ModelError where it is none: the provider would only be waited for in vain."""
+@functools.cache
+def tls() -> ssl.SSLContext:
+    """The certificates that are trusted, read once: it takes longer than all else that a client needs."""
+    return httpx2.create_ssl_context()
+
+
+def clean_url(url: str, *, endpoint: str) -> str:
+    """A base URL to which the endpoint can be added: `/v1/messages` where a base URL has no version, `/responses` where it has.
+
+    A version too many or too few, and a whole endpoint, are understood too; a gateway's path stays. Raises ModelError where it
+    is no URL: the provider would only be waited for in vain.
+    """
     try:
         parsed = httpx2.URL(url.strip())
     except httpx2.InvalidURL:
         parsed = httpx2.URL()
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ModelError("the model's base URL is not one that begins with http:// or https:// and a host", "Mend `base_url`.")
-    return str(parsed)
+    place = parsed.path.rstrip("/").removesuffix(endpoint)
+    if endpoint.startswith(VERSION):
+        place = place.removesuffix(endpoint.removeprefix(VERSION)).removesuffix(VERSION)
+    return str(parsed.copy_with(path=place or ("/" if endpoint.startswith(VERSION) else VERSION)))
 
 
 def encode(value: Any) -> bytes:

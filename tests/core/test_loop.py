@@ -137,7 +137,7 @@ async def test_unknown_tools_and_malformed_arguments_are_told_to_the_model() -> 
 async def test_a_reply_without_a_call_is_nudged_where_a_report_is_due() -> None:
     context = _context([Turn(text="done, I think"), _call("report", answer="x")])
     assert await loop.run(context, [], "go") == {"answer": "x"}
-    assert [m.text for m in context.messages if m.role == "user"][1] == loop.NO_CALL
+    assert [m.text for m in context.messages if m.role == "user"][1] == loop.NO_CALL.format("call `report`")
 
 
 async def test_without_a_report_tool_the_text_of_the_last_reply_is_the_result() -> None:

@@ -23,6 +23,7 @@ BLOCKS = {
     "assistant": {"text", "tool_use", "thinking", "redacted_thinking"},
 }
 TTL = {"5m", "1h"}
+UNMARKED = {"thinking", "redacted_thinking"}
 
 
 class Anthropic:
@@ -50,7 +51,7 @@ class Anthropic:
         _tools(prompt, body.get("tools", []))
         _system(prompt, body.get("system", []))
         _Messages(self, prompt).check(body["messages"])
-        _marks(prompt)
+        _marks(prompt, body)
         limit = self.window
         need(prompt.tokens <= limit, f"prompt is too long: {prompt.tokens} tokens > {limit} maximum")
         return prompt
@@ -171,19 +172,36 @@ def _system(prompt: Prompt, system: str | Sequence[dict[str, Any]]) -> None:
 
 
 def _add(prompt: Prompt, what: str, block: dict[str, Any], where: str) -> None:
-    mark = ""
-    if control := block.get("cache_control"):
-        need(
-            control.get("type") == "ephemeral" and control.get("ttl", "5m") in TTL, f"{where}.cache_control: unknown type or ttl"
-        )
-        need(block.get("type") not in ("thinking", "redacted_thinking"), f"{where}.cache_control: Extra inputs are not permitted")
+    """Adds a block as the model sees it: without marks, a result's text as a list of one."""
+    mark = _mark(block, where)
+    if mark:
+        need(block.get("type") not in UNMARKED, f"{where}.cache_control: Extra inputs are not permitted")
         need(block.get("type") != "text" or block["text"].strip(), f"{where}: cache_control cannot be set for empty text blocks")
-        mark = control.get("ttl", "5m")
+    if "cache_control" in block:
         block = {name: value for name, value in block.items() if name != "cache_control"}
+    if block.get("type") == "tool_result":
+        content = block.get("content") or []
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        mark = mark or "".join(_mark(part, where) for part in parts)
+        parts = [{name: value for name, value in part.items() if name != "cache_control"} for part in parts]
+        block = {**block, "content": parts, "is_error": bool(block.get("is_error"))}
     prompt.add(what, block, mark)
 
 
-def _marks(prompt: Prompt) -> None:
+def _mark(block: dict[str, Any], where: str) -> str:
+    """The time to live of the mark on a block; "" if there is none."""
+    control = block.get("cache_control")
+    if not control:
+        return ""
+    ttl = str(control.get("ttl", "5m"))
+    need(control.get("type") == "ephemeral" and ttl in TTL, f"{where}.cache_control: unknown type or ttl")
+    return ttl
+
+
+def _marks(prompt: Prompt, body: dict[str, Any]) -> None:
+    """At most four, longer ones first. One beside the messages stands for one on the last block that can have it."""
+    if (automatic := _mark(body, "cache_control")) and (last := prompt.last_markable):
+        last.mark = last.mark or automatic
     marks = [position.mark for position in prompt.positions if position.mark]
     need(len(marks) <= 4, f"A maximum of 4 blocks with cache_control may be provided. Found {len(marks)}.")
     need("5m,1h" not in ",".join(marks), "a ttl='1h' cache_control block must not come after a ttl='5m' cache_control block")

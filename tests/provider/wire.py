@@ -17,6 +17,7 @@ class Prompt:
         self._hash = blake2b(canonical(fixed), digest_size=16)
         self._bytes = 0
         self.positions: list[Position] = []
+        self.last_markable: Position | None = None
 
     @property
     def digest(self) -> bytes:
@@ -32,6 +33,8 @@ class Prompt:
         self._hash.update(content)
         self._bytes += len(content)
         self.positions.append(Position(self._hash.digest(), max(1, self._bytes // 4), mark))
+        if block and not str(block.get("type", "") if isinstance(block, dict) else "").endswith("thinking"):
+            self.last_markable = self.positions[-1]
 
 
 def canonical(value: Any) -> bytes:
