@@ -342,6 +342,7 @@ def build_model(settings: Settings, name: str) -> Model:
     if provider in ("anthropic", "openai"):
         own = {"base_url", "window", "max_output"} if name == settings.model_name else set()
         given = settings.model.model_dump(include=own, exclude_none=True)
+        given.setdefault("base_url", settings.base_urls.get(provider))
         given["key"] = settings.keys.get(f"{provider.upper()}_API_KEY", "")
         given["patience"] = Patience(seconds=settings.model.retry_seconds)
     return models.model(name, **given)

@@ -24,6 +24,9 @@ from agent.core.sandbox import Limits
 
 FILE = "sre-agent.yaml"
 DEFAULT_MODELS = {"ANTHROPIC_API_KEY": "anthropic", "OPENAI_API_KEY": "openai"}
+BASE_URLS = {"ANTHROPIC_BASE_URL": "anthropic", "OPENAI_BASE_URL": "openai"}
+HIDDEN = ("home", "keys", "base_urls", "secrets")
+"""What no file may say: it is where the file lies, or comes from the environment."""
 
 
 class RepositorySettings(Data):
@@ -61,7 +64,8 @@ class ServerSettings(Data):
 class ModelSettings(Data):
     """Which model thinks: `statistical`, `anthropic[:NAME]`, `openai[:NAME]`, or `auto` (by the key that is there).
 
-    fallback: the model that goes on where the first one fails; base_url, window and max_output are not its own.
+    fallback: the model that goes on where the first one fails; base_url, window and max_output are not its own. base_url: where
+    the API is, if not at its provider's (or ANTHROPIC_BASE_URL and OPENAI_BASE_URL say so).
     retry_seconds: how long trouble that may pass is endured; then the fallback's turn comes, or `serve` parks the investigation
     and tries again, for park_hours in all. tokenizer: a folder with tiktoken's rank files, as its cache holds them.
     """
@@ -128,7 +132,7 @@ class PolicySettings(Data):
 
 
 class Settings(Data):
-    """Everything. Paths are absolute; `home` is the folder of the file, `keys` what the environment holds."""
+    """Everything. Paths are absolute; `home` is the folder of the file, `keys` and `base_urls` what the environment holds."""
 
     home: Path
     data: Path
@@ -143,6 +147,7 @@ class Settings(Data):
     forges: dict[str, ForgeSettings] = {}
     policy: PolicySettings = PolicySettings()
     keys: dict[str, str] = Field(default={}, repr=False)
+    base_urls: dict[str, str] = {}
     secrets: tuple[str, ...] = Field(default=(), repr=False)
 
     @property
@@ -165,11 +170,12 @@ def load(home: Path | None = None, *, environment: Mapping[str, str] = os.enviro
     home = (home or Path(environment.get("SRE_AGENT_HOME", "."))).absolute()
     file = home if home.is_file() else home / FILE
     values, lines = _read(file, environment) if file.exists() else ({}, {})
-    for name in ("home", "keys", "secrets"):
+    for name in HIDDEN:
         if name in values:
             raise ConfigError(f"{file}:{lines[(name,)]}: {name!r} is not a setting", "Remove it.")
     values["home"] = file.parent
     values["keys"] = {key: environment[key] for key in DEFAULT_MODELS if environment.get(key)}
+    values["base_urls"] = {provider: environment[name] for name, provider in BASE_URLS.items() if environment.get(name)}
     values["secrets"] = _secrets(environment)
     values["data"] = data or environment.get("SRE_AGENT_DATA") or values.get("data") or ".sre-agent"
     values["data"] = file.parent / Path(values["data"]).expanduser()
@@ -263,5 +269,5 @@ def _names(model: type[BaseModel], at: tuple[str, ...]) -> list[str]:
             kind = options[0]
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
         return []
-    hidden = {"home", "keys", "secrets"} if kind is Settings else set()
+    hidden = HIDDEN if kind is Settings else ()
     return [name for name in kind.model_fields if name not in hidden]

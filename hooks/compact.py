@@ -74,7 +74,7 @@ class Compact(Hook):
 
     async def too_long(self, context: Context) -> list[Message] | None:
         """Where not even the beginning of an epoch was accepted, nothing is kept that can be looked up."""
-        window = context.model.window
+        window = min(context.model.window, context.size.tokens)  # it is smaller than we were told
         strict = context.turn == context.epoch_turn
         tail = 0 if strict else self.compaction.kept(window) // 4
         return await self.handoff.messages(context, "", tail=tail, first=window // (16 if strict else 2))

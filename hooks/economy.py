@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from agent.core.hook import Hook
+from agent.hooks.budget import Budget
 from agent.hooks.compact import Compact, Compaction
+from agent.hooks.guard import Guard
 from agent.hooks.handoff import Handoff, Read
 from agent.hooks.meter import Meter
 from agent.hooks.offload import Offload
 from agent.hooks.prune import Prune, Pruning
-from agent.hooks.results import Place, Results
+from agent.hooks.results import Folder, Place, Results
+
+
+def alone(folder: Path, **limits: Any) -> list[Hook]:
+    """All that a loop outside a service needs: the guard against circles, the economy with its files in `folder`, the budget.
+    limits: those of `economy`.
+    """
+    return [Guard(), *economy(Folder(folder), **limits), Budget()]
 
 
 def economy(

@@ -6,6 +6,7 @@ nothing. What may leave the sandbox is not decided here but by policy.
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from agent.core.context import Context
@@ -40,8 +41,8 @@ class Guard(Hook):
         return [Note(key=f"{END}{context.turn}", text=text)]
 
     async def before_call(self, context: Context, call: ToolCall) -> ToolCall | str:
-        replies = [message for message in context.messages if message.role == "assistant"]
-        same = [any(_same(call, other) for other in message.calls) for message in replies[-REPEATS - 1 : -1]]
+        replies = _replies(context.messages, REPEATS + 1)
+        same = [any(_same(call, other) for other in message.calls) for message in replies[:-1]]
         if len(same) == REPEATS and all(same):
             return (
                 f"{call.name}: the same call was made {REPEATS} times in a row and its result will not change. "
@@ -60,12 +61,18 @@ def _circle(messages: list[Message]) -> str:
     """What kind of circle the last turns are; "" if none."""
     if _idle(messages) >= MONOLOGUE:
         return f"{MONOLOGUE} answers in a row that called nothing"
-    turns = [_signature(message) for message in messages if message.role == "assistant"][-ALTERNATING:]
+    turns = [_signature(message) for message in _replies(messages, ALTERNATING)]
     if len(turns) >= IDENTICAL and len(set(turns[-IDENTICAL:])) == 1:
         return f"the same calls {IDENTICAL} times in a row"
     if len(turns) == ALTERNATING and len(set(turns)) == 2 and turns[0::2] == turns[:1] * 3 and turns[1::2] == turns[1:2] * 3:
         return f"the same two turns, {ALTERNATING // 2} times over"
     return ""
+
+
+def _replies(messages: list[Message], count: int) -> list[Message]:
+    """The last so many replies, in order. A history may be long: it is not walked through."""
+    replies = itertools.islice((message for message in reversed(messages) if message.role == "assistant"), count)
+    return list(replies)[::-1]
 
 
 def _idle(messages: list[Message]) -> int:

@@ -63,3 +63,12 @@ def test_a_file_that_is_no_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "sre-agent.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path, environment={})
+
+
+def test_where_the_apis_are_comes_from_the_environment_where_the_file_does_not_say(tmp_path: Path) -> None:
+    environment = {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "http://one", "OPENAI_BASE_URL": "http://two/v1"}
+    settings = load(tmp_path, environment=environment)
+    assert settings.base_urls == {"anthropic": "http://one", "openai": "http://two/v1"}
+    (tmp_path / "sre-agent.yaml").write_text("base_urls: {}\n")
+    with pytest.raises(ConfigError, match="not a setting"):
+        load(tmp_path, environment=environment)

@@ -15,14 +15,14 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-async def test_the_program_in_the_loops_page_runs() -> None:
+async def test_the_program_in_the_loops_page_runs(tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/loop.md").read_text(), re.DOTALL)
     assert len([line for line in program.splitlines() if line.strip()]) <= 26
     names: dict[str, Any] = {}
     exec(compile(program, "docs/loop.md", "exec"), names)  # noqa: S102
     provider = Provider([Turn(calls=[Call(name="disk_usage", arguments={"path": "/var"})]), Turn(text="Yes: 93 %.")])
     async with serve(provider):
-        assert await names["main"](provider.key, provider.url) == "Yes: 93 %."
+        assert await names["main"](provider.key, provider.url, tmp_path) == "Yes: 93 %."
         (_, second) = provider.asked
     assert b"/var: 93 % used" in second.raw
 

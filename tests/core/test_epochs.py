@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from agent.core import loop
 from agent.core.context import Context
 from agent.core.errors import PromptTooLong
 from agent.core.journal import Journal, MemoryJournal
 from agent.core.message import ToolResult, Usage
 from agent.hooks.compact import Compaction
+from agent.hooks.economy import economy
 from agent.hooks.prune import Pruning
+from agent.hooks.results import Folder
 from tests.core.long import ASKED, FragileJournal, Killed, Long, Script, unmarked
 from tests.models.rig import Api, Rig, rigged
 from tests.provider import Fault, Turn
@@ -168,8 +171,18 @@ async def test_a_prompt_that_is_too_long_even_then_is_final(rig: Rig, tmp_path: 
     journal = MemoryJournal()
     with pytest.raises(PromptTooLong):
         await Long(folder=tmp_path, model=rig.model()).run(journal)
-    assert await _epochs(journal) == ["start", "compact (too long)"]
-    assert len(rig.provider.asked) == 2
+    assert await _epochs(journal) == ["start", "compact (too long)", "compact (too long)"]
+    assert len(rig.provider.asked) == 3
+
+
+async def test_a_first_message_that_is_too_long_is_shown_by_its_ends_and_lies_in_a_file(tmp_path: Path) -> None:
+    async with rigged("anthropic", window=20_000) as rig:
+        rig.provider.script = [Turn(text="Done.")]
+        context = Context(journal=MemoryJournal(), model=rig.model(), system="Look.", tools={})
+        text = "\n".join(f"2026-11-20T12:00:{n % 60:02}Z line {n}" for n in range(5_000))
+        assert await loop.run(context, economy(Folder(tmp_path)), text) == "Done."
+        (file,) = tmp_path.glob("results/first-message-*.txt")
+        assert file.read_text() == text and len(rig.provider.refused) == 1
 
 
 async def test_bound_thinking_is_kept_but_at_epochs(tmp_path: Path) -> None:

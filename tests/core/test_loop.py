@@ -146,6 +146,30 @@ async def test_without_a_report_tool_the_text_of_the_last_reply_is_the_result() 
     assert await loop.run(context, [], "go") == "it is 2"
 
 
+async def test_without_a_report_tool_half_an_answer_or_none_is_not_the_result() -> None:
+    context = _context([Turn(text="it is", stop="length"), Turn(text=" "), Turn(text="it is 2")])
+    del context.tools["report"]
+    assert await loop.run(context, [], "go") == "it is 2"
+    told = [message.text for message in context.messages if message.role == "user"][1:]
+    assert told == [text.format("give your answer") for text in (loop.CUT, loop.NO_CALL)]
+
+
+async def test_what_a_tool_raises_and_what_it_returns_reach_the_model_as_text() -> None:
+    async def broken() -> str:
+        """Breaks."""
+        raise KeyError("the clock")
+
+    async def counts() -> str:
+        """Counts."""
+        return {"n": 1}  # type: ignore[return-value]
+
+    context = _context([Turn(calls=(Call(name="broken"), Call(name="counts"))), Turn(text="done")])
+    context.tools = {made.name: made for made in (tool(broken), tool(counts))}
+    assert await loop.run(context, [], "go") == "done"
+    first, second = _results(context)
+    assert first.startswith("broken failed: KeyError: 'the clock'") and second == '{"n": 1}'
+
+
 async def test_a_hook_sends_back_once_also_when_the_process_died_in_between() -> None:
     class Once(Hook):
         async def before_finish(self, context: Context, result: Any) -> str | None:

@@ -366,6 +366,26 @@ async def test_a_base_url_that_is_none_is_an_error_at_once(rig: Rig, url: str) -
         rig.model(base_url=url)
 
 
+BASES = {
+    "anthropic": ["{}", "{}/", "{}/v1", "{}/v1/", "{}/v1/messages"],
+    "openai": ["{}", "{}/", "{}/v1", "{}/v1/", "{}/v1/responses"],
+}
+
+
+async def test_a_base_url_is_understood_in_every_form_it_is_written_in(rig: Rig) -> None:
+    for base in BASES[rig.api]:
+        conversation = rig.conversation(lambda asked: DONE, base_url=base.format(rig.provider.url))
+        assert (await conversation.reply()).message.text == "Done."
+
+
+async def test_a_gateways_path_stays_before_the_endpoint() -> None:
+    def cleaned(url: str) -> tuple[str, str]:
+        return wire.clean_url(url, endpoint="/v1/messages"), wire.clean_url(url, endpoint="/responses")
+
+    assert cleaned("https://gate/claude") == ("https://gate/claude", "https://gate/claude")
+    assert cleaned("https://gate/a/v1/") == ("https://gate/a", "https://gate/a/v1")
+
+
 async def test_a_listener_that_fails_is_not_taken_for_the_provider(rig: Rig) -> None:
     def listen(piece: str) -> None:
         raise ValueError("mine")

@@ -11,12 +11,9 @@ from agent.core import loop
 from agent.core.context import Budget, Context
 from agent.core.journal import MemoryJournal
 from agent.core.tool import tool
-from agent.hooks.budget import Budget as WatchBudget
 from agent.hooks.compact import Compaction
-from agent.hooks.economy import economy
-from agent.hooks.guard import Guard
+from agent.hooks.economy import alone
 from agent.hooks.prune import Pruning
-from agent.hooks.results import Folder
 from agent.models.anthropic import AnthropicModel
 from agent.models.openai import OpenAIModel
 from agent.models.wire import Http
@@ -52,7 +49,7 @@ async def run() -> None:
         tools={made.name: made for made in (tool(bash), read_file(folder))},
         budget=Budget(turns=2_000),
     )
-    await loop.run(context, [Guard(), *economy(Folder(folder), **never), WatchBudget()], common.TASK)
+    await loop.run(context, alone(folder, **never), common.TASK)
     await model.close()
 
 
