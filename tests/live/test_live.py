@@ -154,6 +154,7 @@ def test_an_alert_from_live_data_ends_in_the_guilty_commit_and_a_proposal(live: 
 
     report = investigation["report"]
     guilty = live.pasts["pricing"].id_of(live.scenario.guilty[0][1])
+    assert "most likely" in report["brief"] and guilty[:10] in report["brief"], "the first look came before the brief"
     causes = [(cause["repo"], cause["commit"]) for cause in report["causes"]]
     assert causes[0] == ("pricing", guilty), json.dumps(report, indent=1)[:4_000]
     assert report["verdict"] in ("root_cause_found", "likely")
