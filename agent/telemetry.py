@@ -26,6 +26,8 @@ CACHE_MISSING = Counter(
     "sre_agent_cache_missing_tokens", "Tokens that should have been read from the cache", ["model", "cause"], registry=REGISTRY
 )
 EMPTY_RUNS = Counter("sre_agent_empty_runs", "Investigations that ended without a single finding or tool call", registry=REGISTRY)
+EGRESS_REQUESTS = Counter("sre_agent_egress_requests", "Requests at sandboxes' doors", ["event"], registry=REGISTRY)
+EGRESS_BYTES = Counter("sre_agent_egress_bytes", "Bytes that went through sandboxes' doors", ["direction"], registry=REGISTRY)
 
 
 def count(model: str, usage: Usage, cost: float | None) -> None:

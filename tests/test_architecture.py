@@ -34,6 +34,8 @@ SDK = {
     "git": ("agent/git.py",),
     "detect_secrets": ("agent/redaction/detectors.py",),
     "tiktoken": ("agent/models/tokens.py",),
+    "cryptography": ("agent/egress/authority.py",),
+    "h11": ("agent/egress/client.py", "agent/egress/exchange.py", "agent/egress/proxy.py"),
 }
 SAME_FLOOR = {
     ("git", "lock"), ("patch", "git"),
