@@ -1,7 +1,8 @@
 """The contract of a sandbox: where the agent's commands run and its files lie. `agent/sandboxes/` holds the kinds.
 
-A sandbox is a workspace at /workspace with a command line, no network, nobody's identity, and limits on memory, processes, time
-and disk. Every kind passes the same contract suite, attacks included (tests/contracts/sandbox.py).
+A sandbox is a workspace at /workspace with a command line, nobody's identity, and limits on memory, processes, time and disk. It
+has no network; what it may reach, if anything, it reaches through a door that the host keeps (agent/core/egress.py). Every kind
+passes the same contract suite, attacks included (tests/contracts/sandbox.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.core.data import Data
+from agent.core.egress import Egress
 
 WORKSPACE = "/workspace"
 
@@ -42,6 +44,7 @@ class SandboxSpec(Data):
     seed: Path | None = None
     layers: tuple[Layer, ...] = ()
     limits: Limits = Limits()
+    egress: Egress = Egress()
 
 
 class Result(Data):
@@ -94,6 +97,15 @@ class Sandbox(Protocol):
 
     async def list(self, path: str = WORKSPACE) -> list[FileInfo]:
         """A folder's entries, sorted by name. Raises ToolError if there is none."""
+
+    def egress(self) -> Egress:
+        """What it may reach now. Raises SandboxError."""
+
+    async def set_egress(self, egress: Egress) -> None:
+        """Changes what it may reach, for every process: new connections at once, open ones within a second. Raises SandboxError.
+
+        A command that was started without a door may have to be started again to find one.
+        """
 
     async def suspend(self) -> None:
         """Gives back everything but the disk. `Sandboxes.open` brings it back, also in another process."""

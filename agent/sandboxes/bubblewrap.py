@@ -24,8 +24,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from agent.core.egress import Egress
 from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
 from agent.core.sandbox import WORKSPACE, FileInfo, Layer, Limits, Probe, Result, Sandbox, SandboxSpec
+from agent.egress.gateway import Gateway, Gateways
+from agent.egress.outside import Outside
 from agent.sandboxes import cgroups, seccomp
 from agent.sandboxes.command import check_id, environment, folder, seconds_allowed, to_the_end, words
 from agent.sandboxes.disk import LoopDisk, check_layers, layer_sources
@@ -56,8 +59,9 @@ class Bubblewrap:
 
     name = "bubblewrap"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, outside: Outside | None = None) -> None:
         self.root = root.absolute()
+        self._gateways = Gateways(outside or Outside())
 
     async def probe(self) -> Probe:
         """Makes a sandbox with a layer, runs a command that looks around, and deletes it."""
@@ -95,7 +99,7 @@ class Bubblewrap:
     async def _create(self, id: str, spec: SandboxSpec) -> BubblewrapSandbox:
         check_id(id)
         check_layers(spec.layers)
-        sandbox = BubblewrapSandbox(self.root / id, spec)
+        sandbox = BubblewrapSandbox(self.root / id, spec, self._gateways)
         await asyncio.to_thread(self._make, sandbox)
         return sandbox
 
@@ -128,7 +132,7 @@ class Bubblewrap:
             with suppress(NotFound, FileNotFoundError, BlockingIOError):
                 with _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     if not (place / "state.json").exists():
-                        BubblewrapSandbox(place, SandboxSpec()).destroy()
+                        BubblewrapSandbox(place, SandboxSpec(), self._gateways).destroy()
 
     async def open(self, id: str) -> Sandbox:
         """See agent/core/sandbox.py."""
@@ -137,7 +141,7 @@ class Bubblewrap:
             state = await asyncio.to_thread((self.root / id / "state.json").read_bytes)
         except (SandboxError, FileNotFoundError):
             raise NotFound(f"there is no sandbox {id[:80]!r}", "It may have been deleted.") from None
-        sandbox = BubblewrapSandbox(self.root / id, SandboxSpec.model_validate_json(state))
+        sandbox = BubblewrapSandbox(self.root / id, SandboxSpec.model_validate_json(state), self._gateways)
         await asyncio.to_thread(sandbox.resume)
         return sandbox
 
@@ -159,10 +163,11 @@ class BubblewrapSandbox:
     state.json   what was asked for; it appears when the sandbox is whole and is the first thing to go
     lock         held shared by whoever runs a command, exclusively by whoever makes, suspends or deletes
     group.json   its control group
+    egress.json, egress/   see agent/egress/gateway.py
     """
 
-    def __init__(self, folder: Path, spec: SandboxSpec) -> None:
-        self.id, self.folder, self.spec = folder.name, folder, spec
+    def __init__(self, folder: Path, spec: SandboxSpec, gateways: Gateways) -> None:
+        self.id, self.folder, self.spec, self._gateways = folder.name, folder, spec, gateways
         self.uid = user_of(folder)
         self._disk = LoopDisk(folder, spec, self.uid)
         self._files = Files(self._disk.view, self.uid)
@@ -179,11 +184,14 @@ class BubblewrapSandbox:
         output_limit: int = 10_000_000,
     ) -> Result:
         """See agent/core/sandbox.py."""
-        inside = [f"{name}={value}" for name, value in environment(env).items()] + words(command)
+        gateway = self._gateway()
+        inside = [f"{name}={value}" for name, value in environment({**gateway.environment(), **env}).items()] + words(command)
         seconds = seconds_allowed(timeout, self.spec.limits.seconds)
         lock = await self._use()
         try:
             room = Room(uid=self.uid, view=self._disk.view, etc=self._disk.etc, limits=self.spec.limits, group=self._joined())
+            if gateway.opens:
+                room = room.model_copy(update={"gateway": gateway, "trust": await asyncio.to_thread(gateway.bundle)})
             return await launch(room, inside, folder(cwd), stdin, seconds, output_limit)
         finally:
             os.close(lock)
@@ -212,6 +220,15 @@ class BubblewrapSandbox:
         finally:
             os.close(lock)
 
+    def egress(self) -> Egress:
+        """See agent/core/sandbox.py."""
+        return self._gateway().current()
+
+    async def set_egress(self, egress: Egress) -> None:
+        """See agent/core/sandbox.py."""
+        self._check_exists()
+        self._gateway().change(egress)
+
     async def suspend(self) -> None:
         """See agent/core/sandbox.py. Commands that still run are killed."""
         await to_the_end(asyncio.to_thread(self._suspend))
@@ -219,6 +236,10 @@ class BubblewrapSandbox:
     async def delete(self) -> None:
         """See agent/core/sandbox.py. Commands that still run are killed."""
         await to_the_end(asyncio.to_thread(self._delete))
+        await self._gateways.forget(self.folder)
+
+    def _gateway(self) -> Gateway:
+        return self._gateways.of(self.folder, self.spec.egress)
 
     def bounds(self) -> str:
         """What bounds it here, in words."""

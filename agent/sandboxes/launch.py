@@ -20,9 +20,12 @@ from pathlib import Path
 from agent.core.data import Data
 from agent.core.errors import SandboxError
 from agent.core.sandbox import WORKSPACE, Limits, Result
+from agent.egress.environment import BUNDLE, INSIDE
+from agent.egress.gateway import Gateway
 from agent.sandboxes import seccomp, system
 from agent.sandboxes.cgroups import Group
 from agent.sandboxes.command import TIMED_OUT, Pipes, collect, exit_code, feed, readable, to_the_end
+from agent.sandboxes.doorstep import Doorstep, open_doorstep
 
 HOST_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where the host's own programs are looked for, whatever the environment says."""
@@ -42,13 +45,16 @@ _DRAIN = 30.0
 
 
 class Room(Data):
-    """Where a command runs: the host user it is, its folders on the host, its limits and its control group."""
+    """Where a command runs: the host user it is, its folders on the host, its limits, its control group, its door."""
 
     uid: int
     view: Path
     etc: Path
     limits: Limits
     group: Group
+    gateway: Gateway | None = None
+    trust: Path | None = None
+    """The certificates that are trusted inside, where that is not just the host's."""
 
 
 async def launch(room: Room, inside: Sequence[str], cwd: str, stdin: bytes, seconds: float, output_limit: int) -> Result:
@@ -60,6 +66,8 @@ async def launch(room: Room, inside: Sequence[str], cwd: str, stdin: bytes, seco
     try:
         async with asyncio.timeout(seconds):
             await running.started()
+            if room.gateway is not None:
+                await running.open_door(room.gateway)
             await running.finished(stdin)
     except TimeoutError:
         timed_out = True
@@ -111,6 +119,10 @@ def _options(room: Room) -> bytes:
         arguments += ["--cap-add", capability]
     arguments += system.options()
     arguments += ["--ro-bind", str(room.etc), "/etc"]
+    if room.trust is not None:
+        arguments += ["--dir", str(Path(INSIDE).parent), "--ro-bind", str(room.trust), INSIDE]
+        if (room.etc / BUNDLE.relative_to("/etc")).exists():
+            arguments += ["--ro-bind", str(room.trust), str(BUNDLE)]
     arguments += ["--perms", "1777", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     arguments += ["--bind", str(room.view / "tmp"), "/tmp", "--bind", str(room.view / "workspace"), WORKSPACE]
     return b"".join(os.fsencode(argument) + b"\0" for argument in [*arguments, "--remount-ro", "/"])
@@ -131,15 +143,23 @@ class _Running:
         self.outputs = [asyncio.create_task(collect(pipe, output_limit)) for pipe in (pipes.out, pipes.err)]
         self.feeding: asyncio.Task[None] | None = None
         self.first: int | None = None
+        self.number = 0
+        self.doorstep: Doorstep | None = None
         self.said = b""
 
     async def started(self) -> None:
         """Until bubblewrap says which process is the first inside; a descriptor of that one tells when all are dead."""
         while b"\n" not in self.said and await self._hear():
             pass
-        if self.said:
+        if b"\n" in self.said:  # it may have been killed in the middle of saying it
             with suppress(ProcessLookupError):
-                self.first = os.pidfd_open(json.loads(self.said.splitlines()[0])["child-pid"])
+                self.number = json.loads(self.said.splitlines()[0])["child-pid"]
+                self.first = os.pidfd_open(self.number)
+
+    async def open_door(self, gateway: Gateway) -> None:
+        """Before the gate is opened, so that the command finds it open. Raises SandboxError."""
+        if self.first is not None:
+            self.doorstep = await to_the_end(open_doorstep(self.number, gateway), undo=lambda doorstep: doorstep.close())
 
     async def _hear(self) -> bool:
         await readable(self.status)
@@ -169,6 +189,8 @@ class _Running:
             await readable(self.first)
             os.close(self.first)
         await self.process.wait()
+        if self.doorstep is not None:
+            await self.doorstep.close()
         await asyncio.wait(self.outputs, timeout=_DRAIN)
         for output in self.outputs:
             output.cancel()

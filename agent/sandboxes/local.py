@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from agent.core.egress import Egress
 from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
 from agent.core.sandbox import WORKSPACE, FileInfo, Probe, Result, Sandbox, SandboxSpec
 from agent.sandboxes.command import (
@@ -186,6 +187,14 @@ class LocalSandbox:
         """See agent/core/sandbox.py."""
         self._check_exists()
         return await asyncio.to_thread(self._files.list, path)
+
+    def egress(self) -> Egress:
+        """See agent/core/sandbox.py. Nothing keeps it: commands here have this process's network."""
+        return Egress()
+
+    async def set_egress(self, egress: Egress) -> None:
+        """There is no door here."""
+        raise SandboxUnavailable("a local sandbox has no door", "Use bubblewrap or a microVM.")
 
     async def suspend(self) -> None:
         """There is nothing to give back."""

@@ -24,6 +24,7 @@ _OPEN_TREE, _MOVE_MOUNT, _OPENAT2, _MOUNT_SETATTR = 428, 429, 437, 442
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 1, 0x04, 0x40
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x2, 0x4, 0x100000
+_CLONE_NEWNET = 0x40000000
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _LOOP_GET_STATUS64, _LO_FLAGS_AUTOCLEAR = 0x4C82, 0x4C0A, 0x4C05, 4
@@ -137,6 +138,11 @@ def _is_on(device: int, image: os.stat_result) -> bool:
     except OSError:
         return False
     return int.from_bytes(status[8:16], sys.byteorder) == image.st_ino
+
+
+def enter_network(namespace: int) -> None:
+    """Moves this thread, and no other, into a network namespace (setns(2))."""
+    _checked(_LIBC.setns(namespace, _CLONE_NEWNET))
 
 
 def unmount_tree(target: str) -> None:

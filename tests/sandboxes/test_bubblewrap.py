@@ -16,6 +16,8 @@ import pytest
 from agent.core.data import Data
 from agent.core.errors import NotFound, SandboxError, SandboxUnavailable, ToolError
 from agent.core.sandbox import Layer, Limits, Sandbox, Sandboxes, SandboxSpec
+from agent.egress.gateway import Gateways
+from agent.egress.outside import Outside
 from agent.sandboxes import best, bubblewrap, cgroups, make, seccomp, syscalls
 from agent.sandboxes.bubblewrap import Bubblewrap
 from tests.contracts.attacks import SandboxAttacks
@@ -94,7 +96,7 @@ async def cleaned(folder: Path) -> AsyncIterator[Bubblewrap]:
         yield made
     finally:
         for id in await made.ids():
-            await bubblewrap.BubblewrapSandbox(made.root / id, SandboxSpec()).delete()
+            await bubblewrap.BubblewrapSandbox(made.root / id, SandboxSpec(), Gateways(Outside())).delete()
 
 
 class TestBubblewrap(SandboxContract):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
 from agent.core.sandbox import Limits, Probe, Sandbox, SandboxSpec
+from agent.egress.outside import Outside
 from agent.sandboxes.command import check_id, to_the_end
 from agent.sandboxes.disk import check_layers, layer_sources
 from agent.sandboxes.microvm import accelerator, build, images, qemu, template
@@ -32,9 +33,9 @@ class MicroVM:
 
     name = "microvm"
 
-    def __init__(self, root: Path, *, images: Path = build.IMAGES) -> None:
+    def __init__(self, root: Path, *, images: Path = build.IMAGES, outside: Outside | None = None) -> None:
         self.root, self.images = root.absolute(), images
-        self._machines = Machines()
+        self._machines = Machines(outside or Outside())
 
     async def probe(self) -> Probe:
         """Makes a machine, runs a command that looks around, and deletes it."""

@@ -20,6 +20,9 @@ from agent.egress.stream import Stream
 WINDOW = 128 << 10
 """Bytes under way in one direction of one connection; guest/egress.c says so too."""
 
+MOST = 128
+"""Connections at a time; the guest's end has no more either, and who serves them may allow fewer."""
+
 _HEAD = struct.Struct("<B3xII")
 _LARGEST = 1 << 16
 _PART = 16 << 10
@@ -50,7 +53,7 @@ class Passage(Protocol):
         """Serves one connection to its end."""
 
     def certificates(self) -> bytes:
-        """What the guest trusts besides its system's authorities (PEM)."""
+        """What the guest trusts besides its system's authorities (PEM). Raises SandboxError."""
 
 
 class Door:
@@ -75,7 +78,7 @@ class Door:
         self.ended = asyncio.Event()
         """Set when it is closed, or was by what the guest did."""
 
-    async def open(self, passage: Passage, *, most: int) -> None:
+    async def open(self, passage: Passage, *, most: int = MOST) -> None:
         """Opens it inside, if it is not open. Raises SandboxError.
 
         The guest may have been stopped in the middle of a frame, with another host at the other end: bytes of nothing lead it

@@ -26,8 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.data import Data
+from agent.core.egress import Egress
 from agent.core.errors import NotFound, SandboxError, ToolError
 from agent.core.sandbox import WORKSPACE, FileInfo, Limits, Result, SandboxSpec
+from agent.egress.gateway import Gateway, Gateways
+from agent.egress.outside import Outside
 from agent.sandboxes import cgroups
 from agent.sandboxes.bubblewrap import group_name, user_of
 from agent.sandboxes.command import TIMED_OUT, environment, folder, seconds_allowed, to_the_end, words
@@ -84,8 +87,9 @@ class Running:
 class Machines:
     """The machines of this process, by their folders."""
 
-    def __init__(self) -> None:
+    def __init__(self, outside: Outside) -> None:
         self._running: dict[Path, Running] = {}
+        self.gateways = Gateways(outside)
         self.gate = asyncio.Semaphore(os.cpu_count() or 1)
 
     def of(self, place: Path) -> Running:
@@ -119,11 +123,14 @@ class MicroVMSandbox:
         output_limit: int = 10_000_000,
     ) -> Result:
         """See agent/core/sandbox.py."""
-        variables = [f"{name}={value}" for name, value in environment(env).items()]
+        gateway = self._gateway()
+        variables = [f"{name}={value}" for name, value in environment({**gateway.environment(), **env}).items()]
         arguments, at = words(command), folder(cwd)
         seconds = seconds_allowed(timeout, self.state.spec.limits.seconds)
         running = self.machines.of(self.place)
         machine = await self.start()
+        if gateway.opens:
+            await machine.door.open(gateway)
         kills: list[Callable[[], None]] = []
         began = time.monotonic()
         call = machine.channel.run(
@@ -193,6 +200,18 @@ class MicroVMSandbox:
         ]
         return sorted(found, key=lambda info: info.path)
 
+    def egress(self) -> Egress:
+        """See agent/core/sandbox.py."""
+        return self._gateway().current()
+
+    async def set_egress(self, egress: Egress) -> None:
+        """See agent/core/sandbox.py."""
+        self._check_exists()
+        self._gateway().change(egress)
+
+    def _gateway(self) -> Gateway:
+        return self.machines.gateways.of(self.place, self.state.spec.egress)
+
     async def suspend(self) -> None:
         """See agent/core/sandbox.py."""
         self._check_exists()
@@ -201,6 +220,7 @@ class MicroVMSandbox:
     async def delete(self) -> None:
         """See agent/core/sandbox.py."""
         await to_the_end(self._delete())
+        await self.machines.gateways.forget(self.place)
 
     async def start(self) -> Machine:
         """The running machine, started if it is not. Raises NotFound if the sandbox is gone, SandboxError."""
