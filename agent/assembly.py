@@ -18,6 +18,7 @@ from agent.ablation import template_without, text_without, tools_without
 from agent.cases import Cases
 from agent.config import Settings
 from agent.core.connector import Connector
+from agent.core.egress import Egress
 from agent.core.errors import ConfigError, SandboxUnavailable
 from agent.core.hook import Hook
 from agent.core.investigation import Case, Investigation
@@ -28,6 +29,7 @@ from agent.core.sandbox import Sandbox, Sandboxes
 from agent.core.tool import Tool
 from agent.delegation import Delegation
 from agent.desk import Desk
+from agent.egress.outside import outside
 from agent.forges.local import Local
 from agent.hooks import stack
 from agent.hooks.budget import Budget, Day, Spent
@@ -105,7 +107,8 @@ async def assemble(
     fallbacks = [build_model(settings, settings.model.fallback)] if settings.model.fallback else []
     store = await Store.open(settings.database_url, data / "blobs")
     try:
-        redaction = Redaction(data / "redaction", known=settings.secrets, patterns=settings.policy.redact)
+        known = (*settings.secrets, *settings.policy.egress.secrets.values())
+        redaction = Redaction(data / "redaction", known=known, patterns=settings.policy.redact)
         memory = Memory(data / "memory.git", memory_seed(settings.home))
         template, system = shipped("workspace_template"), (PACKAGE / "prompt.md").read_text("utf-8")
         if not analysis:
@@ -117,6 +120,7 @@ async def assemble(
             template=template,
             scratch=data / "scratch",
             limits=settings.sandbox.limits,
+            egress=Egress(rules=settings.policy.egress.rules, limits=settings.policy.egress.limits),
         )
         cases = Cases(settings, store)
         day = Day(functools.partial(_spent_today, store), usd=settings.budget.day_usd, tokens=settings.budget.day_tokens)
@@ -291,8 +295,8 @@ async def choose_sandboxes(settings: Settings) -> Sandboxes:
     """The kind of sandbox that the settings name, or the best that works. Nothing falls back to one without protection."""
     root, kind = settings.data / "sandboxes", settings.sandbox.kind
     if kind == "auto":
-        return (await sandboxes.best(root))[0]
-    chosen = sandboxes.make(kind, root)
+        return (await sandboxes.best(root, outside(settings)))[0]
+    chosen = sandboxes.make(kind, root, outside(settings))
     probe = await chosen.probe()
     if not probe.ok:
         raise SandboxUnavailable(f"the {kind} sandbox does not work on this host: {probe.detail}", probe.mend)

@@ -254,6 +254,21 @@ def sandbox_fork(where: tuple[Path | None, Path | None], id: str, new: str) -> N
     fork(*where, id, new)
 
 
+@sandbox.command("egress")
+@click.argument("id")
+@click.option("--allow", multiple=True, metavar="HOST[:PORT]", help="Let it reach a host, or *.HOST; before all other rules.")
+@click.option("--deny", multiple=True, metavar="HOST[:PORT]", help="Keep it from a host; before all other rules.")
+@click.option("--rules", type=FOLDER, help="Replace the rules by those of a YAML file, in the form of policy.egress.")
+@click.option("--shut", is_flag=True, help="Take all rules away.")
+@click.option("--log", is_flag=True, help="Print what its door wrote down, as lines of JSON.")
+@click.pass_obj
+def sandbox_egress(where: tuple[Path | None, Path | None], /, id: str, **change: object) -> None:
+    """Print what a sandbox may reach, or change it while it runs."""
+    from agent.commands.sandbox import EgressChange, egress
+
+    egress(*where, id, EgressChange.model_validate(change))
+
+
 def _sandbox_action(name: str, help: str) -> None:
     """A command of the group that does one thing to one sandbox."""
 

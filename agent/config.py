@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from agent.core.context import Budget
 from agent.core.data import Data
+from agent.core.egress import Egress
 from agent.core.errors import ConfigError
 from agent.core.sandbox import Limits
 
@@ -118,12 +119,34 @@ class ForgeSettings(Data):
     path: Path | None = None
 
 
+class EgressSettings(Egress):
+    """What sandboxes may reach: nothing, unless a rule allows it (agent/core/egress.py).
+
+    secrets: values that rules set in headers as `{name}`. authorities: a file of certificates (PEM) that private servers' are
+    checked by, besides the system's.
+    """
+
+    secrets: dict[str, str] = Field(default={}, repr=False)
+    authorities: Path | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> EgressSettings:
+        for number, rule in enumerate(self.rules, 1):
+            for name in re.findall(r"\{([\w.-]+)\}", " ".join(rule.headers.values())):
+                if name not in self.secrets:
+                    near = difflib.get_close_matches(name, self.secrets, n=1, cutoff=0.5)
+                    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(self.secrets)) or 'none'}"
+                    raise ValueError(f"rule {number} sets the secret {name!r}, which is not in `secrets`; {hint}")
+        return self
+
+
 class PolicySettings(Data):
     """What may happen without a person, and what must not leave. `redact` maps a name to a regular expression.
 
     checkout_bytes: how much disk the checkouts that no sandbox needs any more may keep, to be there at once the next time.
     """
 
+    egress: EgressSettings = EgressSettings()
     redact: dict[str, str] = {}
     concurrency: int = Field(default=4, ge=1)
     checkout_bytes: int = Field(default=20 << 30, ge=0)
@@ -189,6 +212,15 @@ def load(home: Path | None = None, *, environment: Mapping[str, str] = os.enviro
         raise _explain(error, file, lines) from None
 
 
+def load_rules(file: Path, *, environment: Mapping[str, str] = os.environ) -> Egress:
+    """Rules for one sandbox from a file that holds `rules:` and maybe `limits:`. Raises ConfigError, naming file and line."""
+    values, lines = _read(file, environment)
+    try:
+        return Egress.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, file, lines, Egress) from None
+
+
 def _secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Values of the environment that must never reach a model: those whose names say that they are secret."""
     secret = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -241,14 +273,16 @@ def _expand(value: str, place: str, environment: Mapping[str, str]) -> str:
     return re.sub(r"\$\{(\w+)\}", one, value)
 
 
-def _explain(error: ValidationError, file: Path, lines: Mapping[tuple[str, ...], int]) -> ConfigError:
+def _explain(
+    error: ValidationError, file: Path, lines: Mapping[tuple[str, ...], int], model: type[BaseModel] | None = None
+) -> ConfigError:
     problems = []
     for wrong in error.errors():
         at = tuple(str(part) for part in wrong["loc"])
         line = next((lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in lines), 1)
         message = f"{file}:{line}: {'.'.join(at)}: {wrong['msg']}"
         if wrong["type"] == "extra_forbidden":
-            known = _names(Settings, at[:-1])
+            known = _names(model or Settings, at[:-1])
             near = difflib.get_close_matches(at[-1], known, n=1, cutoff=0.5)
             message = f"{file}:{line}: there is no setting {'.'.join(at)!r}"
             message += f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(sorted(known))}"
@@ -260,6 +294,8 @@ def _names(model: type[BaseModel], at: tuple[str, ...]) -> list[str]:
     """The names of the settings at a path of keys."""
     kind: Any = model
     for part in at:
+        if part.isdigit() and isinstance(kind, type) and issubclass(kind, BaseModel):  # one of a list of them
+            continue
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = kind.model_fields[part].annotation
         else:  # a dict of something: its values

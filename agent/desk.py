@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agent.core.connector import Connector
 from agent.core.data import Data
+from agent.core.egress import Egress
 from agent.core.errors import AgentError, NotFound, RepositoryError
 from agent.core.investigation import Case, RepositoryRef
 from agent.core.sandbox import WORKSPACE, Layer, Limits, Sandbox, Sandboxes, SandboxSpec
@@ -38,7 +39,15 @@ class Desk:
     """Makes desks. `scratch` is a folder for workspaces while they are copied in; `template` what each begins with."""
 
     def __init__(
-        self, *, repositories: Repositories, sandboxes: Sandboxes, memory: Memory, template: Path, scratch: Path, limits: Limits
+        self,
+        *,
+        repositories: Repositories,
+        sandboxes: Sandboxes,
+        memory: Memory,
+        template: Path,
+        scratch: Path,
+        limits: Limits,
+        egress: Egress = Egress(),
     ) -> None:
         self.repositories = repositories
         self.sandboxes = sandboxes
@@ -46,6 +55,8 @@ class Desk:
         self.template = template
         self.scratch = scratch
         self.limits = limits
+        self.egress = egress
+        """What investigations may reach; what is pristine reaches nothing, so that a check says the same every time."""
 
     async def plan(self, case: Case) -> Plan:
         """Decides what stands on the desk. A repository that cannot be had becomes a note."""
@@ -71,7 +82,8 @@ class Desk:
             await self.memory.copy(memory)
             seed = Path(folder) / "seed"
             furnish(seed, template=self.template, case=case, memory=memory, investigations=investigations, catalogues=catalogues)
-            return await self.sandboxes.create(id, await self._spec(seed, case, plan, {}))
+            spec = await self._spec(seed, case, plan, {})
+            return await self.sandboxes.create(id, spec.model_copy(update={"egress": self.egress}))
 
     @asynccontextmanager
     async def pristine(self, id: str, case: Case, plan: Plan, refs: Mapping[str, str]) -> AsyncIterator[Sandbox]:

@@ -110,6 +110,7 @@ def test_a_new_home_is_ready_for_the_doctor(tmp_path: Path) -> None:
         "data folder": "ok",
         "database": "ok",
         "sandbox bubblewrap": "ok",
+        "egress": "ok",
         "model": "ok",
         "connectors": "warning",
         "server": "ok",

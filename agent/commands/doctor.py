@@ -14,11 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from agent import sandboxes
-from agent.assembly import build_connectors, build_model
+from agent.assembly import build_connectors, build_model, choose_sandboxes
 from agent.cases import Cases
 from agent.config import FILE, Settings, load
 from agent.core.data import Data
+from agent.core.egress import Egress
 from agent.core.errors import AgentError
+from agent.egress.outside import outside
+from agent.egress.trial import try_door
 from agent.repos import Repositories
 from agent.store import Store
 
@@ -59,6 +62,7 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     yield _data(settings)
     yield await _database(settings)
     yield await _sandbox(settings)
+    yield await _egress(settings)
     yield _model(settings)
     async for finding in _connectors(settings):
         yield finding
@@ -115,6 +119,26 @@ async def _sandbox(settings: Settings) -> Finding:
         return Finding(part="sandbox", state="failed", detail=error.problem, mend=error.hint)
     state: Literal["ok", "failed"] = "ok" if probe.ok else "failed"
     return Finding(part=f"sandbox {kind_name}", state=state, detail=probe.detail, mend=probe.mend)
+
+
+async def _egress(settings: Settings) -> Finding:
+    """Opens a door for real, if there are rules: a program in a sandbox asks a server of this process."""
+    rules = settings.policy.egress.rules
+    if not Egress(rules=rules).opens:
+        return Finding(part="egress", state="ok", detail="shut: sandboxes reach nothing (policy.egress has no rules)")
+    try:
+        authorities = outside(settings).tls.cert_store_stats()["x509_ca"]
+        took = await try_door(await choose_sandboxes(settings))
+    except AgentError as error:
+        return Finding(part="egress", state="failed", detail=error.problem, mend=error.hint)
+    except OSError as error:
+        mend = "Is policy.egress.authorities a file of certificates (PEM)?"
+        return Finding(part="egress", state="failed", detail=f"authorities: {error}", mend=mend)
+    detail = f"{len(rules)} rules, {len(settings.policy.egress.secrets)} secrets, a request from inside took {took * 1000:.0f} ms"
+    if not authorities:
+        mend = "Requests that are read need them: apt-get install ca-certificates"
+        return Finding(part="egress", state="warning", detail=f"{detail}; this host trusts no certificate authority", mend=mend)
+    return Finding(part="egress", state="ok", detail=detail)
 
 
 def _model(settings: Settings) -> Finding:

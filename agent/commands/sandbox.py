@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agent import sandboxes
-from agent.config import load
+from agent.config import load, load_rules
+from agent.core.data import Data
+from agent.core.egress import Egress, Rule
 from agent.core.errors import BadInput, NotFound, SandboxError, ToolError
 from agent.core.sandbox import WORKSPACE, Sandbox, Sandboxes
+from agent.egress.audit import earlier
+from agent.egress.outside import outside
 from agent.sandboxes.microvm import MicroVM, accelerator, build, copies, qemu, template
 from agent.sandboxes.microvm.machine import MicroVMSandbox
 
@@ -140,6 +149,53 @@ def logs(home: Path | None, data: Path | None, id: str) -> None:
     _with(home, data, id, show)
 
 
+class EgressChange(Data):
+    """What `sre-agent sandbox egress` was asked for."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    rules: Path | None = None
+    shut: bool = False
+    log: bool = False
+
+
+def egress(home: Path | None, data: Path | None, id: str, change: EgressChange) -> None:
+    """Changes what a sandbox may reach, and prints what that is now; or prints what its door wrote down."""
+    if change.log:
+        file = load(home, data=data).data / "egress" / f"{id}.ndjson"
+        for part in (earlier(file), file):
+            if part.exists():
+                sys.stdout.write(part.read_text("utf-8"))
+        return
+    given = load_rules(change.rules) if change.rules else Egress() if change.shut else None
+    added = (*(_rule("deny", text) for text in change.deny), *(_rule("allow", text) for text in change.allow))
+
+    async def act(sandbox: Sandbox) -> None:
+        now = sandbox.egress() if given is None else given
+        wanted = now.model_copy(update={"rules": (*added, *now.rules)})
+        if added or given is not None:
+            await sandbox.set_egress(wanted)
+        shown = {"rules": [], **wanted.model_dump(mode="json", exclude_defaults=True)}
+        print(yaml.safe_dump(shown, sort_keys=False), end="")
+
+    _with(home, data, id, act)
+
+
+def _rule(action: Literal["allow", "deny"], text: str) -> Rule:
+    """HOST or HOST:PORT as a rule. An address stands for itself, also where it is not public."""
+    host, _, port = text.rpartition(":") if re.fullmatch(r"(\[.*\]|[^:]*):[0-9]+", text) else (text, "", "")
+    host = host.strip("[]")
+    values: dict[str, object] = {"action": action, "hosts": (host,)}
+    if port:
+        values["ports"] = (int(port),)
+    with suppress(ValueError):
+        values["cidrs"] = (str(ipaddress.ip_network(host)),)
+    try:
+        return Rule.model_validate(values)
+    except ValidationError as error:
+        raise BadInput(f"--{action} {text}: {error.errors()[0]['msg']}", "Write HOST, *.HOST, HOST:PORT or an address.") from None
+
+
 def stats(home: Path | None, data: Path | None, id: str) -> None:
     """Prints memory, processor and disk of a machine as JSON."""
 
@@ -178,8 +234,9 @@ def _with(home: Path | None, data: Path | None, id: str, act: Callable[[Sandbox]
     """Opens the sandbox of that id, of whatever kind, does the thing, and gives back what this process held."""
 
     async def opened() -> T:
-        root = load(home, data=data).data / "sandboxes"
-        for kind in (sandboxes.make(kind, root) for kind in sandboxes.KINDS):
+        settings = load(home, data=data)
+        root, beyond = settings.data / "sandboxes", outside(settings)
+        for kind in (sandboxes.make(kind, root, beyond) for kind in sandboxes.KINDS):
             try:
                 sandbox = await kind.open(id)
             except NotFound:
