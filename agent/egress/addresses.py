@@ -11,8 +11,14 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 """Gives the addresses of a name. Raises OSError."""
 
-_NOT_PUBLIC = tuple(ipaddress.ip_network(network) for network in ("168.63.129.16/32",))
-"""Addresses that look public and are services of the host's own cloud (Azure's platform address)."""
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's platform services
+        "192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "100::/64", "2001::/23", "3fff::/20", "5f00::/16", "fec0::/10",
+    )
+)  # fmt: skip
+"""What is not of the public internet though some versions of `ipaddress` say so (IANA's registries of special addresses)."""
 
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 addresses behind a translator (RFC 6052)."""

@@ -111,6 +111,10 @@ def _check(head: bytes) -> None:
     for name in (b"content-length", b"transfer-encoding", b"host"):
         if names.count(name) > 1:
             raise Refusal(400, f"the request has more than one {name.decode()}")
+    if not re.fullmatch(rb"[!-~]+ [!-~]+ HTTP/1\.[01]", lines[0]):
+        raise Refusal(400, "this is no request of HTTP/1.1")
+    if b"content-length" in names and not re.search(rb"(?i)\ncontent-length:[ \t]*[0-9]{1,15}[ \t]*(\r|\Z)", head):
+        raise Refusal(400, "the request's content-length is no number")
     if b"transfer-encoding" in names:
         if b"content-length" in names:
             raise Refusal(400, "the request has both a content-length and a transfer-encoding")
