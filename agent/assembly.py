@@ -293,10 +293,10 @@ class ChildHome:
 
 async def choose_sandboxes(settings: Settings) -> Sandboxes:
     """The kind of sandbox that the settings name, or the best that works. Nothing falls back to one without protection."""
-    root, kind = settings.data / "sandboxes", settings.sandbox.kind
+    root, kind, keeping = settings.data / "sandboxes", settings.sandbox.kind, settings.sandbox.keeping
     if kind == "auto":
-        return (await sandboxes.best(root, outside(settings)))[0]
-    chosen = sandboxes.make(kind, root, outside(settings))
+        return (await sandboxes.best(root, keeping, outside(settings)))[0]
+    chosen = sandboxes.make(kind, root, keeping, outside(settings))
     probe = await chosen.probe()
     if not probe.ok:
         raise SandboxUnavailable(f"the {kind} sandbox does not work on this host: {probe.detail}", probe.mend)

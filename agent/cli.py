@@ -193,7 +193,7 @@ def sandbox_build(packages: tuple[Path, ...], mirror: str | None, root: Path | N
 @sandbox.command("list")
 @click.pass_obj
 def sandbox_list(where: tuple[Path | None, Path | None]) -> None:
-    """List the sandboxes: id, kind, state, disk."""
+    """List the sandboxes: id, kind, state, last use, room on the disk."""
     from agent.commands.sandbox import list_all
 
     list_all(*where)
@@ -237,7 +237,7 @@ def sandbox_files(where: tuple[Path | None, Path | None], id: str, path: str) ->
 @click.option("--restore", is_flag=True, help="Roll back to it instead.")
 @click.pass_obj
 def sandbox_snapshot(where: tuple[Path | None, Path | None], id: str, name: str, restore: bool) -> None:
-    """Keep the disk of a microVM under a name, or roll back to it."""
+    """Keep a microVM, disk and memory, under a name as it is now, or roll back to that."""
     from agent.commands.sandbox import snapshot
 
     snapshot(*where, id, name, restore=restore)
@@ -248,7 +248,7 @@ def sandbox_snapshot(where: tuple[Path | None, Path | None], id: str, name: str,
 @click.argument("new")
 @click.pass_obj
 def sandbox_fork(where: tuple[Path | None, Path | None], id: str, new: str) -> None:
-    """Make another microVM with the disk of one as it is now."""
+    """Make another microVM like one is now, disk and memory."""
     from agent.commands.sandbox import fork
 
     fork(*where, id, new)
@@ -281,8 +281,18 @@ def _sandbox_action(name: str, help: str) -> None:
         getattr(commands, name)(*where, id)
 
 
+@sandbox.command("suspend")
+@click.argument("id")
+@click.option("--disk-only", is_flag=True, help="Keep the disk alone, not the memory of a microVM.")
+@click.pass_obj
+def sandbox_suspend(where: tuple[Path | None, Path | None], id: str, disk_only: bool) -> None:
+    """Give the host back all of a sandbox but room on its disk."""
+    from agent.commands.sandbox import suspend
+
+    suspend(*where, id, disk_only=disk_only)
+
+
 for _name, _help in (
-    ("suspend", "Give back everything of a sandbox but its disk."),
     ("resume", "Start a sandbox and see that it answers."),
     ("delete", "Remove a sandbox and its disk."),
     ("logs", "Print what the kernel and the agent of a microVM say."),

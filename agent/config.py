@@ -21,7 +21,7 @@ from agent.core.context import Budget
 from agent.core.data import Data
 from agent.core.egress import Egress
 from agent.core.errors import ConfigError
-from agent.core.sandbox import Limits
+from agent.core.sandbox import Keeping, Limits
 
 FILE = "sre-agent.yaml"
 DEFAULT_MODELS = {"ANTHROPIC_API_KEY": "anthropic", "OPENAI_API_KEY": "openai"}
@@ -110,6 +110,16 @@ class SandboxSettings(Data):
 
     kind: typing.Literal["auto", "bubblewrap", "microvm"] = "auto"
     limits: Limits = Limits()
+    idle_minutes: float = Field(default=15.0, gt=0)
+    keep_memory: bool = True
+    keep_days: float = Field(default=30.0, gt=0)
+    pool: int = Field(default=1, ge=0, le=100)
+
+    @property
+    def keeping(self) -> Keeping:
+        """How long they live, in the words of the contract."""
+        idle = self.idle_minutes * 60.0
+        return Keeping(idle_seconds=idle, memory=self.keep_memory, days=self.keep_days, pool=self.pool, limits=self.limits)
 
 
 class ForgeSettings(Data):

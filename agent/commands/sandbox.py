@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -29,6 +30,7 @@ from agent.egress.audit import earlier
 from agent.egress.outside import outside
 from agent.sandboxes.microvm import MicroVM, accelerator, build, copies, qemu, template
 from agent.sandboxes.microvm.machine import MicroVMSandbox
+from agent.sandboxes.microvm.place import last_used
 
 T = TypeVar("T")
 
@@ -63,18 +65,24 @@ async def _warm(image: build.Image) -> str:
 
 
 def list_all(home: Path | None, data: Path | None) -> None:
-    """Prints a line for each sandbox of each kind."""
+    """Prints a line for each sandbox of each kind, those that are being made too."""
 
     async def listing(kinds: Sequence[Sandboxes], root: Path) -> None:
         for kind in kinds:
-            for id in await kind.ids():
+            making = await kind.making() if isinstance(kind, MicroVM) else []
+            for id in sorted({*await kind.ids(), *making}):
                 place = root / kind.name / id
-                used = sum(file.stat().st_blocks * 512 for file in place.glob("disk.img"))
-                state = (await kind.life(id)) if isinstance(kind, MicroVM) else "made"
-                print(f"{id:<40} {kind.name:<11} {state:<10} {used / 1e6:8.1f} MB")
+                try:
+                    state = (await kind.life(id)) if isinstance(kind, MicroVM) else "made"
+                    used = datetime.fromtimestamp(last_used(place)).astimezone().isoformat(" ", "minutes")
+                except NotFound:  # deleted meanwhile
+                    continue
+                room = sum(file.stat().st_blocks * 512 for file in [*place.glob("disk.img"), *place.glob("memory/*")])
+                print(f"{id:<40} {kind.name:<11} {state:<10} {used}  {room / 1e6:8.1f} MB")
 
-    root = load(home, data=data).data / "sandboxes"
-    asyncio.run(listing([sandboxes.make(kind, root) for kind in sandboxes.KINDS], root))
+    settings = load(home, data=data)
+    root = settings.data / "sandboxes"
+    asyncio.run(listing([sandboxes.make(kind, root, settings.sandbox.keeping) for kind in sandboxes.KINDS], root))
 
 
 def execute(home: Path | None, data: Path | None, id: str, command: Sequence[str]) -> int:
@@ -124,8 +132,16 @@ def files(home: Path | None, data: Path | None, id: str, path: str) -> None:
     _with(home, data, id, show)
 
 
-def suspend(home: Path | None, data: Path | None, id: str) -> None:
-    _with(home, data, id, lambda sandbox: sandbox.suspend())
+def suspend(home: Path | None, data: Path | None, id: str, *, disk_only: bool) -> None:
+    """Suspends it. disk_only: memory that is kept of a microVM is given up too."""
+
+    async def act(sandbox: Sandbox) -> None:
+        if isinstance(sandbox, MicroVMSandbox):
+            await sandbox.suspend(keep_memory=not disk_only)
+        else:
+            await sandbox.suspend()
+
+    _with(home, data, id, act)
 
 
 def resume(home: Path | None, data: Path | None, id: str) -> None:
@@ -206,7 +222,7 @@ def stats(home: Path | None, data: Path | None, id: str) -> None:
 
 
 def snapshot(home: Path | None, data: Path | None, id: str, name: str, *, restore: bool) -> None:
-    """Keeps or brings back a disk."""
+    """Keeps or brings back a machine."""
 
     async def act(sandbox: Sandbox) -> None:
         machine = _machine(sandbox)
@@ -235,8 +251,8 @@ def _with(home: Path | None, data: Path | None, id: str, act: Callable[[Sandbox]
 
     async def opened() -> T:
         settings = load(home, data=data)
-        root, beyond = settings.data / "sandboxes", outside(settings)
-        for kind in (sandboxes.make(kind, root, beyond) for kind in sandboxes.KINDS):
+        root, keeping, beyond = settings.data / "sandboxes", settings.sandbox.keeping, outside(settings)
+        for kind in (sandboxes.make(kind, root, keeping, beyond) for kind in sandboxes.KINDS):
             try:
                 sandbox = await kind.open(id)
             except NotFound:

@@ -16,12 +16,16 @@ from prometheus_client import generate_latest
 from agent import __version__, telemetry
 from agent.assembly import assemble
 from agent.config import Settings, load
-from agent.core.errors import BadInput
+from agent.core.errors import AgentError, BadInput
+from agent.core.sandbox import Sandboxes
 from agent.engine import Engine
 from agent.server.app import application
 from agent.server.serving import server
 from agent.triggers.grouping import Rules
 
+log = logging.getLogger("agent")
+
+TEND_SECONDS = 15.0
 FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
@@ -37,7 +41,6 @@ def run_server(home: Path | None, data: Path | None, *, host: str | None, port: 
 
 
 async def _serve(settings: Settings) -> None:
-    log = logging.getLogger("agent")
     async with assemble(settings, announce=functools.partial(log.info, "%s: %s")) as parts:
         policy = settings.policy
         worker = dataclasses.replace(parts.worker, wake=lambda id, seconds: engine.wake(id, after=seconds))
@@ -53,13 +56,26 @@ async def _serve(settings: Settings) -> None:
         )
         listening = _listen(settings.server.host, settings.server.port)
         await engine.start()
+        tending = asyncio.create_task(_tend(parts.sandboxes))
         try:
             host, port = listening.getsockname()[:2]
             log.info("listening on http://%s:%d, model %s, sandbox %s", host, port, parts.worker.model.name, parts.sandboxes.name)
             await server(app, host=host, port=port).serve(sockets=[listening])
         finally:
             await engine.stop()
+            tending.cancel()
+            await asyncio.wait([tending])
             listening.close()
+
+
+async def _tend(sandboxes: Sandboxes) -> None:
+    """Suspends what is idle and deletes what nobody used, for as long as the service runs."""
+    while True:
+        try:
+            await sandboxes.tend()
+        except AgentError as error:
+            log.warning("the sandboxes could not be tended: %s", error)
+        await asyncio.sleep(TEND_SECONDS)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -47,6 +47,20 @@ class SandboxSpec(Data):
     egress: Egress = Egress()
 
 
+class Keeping(Data):
+    """How long sandboxes live, and what is made in advance of those with `limits`. Where a kind cannot, it leaves it.
+
+    One that no call used for `idle_seconds` is suspended, with its memory or with its disk alone; one that nobody used for `days`
+    is deleted. `pool` machines are kept ready.
+    """
+
+    idle_seconds: float = 900.0
+    memory: bool = True
+    days: float = 30.0
+    pool: int = 0
+    limits: Limits = Limits()
+
+
 class Result(Data):
     """What a command did. Output beyond `output_limit` is cut in the middle and `truncated` says so.
 
@@ -108,7 +122,10 @@ class Sandbox(Protocol):
         """
 
     async def suspend(self) -> None:
-        """Gives back everything but the disk. `Sandboxes.open` brings it back, also in another process."""
+        """Gives the host back all but room on its disk. The next call brings it back, also in another process (`Sandboxes.open`).
+
+        What only memory held comes back where the kind keeps it. Of commands that run, a kind kills those that it cannot pause.
+        """
 
     async def delete(self) -> None:
         """Removes it and its disk. Idempotent."""
@@ -141,6 +158,9 @@ class Sandboxes(Protocol):
 
     async def sources(self) -> frozenset[Path]:
         """The host folders that the layers of all of them come from: while one exists, they have to stay."""
+
+    async def tend(self) -> None:
+        """Does what is due by the kind's Keeping: suspends what is idle, deletes what nobody used. A service calls it often."""
 
     async def close(self) -> None:
         """Gives back what this process holds to run them. All can be opened again."""

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from agent.core.egress import Egress
 from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
-from agent.core.sandbox import WORKSPACE, FileInfo, Layer, Limits, Probe, Result, Sandbox, SandboxSpec
+from agent.core.sandbox import WORKSPACE, FileInfo, Keeping, Layer, Limits, Probe, Result, Sandbox, SandboxSpec
 from agent.egress.gateway import Gateway, Gateways
 from agent.egress.outside import Outside
 from agent.sandboxes import cgroups, seccomp
@@ -59,8 +59,8 @@ class Bubblewrap:
 
     name = "bubblewrap"
 
-    def __init__(self, root: Path, *, outside: Outside | None = None) -> None:
-        self.root = root.absolute()
+    def __init__(self, root: Path, keeping: Keeping = Keeping(), *, outside: Outside | None = None) -> None:
+        self.root, self.keeping = root.absolute(), keeping
         self._gateways = Gateways(outside or Outside())
 
     async def probe(self) -> Probe:
@@ -152,6 +152,14 @@ class Bubblewrap:
     async def sources(self) -> frozenset[Path]:
         """See agent/core/sandbox.py."""
         return await asyncio.to_thread(layer_sources, self.root, SandboxSpec.model_validate_json)
+
+    async def tend(self) -> None:
+        """See agent/core/sandbox.py. Nothing runs between commands, so only what nobody used for days is looked for."""
+        for id in await self.ids():
+            with suppress(NotFound, FileNotFoundError):
+                used = (self.root / id / "lock").stat().st_mtime
+                if time.time() - used > self.keeping.days * 86400:
+                    await (await self.open(id)).delete()
 
     async def close(self) -> None:
         """There is nothing that only this process holds."""
@@ -277,6 +285,7 @@ class BubblewrapSandbox:
                 await to_the_end(asyncio.to_thread(self.resume))
             lock = await self._shared_lock()
             if self._disk.attached() and (self.folder / "state.json").exists():
+                os.utime(lock)  # when it was last used
                 return lock
             os.close(lock)
         raise SandboxError(f"the sandbox {self.id!r} is suspended again and again by somebody else")

@@ -97,6 +97,9 @@ class Local:
         """See agent/core/sandbox.py."""
         return await asyncio.to_thread(layer_sources, self.root, SandboxSpec.model_validate_json)
 
+    async def tend(self) -> None:
+        """There is nothing to tend."""
+
     async def close(self) -> None:
         """There is nothing to give back."""
 

@@ -8,24 +8,27 @@ confines it, and side channels. QEMU's authors give security support to KVM only
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import logging
 import os
 import platform
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
-from agent.core.sandbox import Limits, Probe, Sandbox, SandboxSpec
+from agent.core.sandbox import Keeping, Limits, Probe, Sandbox, SandboxSpec
 from agent.egress.outside import Outside
 from agent.sandboxes.command import check_id, to_the_end
 from agent.sandboxes.disk import check_layers, layer_sources
-from agent.sandboxes.microvm import accelerator, build, images, qemu, template
-from agent.sandboxes.microvm.machine import Machines, MicroVMSandbox, State, destroy, lock_of, recorded
+from agent.sandboxes.microvm import accelerator, build, images, pool, qemu, template
+from agent.sandboxes.microvm.machine import MicroVMSandbox, State
+from agent.sandboxes.microvm.place import GONE, Life, destroy, last_used, life_of, lock_of, locked, recorded, tell
+from agent.sandboxes.microvm.pool import Pool
+from agent.sandboxes.microvm.running import Machines
 
-_GONE = ".gone-"
+log = logging.getLogger(__name__)
 
 
 class MicroVM:
@@ -33,9 +36,12 @@ class MicroVM:
 
     name = "microvm"
 
-    def __init__(self, root: Path, *, images: Path = build.IMAGES, outside: Outside | None = None) -> None:
-        self.root, self.images = root.absolute(), images
-        self._machines = Machines(outside or Outside())
+    def __init__(
+        self, root: Path, keeping: Keeping = Keeping(), *, images: Path = build.IMAGES, outside: Outside | None = None
+    ) -> None:
+        self.root, self.images, self.keeping = root.absolute(), images, keeping
+        self._pool = Pool(self.root / ".pool", lambda: self._machines.gate)
+        self._machines = Machines(outside or Outside(), keep_memory=keeping.memory, pool=self._pool)
 
     async def probe(self) -> Probe:
         """Makes a machine, runs a command that looks around, and deletes it."""
@@ -95,7 +101,7 @@ class MicroVM:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise SandboxError(f"the folder for sandboxes cannot be made: {error}", "Choose another data folder.") from error
-        with _locked(self.root):
+        with locked(self.root):
             self._sweep()
             try:
                 place.mkdir(mode=0o700)
@@ -103,17 +109,19 @@ class MicroVM:
                 raise SandboxError(f"there is a sandbox {place.name!r} already", "Open it, or delete it first.") from None
             lock = lock_of(place)
             assert lock is not None
+            tell(place, "creating")
             return lock
 
     def _sweep(self) -> None:
         """Removes what makers or deleters that were killed in the middle have left. The caller holds the root's lock."""
         for place in self.root.iterdir():
-            if place.name.startswith(_GONE):
+            if place.name.startswith(GONE):
                 shutil.rmtree(place, ignore_errors=True)
             if place.name.startswith(".") or not place.is_dir():
                 continue
             with suppress(NotFound):
                 self._sweep_one(place)
+        pool.sweep(self.root / ".pool")
         images.sweep(self.root / ".layers", ())
 
     def _sweep_one(self, place: Path) -> None:
@@ -148,21 +156,68 @@ class MicroVM:
         """See agent/core/sandbox.py."""
         return await asyncio.to_thread(layer_sources, self.root, lambda state: State.model_validate_json(state).spec)
 
-    async def life(self, id: str) -> str:
-        """`running` in any process, or `stopped`. Raises NotFound."""
-        lock = await asyncio.to_thread(lock_of, self.root / id)
-        if lock is None:
-            return "running"
-        os.close(lock)
-        return "stopped"
+    async def life(self, id: str) -> Life:
+        """What it is doing now, whoever runs it. Raises NotFound."""
+        return await asyncio.to_thread(life_of, self.root / id)
+
+    async def making(self) -> list[str]:
+        """The ids of those that are being made and are no sandboxes yet."""
+        return await asyncio.to_thread(lambda: sorted(place.name for place in self.root.glob("*") if _in_the_making(place)))
+
+    async def tend(self) -> None:
+        """See agent/core/sandbox.py. Also keeps the pool full."""
+        if self._pool.size != self.keeping.pool:
+            await self._expect(self.keeping.limits)
+        self._pool.fill()
+        for running in self._machines.all():
+            idle = time.monotonic() - running.used
+            if running.machine is not None and not running.busy and idle >= self.keeping.idle_seconds:
+                try:
+                    await (await self.open(running.place.name)).suspend()
+                except (NotFound, SandboxError) as error:
+                    log.warning("%s goes on running: %s", running.place.name, error)
+        for id in await self.ids():
+            with suppress(NotFound):
+                await self._expire(id)
+
+    async def pooled(self) -> None:
+        """Waits until the pool has what it should have."""
+        await self._pool.filled()
+
+    async def _expect(self, limits: Limits) -> None:
+        """Has the pool keep clones for sandboxes with these limits."""
+        image = await asyncio.to_thread(build.current, self.images)
+        self._pool.size = self.keeping.pool
+        await self._pool.expect(image, qemu.tier_for(limits.memory), await accelerator.choose(image))
+
+    async def _expire(self, id: str) -> None:
+        used = await asyncio.to_thread(last_used, self.root / id)
+        if time.time() - used > self.keeping.days * 86400 and await self.life(id) in ("suspended", "stopped"):
+            sandbox = await self.open(id)
+            await sandbox.delete()
 
     async def close(self) -> None:
-        """Suspends every machine of this process."""
+        """Suspends every machine of this process, and ends those that wait in the pool."""
+        await self._pool.empty()
         for running in self._machines.all():
+            try:
+                if running.machine is not None:
+                    await (await self.open(running.place.name)).suspend()
+            except (NotFound, SandboxError) as error:
+                log.warning("%s keeps its disk alone: %s", running.place.name, error)
             async with running.starting:
-                await running.stop(clean=True)
-            await asyncio.to_thread(recorded(running.place).remove)
+                if running.machine is not None:
+                    await running.stop(clean=True)
+                    await asyncio.to_thread(recorded(running.place).remove)
             self._machines.forget(running.place)
+        await self._machines.settled()
+
+
+def _in_the_making(place: Path) -> bool:
+    try:
+        return not place.name.startswith(".") and place.is_dir() and life_of(place) == "creating"
+    except NotFound:
+        return False
 
 
 def check_host() -> None:
@@ -172,13 +227,3 @@ def check_host() -> None:
     if os.geteuid() != 0:
         raise SandboxUnavailable("microVM sandboxes need root, to confine QEMU", "Run the program as root or with sudo.")
     build.check_programs(("qemu-system-x86_64", "mke2fs", "bwrap", "setpriv", "nsenter"))
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

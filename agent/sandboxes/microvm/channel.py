@@ -44,6 +44,7 @@ class Ask(IntEnum):
     LIST = 10
     SYNC = 11
     UNMOUNT = 12
+    KEEP = 32
 
 
 class Say(IntEnum):
@@ -88,11 +89,59 @@ class Channel:
         self._reason = ""
         self.overhear: Callable[[bytes], object] = lambda output: None
         """Called with every piece of a command's output as it comes."""
+        self._reader = _Reader(stream)
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+        self._froze, self._slept = 0.0, 0.0
         self._listening = asyncio.create_task(self._listen())
 
     @property
     def alive(self) -> bool:
         return not self._reason
+
+    @property
+    def frozen(self) -> bool:
+        """Whether its machine is suspended: requests wait."""
+        return not self._thawed.is_set()
+
+    @property
+    def slept(self) -> float:
+        """Seconds that it was frozen, in all."""
+        return self._slept + (time.monotonic() - self._froze if self.frozen else 0.0)
+
+    async def freeze(self) -> None:
+        """Waits until the guest has heard all that was said, and says no more: its machine may be saved. Raises SandboxError."""
+        await self._sending.acquire()
+        try:
+            with _Exchange(self) as exchange:
+                await self._put(Ask.SYNC, exchange.number, b"")
+                await exchange.hear(30.0)
+        except BaseException:
+            self._sending.release()
+            raise
+        self._thawed.clear()
+        self._froze = time.monotonic()
+
+    async def thaw(self, stream: socket.socket | None = None) -> None:
+        """Goes on: where it was, or over the stream of the new machine that has the saved memory."""
+        if stream is not None:
+            await asyncio.wait([self._listening])
+            self._stream.close()
+            self._stream = stream
+            self._stream.setblocking(False)
+            self._reader.stream = stream
+            self._listening = asyncio.create_task(self._listen())
+        self._slept, self._froze = self.slept, 0.0
+        self._thawed.set()
+        self._sending.release()
+
+    async def thawed(self) -> None:
+        """Waits while it is frozen."""
+        await self._thawed.wait()
+
+    async def keep(self) -> None:
+        """Has the guest kill every command that nobody here waits for any more."""
+        await self.ask(Ask.KEEP, b"".join(struct.pack("<I", number) for number in self._waiting))
 
     async def close(self, reason: str = "the machine was stopped") -> None:
         """Ends it. Requests under way fail with the reason."""
@@ -101,6 +150,12 @@ class Channel:
         with contextlib.suppress(asyncio.CancelledError):
             await self._listening
         self._stream.close()
+        if self.frozen:
+            await self.thaw()
+
+    async def drained(self) -> None:
+        """Of a frozen one whose machine has ended: hears the rest of what the guest said."""
+        await asyncio.wait([self._listening])
 
     async def ask(self, kind: Ask, payload: bytes = b"", *, seconds: float = 30.0) -> tuple[int, bytes]:
         """One request with one answer. Raises Refused, SandboxError."""
@@ -205,26 +260,32 @@ class Channel:
         if self._reason:
             raise self.gone()
         async with self._sending:
-            try:
-                await asyncio.get_running_loop().sock_sendall(self._stream, _HEAD.pack(len(payload), number, kind) + payload)
-            except OSError as error:
-                raise self.broken("the machine has ended") from error
+            if self._reason:
+                raise self.gone()
+            await self._put(kind, number, payload)
+
+    async def _put(self, kind: Ask, number: int, payload: bytes) -> None:
+        try:
+            await asyncio.get_running_loop().sock_sendall(self._stream, _HEAD.pack(len(payload), number, kind) + payload)
+        except OSError as error:
+            raise self.broken("the machine has ended") from error
 
     async def _listen(self) -> None:
-        reader = _Reader(self._stream)
         try:
             while True:
-                length, number, kind = _HEAD.unpack(await reader.exactly(_HEAD.size))
+                length, number, kind = _HEAD.unpack(await self._reader.whole(_HEAD.size))
                 if length > LARGEST:
                     self._end(f"the guest sent a frame of {length} bytes")
                     return
-                payload = await reader.exactly(length)
+                payload = (await self._reader.whole(_HEAD.size + length))[_HEAD.size :]
+                self._reader.take(_HEAD.size + length)
                 if kind in (Say.OUT, Say.ERROUT):
                     self.overhear(payload)
                 if (queue := self._waiting.get(number)) is not None:
                     queue.put_nowait((kind, payload))
         except (OSError, EOFError):
-            self._end("the machine has ended")
+            if not self.frozen:
+                self._end("the machine has ended")
 
     def _end(self, reason: str) -> None:
         if self._reason:
@@ -243,11 +304,11 @@ class _Exchange:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __enter__(self) -> _Exchange:
-        self._number = self._channel.open(self._heard)
+        self.number = self._channel.open(self._heard)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._channel.forget(self._number)
+        self._channel.forget(self.number)
         for task in self._tasks:
             task.cancel()
 
@@ -256,7 +317,7 @@ class _Exchange:
         return not self._heard.empty()
 
     async def send(self, kind: Ask, payload: bytes = b"") -> None:
-        await self._channel.send(kind, self._number, payload)
+        await self._channel.send(kind, self.number, payload)
 
     def send_soon(self, kind: Ask) -> None:
         task = asyncio.create_task(self._send_quietly(kind))
@@ -269,11 +330,15 @@ class _Exchange:
 
     async def hear(self, seconds: float | None = None) -> tuple[int, bytes]:
         """The next answer. Raises Refused if it is an error, SandboxError if none comes."""
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await self._heard.get()
-        except TimeoutError:
-            raise self._channel.broken(f"the guest has not answered for {seconds:.0f} s") from None
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    answer = await self._heard.get()
+                break
+            except TimeoutError:
+                if not self._channel.frozen:
+                    raise self._channel.broken(f"the guest has not answered for {seconds:.0f} s") from None
+                await self._channel.thawed()
         if answer is None:
             raise self._channel.gone()
         kind, payload = answer
@@ -335,17 +400,18 @@ async def _collect(exchange: _Exchange, credit: _Credit, limit: int) -> Ended:
 
 
 class _Reader:
-    """Bytes of a socket, in the pieces that are asked for."""
+    """Bytes of a socket, looked at in the pieces that are asked for, and kept until they are taken."""
 
     def __init__(self, stream: socket.socket) -> None:
-        self._stream, self._rest = stream, bytearray()
+        self.stream, self._rest = stream, bytearray()
 
-    async def exactly(self, count: int) -> bytes:
+    async def whole(self, count: int) -> bytes:
         while len(self._rest) < count:
-            more = await asyncio.get_running_loop().sock_recv(self._stream, 1 << 17)
+            more = await asyncio.get_running_loop().sock_recv(self.stream, 1 << 17)
             if not more:
                 raise EOFError
             self._rest += more
-        found = bytes(self._rest[:count])
+        return bytes(self._rest[:count])
+
+    def take(self, count: int) -> None:
         del self._rest[:count]
-        return found

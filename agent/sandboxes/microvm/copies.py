@@ -1,44 +1,57 @@
-"""What is done with a whole machine from outside: its disk copied, brought back or given to a fork, and a look at what it uses.
+"""What is done with a whole machine from outside: copies of it kept, brought back or given to a fork, and a look at what it uses.
 
-Copies are of the disk, after a sync and between two of the guest's writes. No command outlives its call and everything that a
-command leaves is on the disk, so a fork of a disk is a fork of all that the next command can see, but /dev/shm.
+A copy is of disk and memory at one moment, taken while the machine pauses; it goes on at once. Commands that run at that moment
+go on in this machine only: in what is made of the copy nobody waits for them, and they are killed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from agent.core.errors import NotFound, SandboxError
 from agent.sandboxes.command import check_id, to_the_end
-from agent.sandboxes.microvm import images
-from agent.sandboxes.microvm.channel import Ask
-from agent.sandboxes.microvm.machine import MicroVMSandbox, lock_of
+from agent.sandboxes.microvm import memory, qemu, sparse, template
+from agent.sandboxes.microvm.machine import MicroVMSandbox
+from agent.sandboxes.microvm.place import lock_of
+from agent.sandboxes.microvm.qemu import Machine
+from agent.sandboxes.microvm.running import Running
 
 
 async def snapshot(sandbox: MicroVMSandbox, name: str) -> None:
-    """Keeps the disk as it is now under a name, while the machine runs. Raises SandboxError for a name that is taken."""
+    """Keeps the machine as it is now under a name, while it runs. Raises SandboxError for a name that is taken."""
     check_id(name)
-    target = sandbox.place / "snapshots" / f"{name}.img"
+    target = sandbox.place / "snapshots" / name
     if target.exists():
         raise SandboxError(f"{sandbox.id} has a snapshot {name!r} already", "Choose another name.")
-    target.parent.mkdir(exist_ok=True, mode=0o700)
-    await to_the_end(_copy_disk(sandbox, target))
+    await to_the_end(_snapshot(sandbox, target))
+
+
+async def _snapshot(sandbox: MicroVMSandbox, target: Path) -> None:
+    new = target.with_name(f"{target.name}.new")
+    await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
+    new.mkdir(parents=True, mode=0o700)
+    try:
+        await _copy(sandbox, new)
+        new.rename(target)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, new, ignore_errors=True)
 
 
 async def roll_back(sandbox: MicroVMSandbox, name: str) -> None:
-    """Brings back the disk of a snapshot; commands that run are killed. Raises NotFound."""
+    """Brings back a snapshot; commands that run are killed. Raises NotFound."""
     check_id(name)
-    source = sandbox.place / "snapshots" / f"{name}.img"
+    source = sandbox.place / "snapshots" / name
     if not source.exists():
         raise NotFound(f"{sandbox.id} has no snapshot {name!r}", "It may never have been made.")
     await to_the_end(_bring_back(sandbox, source))
 
 
 async def fork(sandbox: MicroVMSandbox, id: str) -> MicroVMSandbox:
-    """Another sandbox with this one's disk as it is now, running. Commands that run here go on here only."""
+    """Another sandbox with this one's disk and memory as they are now, running."""
     check_id(id)
     return await to_the_end(_fork(sandbox, id), undo=lambda made: made.delete())
 
@@ -74,11 +87,26 @@ async def _bring_back(sandbox: MicroVMSandbox, source: Path) -> None:
         await running.stop(clean=False)
         lock = await sandbox.lock()
         try:
-            new = sandbox.place / "disk.img.new"
-            await asyncio.to_thread(images.copy, source, new)
-            new.rename(sandbox.place / "disk.img")
+            await asyncio.to_thread(_replace, source, sandbox.place)
         finally:
             os.close(lock)
+
+
+def _replace(source: Path, place: Path) -> None:
+    """Killed in between, it leaves a disk without a memory: the old one or the snapshot's."""
+    if (place / "memory").is_dir():
+        memory.remove(place / "memory")
+    sparse.copy(source / "disk.img", place / "disk.img")
+    _copy_memory(source / "memory", place / "memory")
+
+
+def _copy_memory(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        return
+    new = target.with_name(f"{target.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(source, new)
+    new.rename(target)
 
 
 async def _fork(sandbox: MicroVMSandbox, id: str) -> MicroVMSandbox:
@@ -91,7 +119,7 @@ async def _fork(sandbox: MicroVMSandbox, id: str) -> MicroVMSandbox:
     lock = lock_of(place)
     try:
         try:
-            await _copy_disk(sandbox, place / "disk.img")
+            await _copy(sandbox, place)
             (place / "state.json.new").write_text(sandbox.state.model_dump_json())
             (place / "state.json.new").rename(place / "state.json")
         finally:
@@ -104,21 +132,33 @@ async def _fork(sandbox: MicroVMSandbox, id: str) -> MicroVMSandbox:
     return made
 
 
-async def _copy_disk(sandbox: MicroVMSandbox, target: Path) -> None:
+async def _copy(sandbox: MicroVMSandbox, target: Path) -> None:
+    """Copies disk and memory into an existing folder."""
     running = sandbox.machines.of(sandbox.place)
-    source = sandbox.place / "disk.img"
     async with running.starting:
         machine = running.machine if running.machine is not None and running.machine.alive else None
-        if machine is None:
-            lock = await sandbox.lock()
-            try:
-                await asyncio.to_thread(images.copy, source, target)
-            finally:
-                os.close(lock)
+        if machine is not None:
+            await _copy_running(sandbox, running, machine, target)
             return
-        await machine.channel.ask(Ask.SYNC)
+        lock = await sandbox.lock()
+        try:
+            await asyncio.to_thread(sparse.copy, sandbox.place / "disk.img", target / "disk.img")
+            await asyncio.to_thread(_copy_memory, sandbox.place / "memory", target / "memory")
+        finally:
+            os.close(lock)
+
+
+async def _copy_running(sandbox: MicroVMSandbox, running: Running, machine: Machine, target: Path) -> None:
+    state = sandbox.state
+    tier = next(tier for tier in qemu.TIERS if tier.name == state.tier)
+    found = await template.ready(state.image, tier, state.accelerator)
+    await machine.channel.freeze()
+    try:
         await machine.monitor.ask("stop")
         try:
-            await asyncio.to_thread(images.copy, source, target)
+            await memory.save(machine, found, target / "memory", layers=running.layers, goes_on=True)
+            await asyncio.to_thread(sparse.copy, sandbox.place / "disk.img", target / "disk.img")
         finally:
             await machine.monitor.ask("cont")
+    finally:
+        await machine.channel.thaw()

@@ -1,52 +1,45 @@
-"""One sandbox as a machine: its folder on the host, its life from made to deleted, its commands and files.
+"""One sandbox as a machine: its life from made to deleted, its commands and files. place.py says what lies in its folder; also
 
-    state.json   what was asked for; it appears when the sandbox is whole and is the first thing to go
     disk.img     /workspace, /tmp and what was written over the layers, as an ext4 file system
     console.log  the end of what the last machine's kernel and agent printed
-    snapshots/   disks that were kept under a name, see copies.py
-    lock         held by whoever runs the machine, QEMU itself included: never two machines on one disk
-    group.json   its control group
+    snapshots/   what was kept under a name, see copies.py
 
-A machine runs from the first call that needs it until it is suspended, or its process ends. What the host has been told, a
-command's end or a file's content, is on the disk by then, so a machine may die at any moment.
+A machine runs from the first call that needs it until it is suspended, or its process ends. Suspended, its memory lies on the
+disk and nothing of it runs; the next call brings it back, in any process. What the host has been told, a command's end or a
+file's content, is on the disk by then, so a machine may die at any moment: it starts from its disk, and only memory is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import logging
 import os
 import posixpath
-import secrets
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from agent.core.data import Data
 from agent.core.egress import Egress
 from agent.core.errors import NotFound, SandboxError, ToolError
-from agent.core.sandbox import WORKSPACE, FileInfo, Limits, Result, SandboxSpec
-from agent.egress.gateway import Gateway, Gateways
-from agent.egress.outside import Outside
-from agent.sandboxes import cgroups
-from agent.sandboxes.bubblewrap import group_name, user_of
-from agent.sandboxes.command import TIMED_OUT, environment, folder, seconds_allowed, to_the_end, words
-from agent.sandboxes.files import READ_AT_ONCE, explained, inside
-from agent.sandboxes.microvm import images, qemu, template
+from agent.core.sandbox import WORKSPACE, FileInfo, Result, SandboxSpec
+from agent.egress.gateway import Gateway
+from agent.sandboxes.bubblewrap import user_of
+from agent.sandboxes.command import environment, folder, seconds_allowed, to_the_end, words
+from agent.sandboxes.files import READ_AT_ONCE, inside
+from agent.sandboxes.microvm import images, memory, qemu, template
 from agent.sandboxes.microvm.build import Image
-from agent.sandboxes.microvm.channel import Ask, Ended, Refused
-from agent.sandboxes.microvm.qemu import KERNEL_MEGABYTES, Disk, Machine
+from agent.sandboxes.microvm.call import explain, result_of, with_reason, within
+from agent.sandboxes.microvm.channel import Channel, Refused
+from agent.sandboxes.microvm.clone import Clone, group_for
+from agent.sandboxes.microvm.memory import Unusable
+from agent.sandboxes.microvm.place import destroy, lock_of, recorded, tell
+from agent.sandboxes.microvm.qemu import KERNEL_MEGABYTES, Machine
+from agent.sandboxes.microvm.running import Machines, Running
 
-_QEMU_MEMORY = 320 << 20
-"""Bytes that QEMU itself may use beside the guest's memory: translated code, devices, its libraries."""
-
-_GRACE = 15.0
-"""Seconds that a guest has to end a command that it was told to kill."""
-
-_GONE = ".gone-"
+log = logging.getLogger(__name__)
 
 
 class State(Data):
@@ -56,53 +49,6 @@ class State(Data):
     image: Image
     accelerator: str
     tier: str
-
-
-class Running:
-    """The machine of one sandbox in this process, shared by all that opened it."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.loop = asyncio.get_running_loop()
-        self.machine: Machine | None = None
-        self.starting = asyncio.Lock()
-        self.stopping = False
-        self.used = time.monotonic()
-        self.busy = 0
-
-    async def stop(self, *, clean: bool) -> None:
-        """Ends the machine; cleanly means that its file system is unmounted first."""
-        self.stopping = True
-        machine, self.machine = self.machine, None
-        if machine is None:
-            return
-        if clean and machine.alive:
-            with suppress(SandboxError, Refused):
-                await machine.channel.ask(Ask.UNMOUNT, seconds=20.0)
-        await machine.stop()
-        if machine.console.said and self.place.exists():
-            (self.place / "console.log").write_text(machine.console.said, "utf-8")
-
-
-class Machines:
-    """The machines of this process, by their folders."""
-
-    def __init__(self, outside: Outside) -> None:
-        self._running: dict[Path, Running] = {}
-        self.gateways = Gateways(outside)
-        self.gate = asyncio.Semaphore(os.cpu_count() or 1)
-
-    def of(self, place: Path) -> Running:
-        found = self._running.get(place)
-        if found is None or found.loop is not asyncio.get_running_loop():
-            found = self._running[place] = Running(place)
-        return found
-
-    def all(self) -> list[Running]:
-        return list(self._running.values())
-
-    def forget(self, place: Path) -> None:
-        self._running.pop(place, None)
 
 
 class MicroVMSandbox:
@@ -122,7 +68,7 @@ class MicroVMSandbox:
         timeout: float | None = None,
         output_limit: int = 10_000_000,
     ) -> Result:
-        """See agent/core/sandbox.py."""
+        """See agent/core/sandbox.py. While the machine is suspended, commands pause and so does their time."""
         gateway = self._gateway()
         variables = [f"{name}={value}" for name, value in environment({**gateway.environment(), **env}).items()]
         arguments, at = words(command), folder(cwd)
@@ -136,61 +82,50 @@ class MicroVMSandbox:
         call = machine.channel.run(
             arguments, cwd=at, environment=variables, stdin=stdin, limit=output_limit, started=kills.append
         )
-        running.busy += 1
-        try:
-            ended, timed_out = await _within(call, seconds, kills, machine)
-        except Refused as error:
-            raise SandboxError(f"the command could not be started: {error}", "Too many may be running at once.") from error
-        except SandboxError as error:
-            if running.stopping:
-                return Result(exit_code=137, stdout=b"", stderr=b"", seconds=time.monotonic() - began)
-            await running.stop(clean=False)
-            raise _with_reason(error, machine) from error
-        finally:
-            running.busy -= 1
-            running.used = time.monotonic()
-        return _result(ended, output_limit, time.monotonic() - began, timed_out)
+        async with running.call():
+            try:
+                ended, timed_out = await within(call, seconds, kills, machine.channel)
+            except Refused as error:
+                raise SandboxError(f"the command could not be started: {error}", "Too many may be running at once.") from error
+            except SandboxError as error:
+                if running.stopping:
+                    return Result(exit_code=137, stdout=b"", stderr=b"", seconds=time.monotonic() - began)
+                last = running.machine or machine
+                await running.stop(clean=False)
+                raise with_reason(error, last) from error
+        return result_of(ended, output_limit, time.monotonic() - began, timed_out)
 
     async def read(self, path: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         """See agent/core/sandbox.py."""
         name = inside(path)
         if offset < 0 or (limit is not None and limit < 0):
             raise ToolError(f"{path}: offset {offset} and limit {limit} must not be negative")
-        machine = await self.start()
-        try:
-            size, part = await machine.channel.read(name, offset, 1 << 19 if limit is None else min(limit, 1 << 19))
+        async with self._asking(path) as channel:
+            size, part = await channel.read(name, offset, 1 << 19 if limit is None else min(limit, 1 << 19))
             wanted = max(0, size - offset) if limit is None else min(limit, max(0, size - offset))
             if wanted > READ_AT_ONCE:
                 hint = f"Give a limit of at most {READ_AT_ONCE} bytes."
                 raise ToolError(f"{path}: {wanted} bytes are too many to read at once", hint)
             parts, have = [part], len(part)
             while part and have < wanted:
-                _, part = await machine.channel.read(name, offset + have, wanted - have)
+                _, part = await channel.read(name, offset + have, wanted - have)
                 parts.append(part)
                 have += len(part)
             return b"".join(parts)
-        except Refused as error:
-            raise _said(path, error) from error
 
     async def write(self, path: str, content: bytes) -> None:
         """See agent/core/sandbox.py."""
         name = inside(path)
         if name == WORKSPACE:
             raise ToolError(f"{path} is a folder")
-        machine = await self.start()
-        try:
-            await machine.channel.write(name, content)
-        except Refused as error:
-            raise _said(path, error) from error
+        async with self._asking(path) as channel:
+            await channel.write(name, content)
 
     async def list(self, path: str = WORKSPACE) -> list[FileInfo]:
         """See agent/core/sandbox.py."""
         name = inside(path)
-        machine = await self.start()
-        try:
-            entries = await machine.channel.entries(name)
-        except Refused as error:
-            raise _said(path, error) from error
+        async with self._asking(path) as channel:
+            entries = await channel.entries(name)
         top = name[len(WORKSPACE) + 1 :]
         found = [
             FileInfo(
@@ -212,10 +147,23 @@ class MicroVMSandbox:
     def _gateway(self) -> Gateway:
         return self.machines.gateways.of(self.place, self.state.spec.egress)
 
-    async def suspend(self) -> None:
-        """See agent/core/sandbox.py."""
+    @asynccontextmanager
+    async def _asking(self, path: str) -> AsyncIterator[Channel]:
+        """The agent of the running machine, asked about a path. What it refuses becomes a ToolError."""
+        machine = await self.start()
+        async with self.machines.of(self.place).call():
+            try:
+                yield machine.channel
+            except Refused as error:
+                raise explain(path, error) from error
+
+    async def suspend(self, *, keep_memory: bool | None = None, form: memory.Form = "pages") -> None:
+        """See agent/core/sandbox.py. keep_memory: the memory too, where the kind's setting is not to decide.
+
+        Commands that run pause with their memory, and go on when the machine does. Without it they are killed.
+        """
         self._check_exists()
-        await to_the_end(self._suspend())
+        await to_the_end(self._suspend(self.machines.keep_memory if keep_memory is None else keep_memory, form))
 
     async def delete(self) -> None:
         """See agent/core/sandbox.py."""
@@ -251,6 +199,7 @@ class MicroVMSandbox:
         try:
             if new is None:
                 self._check_exists()
+                tell(self.place, "resuming")
             else:
                 images.allocate(self.place / "disk.img", self.state.spec.limits.disk)
                 making = asyncio.ensure_future(asyncio.to_thread(make, self.place, self.state))
@@ -258,9 +207,13 @@ class MicroVMSandbox:
             cached = [await asyncio.to_thread(images.layer_image, self.place.parent / ".layers", layer) for layer in mounted]
             files.append(os.open(self.place / "disk.img", os.O_RDWR | os.O_CLOEXEC))
             files += [os.open(image, os.O_RDONLY | os.O_CLOEXEC) for image in cached]
-            disks = {slot: Disk(files=(file,), writable=slot == 0) for slot, file in enumerate(files)}
+            self.machines.of(self.place).layers = tuple(images.identity(file) for file in files[1:])
             async with self.machines.gate:
-                return await self._clone(lock, disks, [layer.target for layer in mounted], making)
+                machine = await self._brought_back(lock, files)
+                if machine is None:
+                    machine = await self._cloned(lock, files, [layer.target for layer in mounted], making)
+            tell(self.place, "running" if self.machines.of(self.place).busy else "idle")
+            return machine
         except OSError as error:
             room = f"{self.place.parent} has {shutil.disk_usage(self.place.parent).free >> 20} MiB free."
             raise SandboxError(f"the machine {self.id!r} cannot be started: {error}", room) from error
@@ -270,36 +223,125 @@ class MicroVMSandbox:
             for file in (*files, lock):
                 os.close(file)
 
-    async def _clone(self, lock: int, disks: Mapping[int, Disk], targets: Sequence[str], making: asyncio.Future[None]) -> Machine:
-        tier = next(tier for tier in qemu.TIERS if tier.name == self.state.tier)
-        limits = self.state.spec.limits
-        machine = await template.clone(
-            self.id,
-            self.state.image,
-            tier,
-            self.state.accelerator,
-            uid=user_of(self.place),
-            group=self._group(tier),
-            disks=disks,
-            held=(lock,),
-        )
+    async def _brought_back(self, lock: int, files: Sequence[int]) -> Machine | None:
+        """The machine with its saved memory, which then is gone from the disk; None if there is none that can be used."""
+        saved, running = self.place / "memory", self.machines.of(self.place)
+        if not saved.is_dir():
+            return None
+        frozen, running.frozen = running.frozen, None
+        state, tier, uid = self.state, self._tier(), user_of(self.place)
         try:
+            group = group_for(self.place, tier, state.spec.limits)
+            machine = await memory.load(
+                self.id,
+                state.image,
+                tier,
+                state.accelerator,
+                saved,
+                uid=uid,
+                group=group,
+                layers=running.layers,
+                channel=frozen,
+            )
+        except BaseException as error:
+            if frozen is not None:
+                await frozen.close("its memory could not be brought back")
+            if not isinstance(error, Unusable):
+                raise
+            log.warning("%s starts from its disk alone: %s", self.id, error.problem)
+            await asyncio.to_thread(memory.remove, saved)
+            return None
+        try:
+            await machine.monitor.give("lock", lock)
+            await machine.attach(files)
+            gone = memory.set_aside(saved)  # from here on the disk is no longer that of the saved memory
+            await machine.monitor.ask("cont")
+            await machine.channel.clock()
+            await machine.channel.keep()
+            if self._gateway().opens:
+                await machine.door.open(self._gateway())
+        except BaseException:
+            await machine.stop()
+            raise
+        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+        return machine
+
+    async def _cloned(self, lock: int, files: Sequence[int], targets: Sequence[str], making: asyncio.Future[None]) -> Machine:
+        """A new machine with the disk."""
+        tier, limits = self._tier(), self.state.spec.limits
+        clone = await self._clone(tier)
+        machine = clone.machine
+        try:
+            await machine.monitor.give("lock", lock)
+            clone.release()
+            await machine.attach(files)
+            await machine.monitor.ask("cont")
+            await machine.channel.clock()
             await making
-            memory = min(limits.memory, (tier.megabytes - KERNEL_MEGABYTES) << 20)
-            await machine.channel.mount(memory, limits.processes, [(slot + 2, target) for slot, target in enumerate(targets)])
+            size = min(limits.memory, (tier.megabytes - KERNEL_MEGABYTES) << 20)
+            await machine.channel.mount(size, limits.processes, [(slot + 2, target) for slot, target in enumerate(targets)])
         except BaseException as error:
             await machine.stop()
+            clone.release()
             if isinstance(error, Refused):
                 hint = "Delete the sandbox and make a new one."
                 raise SandboxError(f"{self.id}: its disks cannot be mounted: {error}", hint) from error
             raise
         return machine
 
-    async def _suspend(self) -> None:
+    async def _clone(self, tier: qemu.Tier) -> Clone:
+        """A paused machine, out of the pool or made now, in a control group that the folder tells of."""
+        state, limits, pool = self.state, self.state.spec.limits, self.machines.pool
+        clone = await pool.take(state.image, tier, state.accelerator) if pool is not None else None
+        if clone is not None:
+            folders = clone.group.folders
+            if folders:
+                group_for(self.place, tier, limits, folders[0].name)
+            return clone
+        group = group_for(self.place, tier, limits)
+        uid = user_of(self.place)
+        return Clone(await template.paused(self.id, state.image, tier, state.accelerator, uid=uid, group=group), group)
+
+    def _tier(self) -> qemu.Tier:
+        return next(tier for tier in qemu.TIERS if tier.name == self.state.tier)
+
+    async def _suspend(self, keep_memory: bool, form: memory.Form) -> None:
         running = self.machines.of(self.place)
         async with running.starting:
-            await running.stop(clean=True)
-        await asyncio.to_thread(self._release_group)
+            if keep_memory and running.machine is not None and running.machine.alive:
+                await self._freeze(running, running.machine, form)
+            elif running.machine is not None or running.frozen is not None:
+                await running.stop(clean=True)
+            lock = await self.lock(seconds=3.0)
+            try:
+                await asyncio.to_thread(self._give_back, keep_memory)
+            finally:
+                os.close(lock)
+
+    async def _freeze(self, running: Running, machine: Machine, form: memory.Form) -> None:
+        """Saves the memory and ends the machine. Where that fails, the machine goes on."""
+        found = await template.ready(self.state.image, self._tier(), self.state.accelerator)
+        tell(self.place, "suspending")
+        await machine.channel.freeze()
+        try:
+            await machine.monitor.ask("stop")
+            try:
+                await memory.save(machine, found, self.place / "memory", layers=running.layers, form=form)
+            except BaseException:
+                await machine.monitor.ask("cont")
+                raise
+        except BaseException:
+            await machine.channel.thaw()
+            tell(self.place, "running" if running.busy else "idle")
+            raise
+        running.machine, running.frozen = None, machine.channel
+        await machine.end()
+        running.keep_console(machine)
+        await machine.channel.drained()
+        if not running.busy:
+            running.frozen = None
+            await machine.channel.close()
+        self.machines.settle(self.place)
 
     async def _delete(self) -> None:
         running = self.machines.of(self.place)
@@ -326,19 +368,10 @@ class MicroVMSandbox:
                 raise SandboxError(f"the machine {self.id!r} is run by another process", "End that, or ask it.")
             await asyncio.sleep(0.005)
 
-    def _group(self, tier: qemu.Tier) -> cgroups.Group:
-        limits = Limits(
-            memory=(tier.megabytes << 20) + _QEMU_MEMORY,
-            processes=64,
-            disk=self.state.spec.limits.disk,
-            cores=self.state.spec.limits.cores,
-        )
-        group = cgroups.make(group_name(self.place), limits)
-        (self.place / "group.json").write_text(group.model_dump_json())
-        return group
-
-    def _release_group(self) -> None:
+    def _give_back(self, keep_memory: bool) -> None:
         recorded(self.place).remove()
+        if not keep_memory and (self.place / "memory").is_dir():
+            memory.remove(self.place / "memory")
 
     def _check_exists(self) -> None:
         if not (self.place / "state.json").exists():
@@ -351,93 +384,3 @@ def make(place: Path, state: State) -> None:
     new = place / "state.json.new"
     new.write_text(state.model_dump_json())
     new.rename(place / "state.json")
-
-
-def destroy(place: Path) -> None:
-    """Removes a sandbox. The caller holds its lock or is the only one who knows of it."""
-    (place / "state.json").unlink(missing_ok=True)
-    recorded(place).remove()
-    gone = place.with_name(f"{_GONE}{place.name}-{secrets.token_hex(4)}")
-    place.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
-
-
-def recorded(place: Path) -> cgroups.Group:
-    """The control group that the folder tells of."""
-    try:
-        return cgroups.Group.model_validate_json((place / "group.json").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return cgroups.Group()
-
-
-def lock_of(place: Path) -> int | None:
-    """The lock, or None while somebody else has it. Raises NotFound if the folder is gone."""
-    try:
-        lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        raise NotFound(f"there is no sandbox {place.name!r} any more", "It was deleted.") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
-
-
-async def _within(
-    call: Coroutine[Any, Any, Ended], seconds: float, kills: Sequence[Callable[[], None]], machine: Machine
-) -> tuple[Ended, bool]:
-    """Lets a command run to its end or to the end of its time. A cancellation kills it too, and waits for that."""
-    task = asyncio.create_task(call)
-    try:
-        done, _ = await asyncio.wait([task], timeout=seconds)
-    except asyncio.CancelledError:
-        await to_the_end(_killed(task, kills, machine))
-        with suppress(SandboxError, Refused):
-            task.result()
-        raise
-    if done:
-        return task.result(), False
-    await _killed(task, kills, machine)
-    return task.result(), True
-
-
-async def _killed(task: asyncio.Task[Ended], kills: Sequence[Callable[[], None]], machine: Machine) -> None:
-    for kill in kills:
-        kill()
-    done, _ = await asyncio.wait([task], timeout=_GRACE)
-    if not done:
-        machine.channel.broken(f"the guest did not end a command within {_GRACE:.0f} s")
-        await machine.stop()
-        await asyncio.wait([task])
-
-
-def _result(ended: Ended, limit: int, seconds: float, timed_out: bool) -> Result:
-    outputs, truncated = [], False
-    front = limit - limit // 2
-    for kept, total in zip(ended.outputs, ended.totals, strict=True):
-        if total > limit:
-            truncated = True
-            note = f"\n[... {total - limit} bytes left out ...]\n".encode()
-            kept = kept[:front] + note + kept[front:]
-        outputs.append(kept)
-    return Result(
-        exit_code=TIMED_OUT if timed_out else ended.exit_code,
-        stdout=outputs[0],
-        stderr=outputs[1],
-        seconds=seconds,
-        timed_out=timed_out,
-        truncated=truncated,
-    )
-
-
-def _with_reason(error: SandboxError, machine: Machine) -> SandboxError:
-    """The error with the kernel's last words, if it had any."""
-    panics = [line for line in machine.console.said.splitlines() if "panic" in line or line.startswith("agent:")]
-    return SandboxError(f"{error.problem}: {panics[0][:300]}", error.hint) if panics else error
-
-
-def _said(path: str, error: Refused) -> ToolError:
-    if error.number == 0:
-        return ToolError(f"{path} leads out of {WORKSPACE}", f"Only files below {WORKSPACE} can be reached here.")
-    return explained(path, OSError(error.number, os.strerror(error.number)))

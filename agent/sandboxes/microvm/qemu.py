@@ -16,7 +16,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,6 @@ def tier_for(memory: int) -> Tier:
     raise SandboxError(f"no machine has {memory >> 20} MB of memory", f"Set limits.memory to at most {TIERS[-1].megabytes} MB.")
 
 
-class Disk(Data):
-    """An open file as a disk: raw, or a chain of qcow2 images on a raw one, the newest last."""
-
-    files: tuple[int, ...]
-    writable: bool
-
-
 @functools.cache
 def version() -> str:
     """QEMU's own version."""
@@ -97,8 +90,8 @@ def kernel_line(accelerator: str) -> str:
     return " ".join(words)
 
 
-def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int, disks: Mapping[int, Disk]) -> list[str]:
-    """The part of the command line that must be the same for a template and its clones."""
+def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int) -> list[str]:
+    """The part of the command line that must be the same for a template and its clones. Disks are empty: see Machine.attach."""
     chosen = f"tcg,tb-size={_CODE}" if accelerator == "tcg" else "kvm"
     arguments = [QEMU, "-M", "microvm,memory-backend=mem", "-accel", chosen, "-cpu", "max" if accelerator == "tcg" else "host"]
     arguments += [
@@ -114,44 +107,23 @@ def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int, disk
     arguments += ["-object", f"memory-backend-file,id=mem,size={tier.megabytes}M,{','.join(memory)}", "-sandbox", _SANDBOX]
     arguments += ["-serial", "chardev:console", *_file("base", base, writable=False), "-device", "virtio-blk-device,drive=base"]
     for slot in range(SLOTS):
-        arguments += _disk(slot, disks.get(slot))
-        arguments += ["-device", f"virtio-blk-device,drive=d{slot}"]
-    return arguments
-
-
-def _disk(slot: int, disk: Disk | None) -> list[str]:
-    if disk is None:
-        empty = {"driver": "null-co", "node-name": f"d{slot}", "size": _LARGEST_DISK, "read-only": slot > 0}
-        return ["-blockdev", json.dumps(empty)]
-    arguments: list[str] = []
-    for number, descriptor in enumerate(disk.files):
-        last = number == len(disk.files) - 1
-        name = f"d{slot}-file{number}" if number or not last else f"d{slot}"
-        if len(disk.files) > 1 and number == 0:
-            name = f"d{slot}-back0"
-        arguments += _file(name, descriptor, writable=disk.writable and last)
-        if number:
-            top = {
-                "driver": "qcow2",
-                "node-name": f"d{slot}" if last else f"d{slot}-back{number}",
-                "file": name,
-                "discard": "unmap",
-            }
-            arguments += [
-                "-blockdev",
-                json.dumps(top | {"backing": f"d{slot}-back{number - 1}", "read-only": not (disk.writable and last)}),
-            ]
+        nothing = {"driver": "null-co", "size": _LARGEST_DISK, "read-only": slot > 0}
+        empty = {"driver": "raw", "node-name": f"d{slot}", "file": nothing, "read-only": slot > 0}
+        device = f"virtio-blk-device,drive=d{slot},werror=report"  # a full host is the guest's error, not its end
+        arguments += ["-blockdev", json.dumps(empty), "-device", device]
     return arguments
 
 
 def _file(name: str, descriptor: int, *, writable: bool) -> list[str]:
-    node: dict[str, object] = {"driver": "file", "node-name": name, "filename": f"/dev/fdset/{descriptor}", "locking": "off"}
+    return ["-add-fd", f"fd={descriptor},set={descriptor}", "-blockdev", json.dumps(_node(name, descriptor, writable=writable))]
+
+
+def _node(name: str, fdset: int, *, writable: bool) -> dict[str, object]:
+    node: dict[str, object] = {"driver": "file", "node-name": name, "filename": f"/dev/fdset/{fdset}", "locking": "off"}
     node |= {"read-only": not writable, "discard": "unmap"}
-    if writable:
-        node["cache"] = {
-            "no-flush": True
-        }  # what was synced outlives QEMU in the host's cache; a disk lives no longer than its host
-    return ["-add-fd", f"fd={descriptor},set={descriptor}", "-blockdev", json.dumps(node)]
+    if writable:  # what was synced outlives QEMU in the host's cache; a disk lives no longer than its host
+        node["cache"] = {"no-flush": True}
+    return node
 
 
 def confined(uid: int, group: Group, accelerator: str, command: Sequence[str]) -> list[str]:
@@ -187,14 +159,25 @@ class Machine:
         console: Console,
         door: Door,
         errors: asyncio.Task[bytes],
+        bare: bool,
     ) -> None:
         self.process, self.monitor, self.channel, self.console = process, monitor, channel, console
         self.door = door
         self._errors = errors
+        self.bare = bare
 
     @property
     def alive(self) -> bool:
         return self.process.returncode is None and self.channel.alive
+
+    async def attach(self, files: Sequence[int]) -> None:
+        """Puts open files behind the empty disks, the first one writable. Only while it is paused."""
+        for slot, file in enumerate(files):
+            writable, name = slot == 0, f"f{slot}"
+            handed = await self.monitor.ask("add-fd", file)
+            await self.monitor.ask("blockdev-add", **_node(name, handed["fdset-id"], writable=writable))
+            disk = {"driver": "raw", "node-name": f"d{slot}", "file": name, "read-only": not writable, "discard": "unmap"}
+            await self.monitor.ask("blockdev-reopen", options=[disk])
 
     async def why(self) -> str:
         """What QEMU said on its way out, or an empty string while it lives."""
@@ -206,11 +189,15 @@ class Machine:
 
     async def stop(self, reason: str = "the machine was stopped") -> None:
         """Kills it and waits until nothing of it is left. Idempotent."""
+        await self.end()
+        await self.channel.close(reason)
+
+    async def end(self) -> None:
+        """Like stop, but the channel is left as it is."""
         with contextlib.suppress(ProcessLookupError):
             if self.process.returncode is None:
                 self.process.send_signal(signal.SIGKILL)
         await self.process.wait()
-        await self.channel.close(reason)
         await self.monitor.close()
         self.console.close()
         await self.door.close()
@@ -236,34 +223,25 @@ async def start(
     uid: int,
     group: Group,
     memory: Sequence[str],
-    disks: Mapping[int, Disk] = {},
     boot: bool = False,
+    bare: bool = False,
     descriptors: Sequence[int] = (),
+    channel: Channel | None = None,
 ) -> Machine:
-    """Starts QEMU: booting the kernel, or waiting for a state to come in (`-incoming defer`). Descriptors stay the caller's."""
+    """Starts QEMU: booting the kernel, or waiting for a state to come in (`-incoming defer`). Descriptors stay the caller's.
+
+    bare: the state that comes is that of the devices alone, without a migration's head. channel: a frozen one.
+    """
     opened = [os.open(image.base, os.O_RDONLY | os.O_CLOEXEC)]
     if boot:
         opened += [os.open(file, os.O_RDONLY | os.O_CLOEXEC) for file in (image.kernel_file, image.initrd)]
     ours, theirs = zip(*(socket.socketpair() for _ in range(4)), strict=True)
     try:
-        command = machine(tier, accelerator, memory, opened[0], disks)
-        for id, end in zip(("agent", "monitor", "console", "egress"), theirs, strict=True):
-            command += ["-chardev", f"socket,id={id},fd={end.fileno()}"]
-        command += ["-mon", "chardev=monitor,mode=control", "-device", "virtio-serial-device"]
-        for port in PORTS:
-            command += ["-device", f"virtserialport,chardev={port},name=sbx.{port}"]
-        if boot:
-            command += [
-                "-kernel",
-                f"/proc/self/fd/{opened[1]}",
-                "-initrd",
-                f"/proc/self/fd/{opened[2]}",
-                "-append",
-                kernel_line(accelerator),
-            ]
-        else:
-            command += ["-incoming", "defer"]
-        passed = [*opened, *descriptors, *(end.fileno() for end in theirs), *(n for disk in disks.values() for n in disk.files)]
+        command = machine(tier, accelerator, memory, opened[0]) + _ends(theirs)
+        command += _kernel(opened[1], opened[2], accelerator) if boot else ["-incoming", "defer"]
+        if bare:
+            command += ["-global", "migration.send-configuration=off"]
+        passed = [*opened, *descriptors, *(end.fileno() for end in theirs)]
         process = await asyncio.create_subprocess_exec(
             *confined(uid, group, accelerator, command),
             stdin=asyncio.subprocess.DEVNULL,
@@ -284,7 +262,11 @@ async def start(
             os.close(descriptor)
     assert process.stderr
     errors = asyncio.create_task(process.stderr.read())
-    made = Machine(process, Monitor(ours[1]), Channel(ours[0], name), Console(ours[2]), Door(ours[3]), errors)
+    if channel is None:
+        channel = Channel(ours[0], name)
+    else:
+        await channel.thaw(ours[0])
+    made = Machine(process, Monitor(ours[1]), channel, Console(ours[2]), Door(ours[3]), errors, bare)
     try:
         await made.monitor.ready()
     except BaseException as error:
@@ -295,6 +277,22 @@ async def start(
             ) from error
         raise
     return made
+
+
+def _ends(theirs: Sequence[socket.socket]) -> list[str]:
+    """What QEMU does with its ends of the sockets."""
+    arguments: list[str] = []
+    for id, end in zip(("agent", "monitor", "console", "egress"), theirs, strict=True):
+        arguments += ["-chardev", f"socket,id={id},fd={end.fileno()}"]
+    arguments += ["-mon", "chardev=monitor,mode=control", "-device", "virtio-serial-device"]
+    for port in PORTS:
+        arguments += ["-device", f"virtserialport,chardev={port},name=sbx.{port}"]
+    return arguments
+
+
+def _kernel(kernel: int, initrd: int, accelerator: str) -> list[str]:
+    files = ["-kernel", f"/proc/self/fd/{kernel}", "-initrd", f"/proc/self/fd/{initrd}"]
+    return [*files, "-append", kernel_line(accelerator)]
 
 
 class Console:
@@ -342,6 +340,10 @@ class Monitor:
         self._reader, self._writer = await asyncio.open_connection(sock=self._stream, limit=1 << 22)
         await self._line()
         await self.ask("qmp_capabilities")
+
+    def forget(self) -> None:
+        """Forgets the events of earlier."""
+        self._events.clear()
 
     async def give(self, name: str, descriptor: int) -> None:
         """Hands QEMU an open file under a name (getfd)."""

@@ -10,7 +10,6 @@ host copies it once into a sealed file in memory (memfd_create(2), F_SEAL_WRITE)
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import hashlib
 import json
@@ -18,19 +17,19 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.core.data import Data
 from agent.core.errors import SandboxError
 from agent.sandboxes.cgroups import Group
 from agent.sandboxes.command import ENVIRONMENT
-from agent.sandboxes.microvm import qemu
+from agent.sandboxes.microvm import qemu, sparse
 from agent.sandboxes.microvm.build import Image
 from agent.sandboxes.microvm.channel import Ask
-from agent.sandboxes.microvm.qemu import Disk, Machine, Tier
+from agent.sandboxes.microvm.qemu import Machine, Tier
 
-_SHARED = [{"capability": "x-ignore-shared", "state": True}, {"capability": "events", "state": True}]
+SHARED = [{"capability": "x-ignore-shared", "state": True}, {"capability": "events", "state": True}]
 """Memory in a shared file stays where it is; only the devices' state moves."""
 
 _WARMING = (
@@ -43,10 +42,11 @@ _UID = 0x7F00_0000
 
 
 class Template(Data):
-    """A template on the disk."""
+    """A template on the disk. `id` is of this one alone: a template of the same key made anew has other memory."""
 
     folder: Path
     key: str
+    id: str = ""
 
     @property
     def memory(self) -> Path:
@@ -65,7 +65,7 @@ _sealing = threading.Lock()
 
 def key_of(image: Image, tier: Tier, accelerator: str) -> str:
     """The name of the template of these."""
-    line = qemu.machine(tier, accelerator, ["path"], 0, {})
+    line = qemu.machine(tier, accelerator, ["path"], 0)
     digest = hashlib.sha256(json.dumps([image.key, qemu.version(), line, qemu.PORTS, qemu.kernel_line(accelerator)]).encode())
     return f"{tier.name}-{digest.hexdigest()[:16]}"
 
@@ -74,26 +74,29 @@ async def ready(image: Image, tier: Tier, accelerator: str) -> Template:
     """The template, made now if it is not there. Any number of processes may ask at once; one makes it."""
     key = key_of(image, tier, accelerator)
     template = Template(folder=image.folder / "templates" / key, key=key)
-    if _whole(template):
-        return template
+    if (whole := _whole(template)) is not None:
+        return whole
     template.folder.parent.mkdir(exist_ok=True, mode=0o700)
     lock = os.open(template.folder.parent / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
-        if not _whole(template):
+        if _whole(template) is None:
             await _make(template, image, tier, accelerator)
     finally:
         os.close(lock)
-    return template
+    if (whole := _whole(template)) is None:
+        raise SandboxError(f"the template {key} is gone as soon as it is made", f"Who else writes to {image.folder}?")
+    return whole
 
 
-def _whole(template: Template) -> bool:
-    """Whether it is there as it was made: sizes are looked at every time, contents are not."""
+def _whole(template: Template) -> Template | None:
+    """The template if it is there as it was made: sizes are looked at every time, contents are not."""
     try:
-        sizes = json.loads((template.folder / "sizes.json").read_bytes())
-        return bool(sizes == [template.memory.stat().st_size, template.state.stat().st_size])
-    except (OSError, ValueError):
-        return False
+        made = json.loads((template.folder / "made.json").read_bytes())
+        sizes = [template.memory.stat().st_size, template.state.stat().st_size]
+        return template.model_copy(update={"id": str(made["id"])}) if made["sizes"] == sizes else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 async def _make(template: Template, image: Image, tier: Tier, accelerator: str) -> None:
@@ -111,7 +114,7 @@ async def _make(template: Template, image: Image, tier: Tier, accelerator: str) 
         os.fchown(memory, 0, 0)
         os.fsync(memory)
         sizes = [os.fstat(memory).st_size, os.fstat(state).st_size]
-        (work / "sizes.json").write_text(json.dumps(sizes))
+        (work / "made.json").write_text(json.dumps({"id": secrets.token_hex(8), "sizes": sizes}))
         work.rename(template.folder)
     except OSError as error:
         raise SandboxError(
@@ -139,7 +142,7 @@ async def _boot_and_save(template: Template, image: Image, tier: Tier, accelerat
     try:
         await booted.channel.ask(Ask.PING, seconds=60.0)
         await warm(booted)
-        await booted.monitor.ask("migrate-set-capabilities", capabilities=_SHARED)
+        await booted.monitor.ask("migrate-set-capabilities", capabilities=SHARED)
         await booted.monitor.ask("stop")
         await booted.monitor.give("state", state)
         await booted.monitor.ask("migrate", uri="fd:state")
@@ -148,10 +151,10 @@ async def _boot_and_save(template: Template, image: Image, tier: Tier, accelerat
         await booted.stop()
 
 
-async def warm(machine: Machine) -> None:
+async def warm(machine: Machine, commands: Sequence[str] = _WARMING) -> None:
     """Runs what brings programs into the cache, and waits until the guest is idle again."""
     environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
-    for command in _WARMING:
+    for command in commands:
         words = ["/bin/bash", "-c", command]
         ended = await machine.channel.run(
             words, cwd="/", environment=environment, stdin=b"", limit=10_000, started=lambda kill: None
@@ -163,36 +166,22 @@ async def warm(machine: Machine) -> None:
     await machine.channel.ask(Ask.SYNC)
 
 
-async def clone(
-    name: str,
-    image: Image,
-    tier: Tier,
-    accelerator: str,
-    *,
-    uid: int,
-    group: Group,
-    disks: Mapping[int, Disk],
-    held: Sequence[int] = (),
-) -> Machine:
-    """A new machine of the template, running, with its own time and randomness; nothing but its system is mounted.
+async def paused(name: str, image: Image, tier: Tier, accelerator: str, *, uid: int, group: Group) -> Machine:
+    """A new machine of the template, paused, without disks. It is to be given the time and its randomness when it runs.
 
-    held: descriptors that stay open as long as QEMU lives.
+    Raises SandboxError; a template that cannot be loaded is made anew the next time.
     """
     template = await ready(image, tier, accelerator)
-    memory = await asyncio.to_thread(_sealed, template)
+    memory = await asyncio.to_thread(sealed, template)
     state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
     try:
         where = [f"mem-path=/proc/self/fd/{memory}", "share=off"]
-        made = await qemu.start(
-            name, image, tier, accelerator, uid=uid, group=group, memory=where, disks=disks, descriptors=(memory, state, *held)
-        )
+        made = await qemu.start(name, image, tier, accelerator, uid=uid, group=group, memory=where, descriptors=(memory,))
         try:
-            await made.monitor.ask("migrate-set-capabilities", capabilities=_SHARED)
+            await made.monitor.ask("migrate-set-capabilities", capabilities=SHARED)
             await made.monitor.give("state", state)
             await made.monitor.ask("migrate-incoming", uri="fd:state")
             await made.monitor.until_migrated()
-            await made.monitor.ask("cont")
-            await made.channel.clock()
         except BaseException as error:
             await made.stop()
             if isinstance(error, SandboxError):
@@ -207,10 +196,10 @@ async def clone(
 
 def spoil(template: Template) -> None:
     """Says of a template that it is not whole. Machines that were cloned of it go on."""
-    (template.folder / "sizes.json").unlink(missing_ok=True)
+    (template.folder / "made.json").unlink(missing_ok=True)
 
 
-def _sealed(template: Template) -> int:
+def sealed(template: Template) -> int:
     """The template's memory as a file in memory that nobody can change; one for this process, as long as it lives."""
     with _sealing:
         about = template.memory.stat()
@@ -226,7 +215,7 @@ def _seal(template: Template) -> int:
         with template.memory.open("rb") as source:
             size = os.fstat(source.fileno()).st_size
             os.ftruncate(made, size)
-            for begin, end in data(source.fileno(), size):
+            for begin, end in sparse.data(source.fileno(), size):
                 os.lseek(made, begin, os.SEEK_SET)
                 while begin < end:
                     begin += os.sendfile(made, source.fileno(), begin, end - begin)
@@ -236,18 +225,3 @@ def _seal(template: Template) -> int:
         os.close(made)
         raise
     return made
-
-
-def data(file: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a sparse file that hold something."""
-    at = 0
-    while at < size:
-        try:
-            at = os.lseek(file, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing behind
-                return
-            raise
-        end = os.lseek(file, at, os.SEEK_HOLE)
-        yield at, end
-        at = end

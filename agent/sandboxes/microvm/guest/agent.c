@@ -39,7 +39,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PING = 1, CLOCK, MOUNT, RUN, STDIN, KILL, READ, WRITE, WDATA, LIST, SYNC, UNMOUNT, PUSH, CLOSE };
+enum { PING = 1, CLOCK, MOUNT, RUN, STDIN, KILL, READ, WRITE, WDATA, LIST, SYNC, UNMOUNT, KEEP = 32 };
 enum { OK = 64, ERR, OUT, ERROUT, EXITED, ACK, DATA, ENTRIES, OPENED, GONE };
 
 #define USER 1000
@@ -655,6 +655,26 @@ static void kill_all(void) {
     }
 }
 
+static int listed(uint32_t id, const char *payload, size_t length) {
+    for (size_t at = 0; at + 4 <= length; at += 4)
+        if (!memcmp(payload + at, &id, 4)) return 1;
+    return 0;
+}
+
+/* u32 ids: the requests that somebody still waits for. What else runs is of a host process that is gone. */
+static void keep_only(uint32_t id, const char *payload, size_t length) {
+    for (struct run *run = runs; run; run = run->next)
+        if (!listed(run->id, payload, length)) kill(run->pid, SIGKILL);
+    for (struct writing **place = &writings; *place;) {
+        struct writing *writing = *place;
+        if (listed(writing->id, payload, length)) { place = &writing->next; continue; }
+        *place = writing->next;
+        close(writing->file);
+        free(writing);
+    }
+    say(id, OK, "", 0);
+}
+
 static void unmount_disks(uint32_t id) {
     kill_all();
     if (umount2(ROOT "/tmp", MNT_DETACH) || umount2(ROOT WORKSPACE, MNT_DETACH)) complain("unmounting the views");
@@ -703,6 +723,7 @@ static void obey(struct frame *head, char *payload) {
     case LIST: list_folder(head->id, payload); break;
     case SYNC: sync(); say(head->id, OK, "", 0); break;
     case UNMOUNT: unmount_disks(head->id); break;
+    case KEEP: keep_only(head->id, payload, head->length); break;
     default: fail(head->id, EINVAL, "there is no request %d", head->type);
     }
 }

@@ -1,0 +1,137 @@
+"""Paused clones that wait for a sandbox: each has its system up, its programs warm, and no disk yet.
+
+A clone out of the pool has everything but its disks, its lock and its limits, which it is given while it is paused. Pooled
+machines die with this process; what they leave, a folder with the name of a control group, the next maker of machines removes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.core.errors import SandboxError
+from agent.core.sandbox import Limits
+from agent.sandboxes import cgroups
+from agent.sandboxes.bubblewrap import user_of
+from agent.sandboxes.microvm import template
+from agent.sandboxes.microvm.build import Image
+from agent.sandboxes.microvm.clone import Clone, group_for
+from agent.sandboxes.microvm.place import lock_of, locked, recorded
+from agent.sandboxes.microvm.qemu import Tier
+
+log = logging.getLogger(__name__)
+
+
+class Pool:
+    """Up to `size` paused clones, none at first, of the kind that was asked for last. `gate` bounds what starts at once."""
+
+    def __init__(self, folder: Path, gate: Callable[[], asyncio.Semaphore]) -> None:
+        self.folder, self.size, self._gate = folder, 0, gate
+        self._kind: tuple[Image, Tier, str] | None = None
+        self._waiting: list[Clone] = []
+        self._filling: asyncio.Task[None] | None = None
+
+    async def take(self, image: Image, tier: Tier, accelerator: str) -> Clone | None:
+        """A paused clone, if one waits; others are started behind it."""
+        if not self.size:
+            return None
+        await self.expect(image, tier, accelerator)
+        while self._waiting:
+            clone = self._waiting.pop(0)
+            self.fill()
+            if clone.machine.alive:
+                return clone
+            await discard(clone)
+        self.fill()
+        return None
+
+    async def expect(self, image: Image, tier: Tier, accelerator: str) -> None:
+        """Makes clones of this kind the ones that wait."""
+        kind = (image, tier, accelerator)
+        if kind != self._kind:
+            await self.empty()
+            self._kind = kind
+
+    def fill(self) -> None:
+        """Starts what is missing, one after the other, in the background."""
+        if self.size and self._kind is not None and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.create_task(self._fill(*self._kind))
+
+    async def filled(self) -> None:
+        """Waits until nothing is being started."""
+        if self._filling is not None:
+            await asyncio.wait([self._filling])
+
+    async def empty(self) -> None:
+        """Ends every clone that waits."""
+        if self._filling is not None:
+            self._filling.cancel()
+            await asyncio.wait([self._filling])
+            self._filling = None
+        while self._waiting:
+            await discard(self._waiting.pop())
+
+    async def _fill(self, image: Image, tier: Tier, accelerator: str) -> None:
+        while len(self._waiting) < self.size:
+            try:
+                async with self._gate():
+                    self._waiting.append(await self._make(image, tier, accelerator))
+            except SandboxError as error:
+                log.warning("no machine could be started in advance: %s", error)
+                return
+
+    async def _make(self, image: Image, tier: Tier, accelerator: str) -> Clone:
+        place, lock = await asyncio.to_thread(_new, self.folder)
+        group = cgroups.Group()
+        try:
+            group = group_for(place, tier, Limits())
+            machine = await template.paused(place.name, image, tier, accelerator, uid=user_of(place), group=group)
+            try:
+                await machine.monitor.ask("cont")
+                await machine.channel.clock()
+                await template.warm(machine, ("/bin/true",))
+                await machine.monitor.ask("stop")
+            except BaseException:
+                await machine.stop()
+                raise
+        except BaseException:
+            group.remove()
+            shutil.rmtree(place, ignore_errors=True)
+            os.close(lock)
+            raise
+        return Clone(machine, group, place, lock)
+
+
+async def discard(clone: Clone) -> None:
+    """Ends a clone and all that it holds."""
+    await clone.machine.stop()
+    await asyncio.to_thread(clone.group.remove)
+    clone.release()
+
+
+def _new(folder: Path) -> tuple[Path, int]:
+    """A new folder of a clone, and its lock."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with locked(folder):
+        place = folder / secrets.token_hex(6)
+        place.mkdir(mode=0o700)
+        lock = lock_of(place)
+        assert lock is not None
+        return place, lock
+
+
+def sweep(folder: Path) -> None:
+    """Removes what clones of processes that ended have left."""
+    if not folder.is_dir():
+        return
+    with locked(folder):
+        for place in folder.iterdir():
+            if place.is_dir() and (lock := lock_of(place)) is not None:
+                recorded(place).remove()
+                shutil.rmtree(place, ignore_errors=True)
+                os.close(lock)
