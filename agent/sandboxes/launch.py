@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import platform
+import resource
 import signal
 import time
 from collections.abc import Sequence
@@ -103,12 +104,20 @@ async def _start(room: Room, inner: list[str], output_limit: int) -> _Running:
 def _confined(room: Room, bwrap: list[str]) -> list[str]:
     """The command line that sets rlimits and enters the control groups before it becomes bubblewrap."""
     # A core limit of 1, not 0: with 0 the kernel still starts a crash handler that core_pattern names (core(5)).
-    rlimits = {"core": 1, "nofile": "4096:16384", "nproc": room.limits.processes, "fsize": room.limits.disk}
+    rlimits = {"core": 1, "nofile": 16384, "nproc": room.limits.processes, "fsize": room.limits.disk}
     if "memory" not in room.group.bounds:
         rlimits["as"] = room.limits.memory
     joins = [str(folder / "cgroup.procs") for folder in room.group.folders]
-    prlimit = ["/usr/bin/prlimit", *(f"--{name}={value}" for name, value in rlimits.items()), "--"]
+    allowed = {name: str(_allowed(name, value)) for name, value in rlimits.items()}
+    allowed["nofile"] = f"{min(4096, int(allowed['nofile']))}:{allowed['nofile']}"
+    prlimit = ["/usr/bin/prlimit", *(f"--{name}={value}" for name, value in allowed.items()), "--"]
     return [*prlimit, "/bin/sh", "-c", _JOIN, "sh", *joins, "--", "/usr/bin/bwrap", *bwrap]
+
+
+def _allowed(name: str, value: int) -> int:
+    """The limit, or our own hard limit where that is lower: under sudo or in a container root may be unable to raise it."""
+    hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 def _options(room: Room) -> bytes:

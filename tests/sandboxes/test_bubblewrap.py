@@ -362,6 +362,27 @@ async def test_without_a_control_group_there_are_rlimits_and_the_probe_says_so(
     assert await settled(sandboxes.root) == NOTHING
 
 
+async def test_it_works_under_a_hard_limit_that_even_root_may_not_raise(sandboxes: Bubblewrap) -> None:
+    """sudo forbids core files, and a container may take the right to raise limits away."""
+    program = f"""
+import asyncio, resource, sys
+from agent.core.sandbox import *
+from pathlib import Path
+{ELSEWHERE}
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))
+async def main():
+    sandbox = await sandboxes.create("one", SandboxSpec(limits=Limits.model_validate_json(sys.argv[2])))
+    print((await sandbox.run("ulimit -Hc; ulimit -Hn")).stdout.decode().split())
+    await sandbox.delete()
+asyncio.run(main())
+"""
+    arguments = [str(sandboxes.root.parent), LIMITS.model_dump_json()]
+    drop = ["setpriv", "--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource"]
+    run = await asyncio.create_subprocess_exec(*drop, sys.executable, "-c", program, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert (await run.communicate())[0] == b"['0', '1000']\n"
+
+
 def no_loop_device(image: str) -> int:
     raise FileNotFoundError(2, "No such file or directory", "/dev/loop-control")
 
