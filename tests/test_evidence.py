@@ -32,7 +32,8 @@ from agent.core.report import (
 )
 from agent.core.sandbox import Sandbox, SandboxSpec
 from agent.core.workspace import furnish
-from agent.evidence import Checker
+from agent.evidence import Checker, ties
+from agent.evidence.exercise import Effect, Exercise, effect
 from agent.redaction import Redaction
 from agent.repos import Checkout, Mirror, Repositories
 from agent.sandboxes.local import Local
@@ -464,6 +465,119 @@ async def test_a_wrong_cause_with_true_quotes_does_not_stand(world: World, kind:
     assert judged.objections
 
 
+async def test_a_check_that_prints_nothing_is_watched_while_it_runs(world: World) -> None:
+    """The natural form: the error goes into grep, and nobody sees it but the host, which watches the code raise it."""
+    call = "from pricing.total import total_price; total_price(dict(price=2, count=3))"
+    silent = f'cd repos/shop && python3 -c "{call}" 2>&1 | grep -q KeyError'
+    symptom = world.report().evidence[0].model_copy(update={"quote": "KeyError: 'discount'"})
+    report = world.report("guilty", world.at_commits("guilty", silent))
+    judged = await (await world.checker()).judge(report.model_copy(update={"evidence": (symptom, report.evidence[1])}))
+    assert (judged.conclusion.verdict, judged.downgraded) == ("root_cause_found", "")
+
+
+SYNTAX = """python3 -c 'import ast; t = ast.dump(ast.parse(open("repos/shop/web/banner.py").read())); raise SystemExit("sale" not in t)'"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        SYNTAX,
+        f"tail -4 telemetry/logs/web.log; {SYNTAX}",
+        "cat repos/shop/pricing/total.py; " + SYNTAX,
+        "cd repos/shop && python3 -c 'from web.banner import BANNER\nfrom pricing.total import total_price\n"
+        'total_price({"price": 2, "count": 3, "discount": 0})\nraise SystemExit("sale" not in BANNER)\n\'',
+    ],
+    ids=["its syntax", "beside the log", "beside the guilty code", "beside a harmless call"],
+)
+async def test_a_fact_about_the_commit_is_not_the_symptom_whatever_is_printed_beside_it(world: World, command: str) -> None:
+    judged = await (await world.checker()).judge(world.report("decoy", world.at_commits("decoy", command)))
+    assert judged.conclusion.verdict == "likely"
+    assert judged.conclusion.checks[0].discriminates or "exits" in judged.conclusion.checks[0].outcome
+
+
+async def test_windows_speak_for_a_commit_only_on_both_sides_of_its_going_live(world: World) -> None:
+    """It went live at 11:50; from 11:51 on it failed, but before that nothing is compared with what ran without it."""
+    late = window(
+        with_=Side(start=AT - timedelta(minutes=5), end=AT),
+        without=Side(start=AT + timedelta(hours=-3), end=AT - timedelta(hours=2)),
+    )
+    early = world.case.model_copy(
+        update={"deployments": (Deployment(timestamp=AT - timedelta(hours=4), service="shop", commit=world.commits["decoy"]),)}
+    )
+    straddling = await (await world.checker()).judge(world.report("guilty", late))
+    world.case = early
+    inside = await (await world.checker()).judge(world.report("guilty", late))
+    assert (straddling.conclusion.verdict, inside.conclusion.verdict) == ("root_cause_found", "likely")
+    assert "do not lie on both sides of the moment when commit" in inside.downgraded
+
+
+def test_what_only_the_suspect_does_is_the_effect_of_a_check() -> None:
+    with_ = Exercise(
+        calls={"shop/a.py:slow": (1, 0.9), "shop/a.py:same": (1, 0.9)},
+        raised={"KeyError: 'x'": "shop/a.py:slow", "OSError: y": "shop/b.py:f"},
+        gave={"shop/a.py:slow.tax": ("1", "2"), "shop/a.py:now": ("1",), "shop/a.py:same": ("1",)},
+        blocks=9_000,
+    )
+    without = Exercise(
+        calls={"shop/a.py:slow": (1, 0.01), "shop/a.py:same": (1, 0.8)},
+        raised={"OSError: y": "shop/b.py:f"},
+        gave={"shop/a.py:slow.tax": ("1", "3"), "shop/a.py:now": ("2",), "shop/a.py:same": ("1",)},
+        blocks=2_000,
+    )
+    again = without.model_copy(update={"gave": {**without.gave, "shop/a.py:now": ("3",)}})
+    found = effect(with_, without, again)
+    assert found == Effect(
+        ran=("shop/a.py:same", "shop/a.py:slow"),
+        raised=("KeyError: 'x' in shop/a.py:slow",),
+        slower=("shop/a.py:slow",),
+        gave=("shop/a.py:slow.tax",),
+        larger=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "seen", "expected"),
+    [
+        (Effect(raised=("KeyError: 'discount' in shop/a.py:total",)), "KeyError: 'discount'", True),
+        (Effect(raised=("KeyError: 'rebate' in shop/a.py:total",)), "KeyError: 'discount'", False),
+        (Effect(raised=("KeyError: 'rebate' in shop/a.py:total_of",)), "in total_of\nKeyError: 'discount'", True),
+        (Effect(raised=("ValueError: basket holds eleven pieces in shop/a.py:f",)), "refused: basket holds eleven", True),
+        (Effect(slower=("shop/a.py:total",)), "latency_p95 0.9", True),
+        (Effect(slower=("shop/b.py:total",)), "latency_p95 0.9", False),
+        (Effect(slower=("shop/a.py:total",)), "orders fail", False),
+        (Effect(raised=("Refused: a basket has 1 to 20 items in shop/a.py:f",)), '"msg": "basket refused"', True),
+        (Effect(raised=("Refused: a basket has 1 to 20 items in shop/a.py:f",)), "basket too large", False),
+        (Effect(gave=("shop/a.py:price.tax",)), "does not add up total=2360 tax=275", True),
+        (Effect(gave=("shop/a.py:price.tax",)), "the taxi is late", False),
+        (Effect(gave=("shop/a.py:reduction",)), "wrong reduction", True),
+        (Effect(larger=True), "slope resident_memory_mb", True),
+        (Effect(larger=True), "latency_p95 0.9", False),
+    ],
+)
+def test_an_effect_is_the_symptom_where_both_say_the_same(found: Effect, seen: str, expected: bool) -> None:
+    assert ties.happened(found, ("a.py",), seen, ("Orders fail",)) is expected
+
+
+@pytest.mark.parametrize(
+    ("output", "other", "command", "expected"),
+    [
+        ("total 11900", "total 10000", "python3 x.py", True),
+        ("total 11900", "total 11900", "python3 x.py", False),
+        ("total 11900", "", "test 11900", False),
+        ("the basket is unpriced", "", "python3 x.py", True),
+        ("nothing alike", "", "python3 x.py", False),
+    ],
+)
+def test_what_is_printed_counts_where_only_the_suspect_prints_it(output: str, other: str, command: str, expected: bool) -> None:
+    assert ties.printed(output, other, command, "WARN unpriced basket, total=11900", ("Basket alert",)) is expected
+
+
+def test_a_name_that_many_changes_share_counts_for_little() -> None:
+    rare, usual = ties.Tie(names=("reduction",)), ties.Tie(names=("step",))
+    scores = ties.rarity([rare, usual, usual, usual])
+    assert scores[0] > scores[1] == scores[2]
+
+
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
@@ -677,7 +791,7 @@ async def test_the_same_report_is_not_checked_twice_and_a_mended_one_only_where_
     runs = world.made
     await checker.judge(report)
     await checker.judge(report.model_copy(update={"summary": "better words"}))
-    assert (runs, world.made) == (6, 6)
+    assert (runs, world.made) == (10, 10)
 
 
 async def test_a_repository_that_could_not_be_had_leaves_the_cause_likely(world: World) -> None:

@@ -103,8 +103,9 @@ class Side(Data):
 
 class Check(Data):
     """An experiment that tells the suspect from its absence. The command runs twice in a pristine copy of the workspace:
-    it must exit 0 with the suspect and 1 without it. For a commit, run the code at it and at its parent: a command that only
-    finds the change's text holds for any commit. For a time, look at telemetry. The host sets `discriminates` and `outcome`.
+    it must exit 0 with the suspect and 1 without it. For a commit, run the code at it and at its parent and let out the error
+    that was seen: a command that only finds the change's text holds for any commit. For a time, look at telemetry on both sides
+    of its going live. The host sets `discriminates` and `outcome`.
     """
 
     claim: str

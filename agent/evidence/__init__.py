@@ -20,6 +20,7 @@ from agent.evidence.citations import Citations
 from agent.evidence.contracts import UNANSWERED, CommitRecord, Objects, Pristine, Redactor, Unredacted, aware
 from agent.evidence.diffs import parse
 from agent.evidence.experiments import Experiments, Outcome
+from agent.evidence.rivals import Rivals
 from agent.evidence.runs import Bench
 from agent.evidence.verdict import SLACK, Judgement, Suspect, about_alert, capped, objections, rule, supports
 
@@ -58,6 +59,7 @@ class Checker:
             case=case, journal=journal, objects=objects, bench=bench, payloads=payloads, redactor=self._redactor
         )
         self._experiments = Experiments(case=case, objects=objects, bench=bench, deployed=self._deployed, redactor=self._redactor)
+        self._rivals = Rivals(case=case, objects=objects, bench=bench, deployed=self._deployed)
         self._evidence: dict[str, Evidence] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._judged: dict[str, Judgement] = {}
@@ -79,14 +81,19 @@ class Checker:
             *(self._run(check, other, number) for number, (check, other) in enumerate(zip(conclusion.checks, about, strict=True)))
         )
         seen = self._redactor.restore(_symptoms(evidence))
-        outcomes = [self._compared(check, outcome, seen, cause) for check, outcome in zip(conclusion.checks, ran, strict=True)]
         suspect = await self._suspect(cause, seen)
+        outcomes = [
+            self._compared(check, outcome, seen, cause, suspect.files)
+            for check, outcome in zip(conclusion.checks, ran, strict=True)
+        ]
+        if conclusion.verdict == "root_cause_found" and any(not outcome.problem for outcome in outcomes):
+            suspect = await self._rivals.against(suspect, cause, seen)
         checks = [
             self._marked(check, outcome, suspect if other is cause else None)
             for check, outcome, other in zip(conclusion.checks, outcomes, about, strict=True)
         ]
         checked = conclusion.model_copy(update={"evidence": tuple(evidence), "checks": tuple(checks)})
-        words = ties.words(self._alert_text())
+        words = ties.words(ties.alert_text(self._case))
         alert_evidence = any(about_alert(item, words) for item in evidence)
         own = [outcome for outcome, other in zip(outcomes, about, strict=True) if other is cause]
         verdict, lacking = rule(checked, own, suspect, alert_evidence=alert_evidence)
@@ -123,9 +130,13 @@ class Checker:
             text += "; but it does not speak for this cause more than for any other"
         return check.model_copy(update={"discriminates": not outcome.problem, "outcome": self._redactor.redact(text)})
 
-    def _compared(self, check: Check, outcome: Outcome, seen: str, cause: Cause | None) -> Outcome:
-        output = outcome.output.decode("utf-8", "replace")
-        found = cause is not None and ties.reproduced(output, self._redactor.restore(check.command), seen, self._common(cause))
+    def _compared(self, check: Check, outcome: Outcome, seen: str, cause: Cause | None, files: Sequence[str]) -> Outcome:
+        """The outcome, and whether what it shows is the observed symptom. files: what the suspect changed."""
+        if cause is None or not outcome.executes:
+            return outcome
+        command, common = self._redactor.restore(check.command), self._common(cause)
+        output, other = (text.decode("utf-8", "replace") for text in (outcome.output, outcome.other))
+        found = ties.printed(output, other, command, seen, common) or ties.happened(outcome.effect, files, seen, common)
         return outcome.model_copy(update={"reproduces": found})
 
     async def _suspect(self, cause: Cause | None, seen: str) -> Suspect:
@@ -148,7 +159,7 @@ class Checker:
             return Suspect(commit=cause.commit, problem=f"commit {cause.commit[:12]} could not be looked at: {error.problem}")
         tie = ties.between(files, seen, self._common(cause))
         paths = tuple(file.path for file in files)
-        return Suspect(commit=commit, problem=problem, files=paths, tie=tie, live=live or record.at)
+        return Suspect(commit=commit, problem=problem, files=paths, tie=tie, live=live or record.at, recorded=live is not None)
 
     async def _live(self, cause: Cause, commit: str) -> datetime | None:
         """When the first deployment that is known to contain the commit went live."""
@@ -190,15 +201,7 @@ class Checker:
         return found
 
     def _common(self, cause: Cause) -> tuple[str, ...]:
-        """Words that tie nothing to anything: every change to the loud service would share them."""
-        names = [name for ref in self._case.repositories for name in (ref.name, ref.service)]
-        return (self._alert_text(), cause.repo or "", cause.service, *names)
-
-    def _alert_text(self) -> str:
-        trigger = self._case.trigger
-        labels = [f"{name} {value}" for alert in trigger.alerts for name, value in alert.labels.items()]
-        texts = [text for alert in trigger.alerts for text in (alert.title, alert.description, *alert.annotations.values())]
-        return " ".join([trigger.title, trigger.service, *trigger.labels.values(), *labels, *texts])
+        return ties.common(self._case, cause.repo or "", cause.service)
 
 
 def _about(check: Check, causes: Sequence[Cause]) -> Cause | None:

@@ -19,6 +19,7 @@ from agent.core.sandbox import Result
 from agent.evidence.contracts import UNANSWERED, Objects, Redactor, aware
 from agent.evidence.decoys import plant
 from agent.evidence.diffs import Changed, parse
+from agent.evidence.exercise import Effect, Exercise, effect
 from agent.evidence.runs import Bench, ended
 
 SLACK = timedelta(minutes=10)
@@ -48,9 +49,10 @@ Kind = Literal["commit", "window", "instance"]
 class Outcome(Data):
     """What came of a check. problem: why it does not tell the suspect from its absence, or "".
 
-    executes: it runs the code of a commit instead of reading the change. output: what it printed with the suspect.
-    reproduces: that output names the observed symptom; set by who knows the symptom.
-    start: where the side with the suspect begins, for checks by time.
+    executes: it runs the code of a commit instead of reading the change. output: what it printed with the suspect where there
+    was no telemetry to read it from; other: the same without the suspect. effect: what its programs did with the suspect only.
+    reproduces: that is what was observed of the incident; set by who knows the symptom.
+    start, until: for checks by time, where the side with the suspect begins and the one without it ends.
     """
 
     kind: Kind = "instance"
@@ -58,8 +60,11 @@ class Outcome(Data):
     problem: str = ""
     executes: bool = False
     output: bytes = b""
+    other: bytes = b""
+    effect: Effect = Effect()
     reproduces: bool = False
     start: datetime | None = None
+    until: datetime | None = None
 
 
 class _Sides(Data):
@@ -163,7 +168,7 @@ class Experiments:
 
     async def _run(self, sides: _Sides, command: str, cause: Cause | None) -> Outcome:
         first = await self._pair(sides, command)
-        outcome = Outcome(kind=sides.kind, text=_told(*first), output=first[0].stdout, start=sides.pair[0].start)
+        outcome = Outcome(kind=sides.kind, text=_told(*first), start=sides.pair[0].start, until=sides.pair[1].end)
         if problem := _wrong(*first):
             return outcome.model_copy(update={"problem": problem})
         second = await self._pair(sides, command)
@@ -218,7 +223,28 @@ class Experiments:
         executes = not reads_only(command) and await self._sees_through(
             exact, command, parse(await self._objects.show(sides.repo, suspect))
         )
-        return outcome.model_copy(update={"executes": executes})
+        return await self._watch(exact, command, outcome) if executes else outcome
+
+    async def _watch(self, exact: _Sides, command: str, outcome: Outcome) -> Outcome:
+        """What it prints where no telemetry and no alert can be read, and what its programs do with the suspect only."""
+        blind = await self._watched(exact, command, EMPTY)
+        if not _discriminates(blind):
+            seeing = await self._watched(exact, command, "")
+            done = [exercise for _, exercise in seeing]
+            return outcome.model_copy(update={"executes": True, "effect": effect(*done) if _discriminates(seeing) else Effect()})
+        (with_, done_), (without, other), (_, again) = blind
+        told = {"output": _said(with_), "other": _said(without)}
+        return outcome.model_copy(update={"executes": True, "effect": effect(done_, other, again), **told})
+
+    async def _watched(self, exact: _Sides, command: str, before: str) -> tuple[tuple[Result, Exercise], ...]:
+        """With the suspect, without it, and without it again."""
+        assert exact.repo
+        steps = "; ".join([_strip(exact.repo), *([before] if before else [])])
+        runs = (
+            self._bench.watched(command, exact.refs(with_), env=_environment(exact.pair[0 if with_ else 1]), before=steps)
+            for with_ in (True, False, False)
+        )
+        return tuple(await asyncio.gather(*runs))
 
     async def _sees_through(self, exact: _Sides, command: str, files: Sequence[Changed]) -> bool:
         """Whether the check is not taken in by the change's text in comments."""
@@ -233,6 +259,14 @@ class Experiments:
                         return False
                     seen += 1
         return seen > 0
+
+
+def _discriminates(watched: Sequence[tuple[Result, Exercise]]) -> bool:
+    return tuple(result.exit_code for result, _ in watched) == (0, 1, 1)
+
+
+def _said(result: Result) -> bytes:
+    return result.stdout + b"\n" + result.stderr
 
 
 class _Unfit(Exception):

@@ -10,6 +10,7 @@ from agent.core.errors import NotFound, SandboxError
 from agent.core.journal import Journal
 from agent.core.sandbox import Result, Sandbox
 from agent.evidence.contracts import Pristine
+from agent.evidence.exercise import Exercise, collect, prepare
 
 OUTPUT = 4_000_000
 
@@ -46,6 +47,16 @@ class Bench:
                 if prepared.exit_code:
                     raise SandboxError(f"a desk could not be prepared: {prepared.stderr.decode('utf-8', 'replace')[:300]}")
             return await self.command(sandbox, command, env)
+
+    async def watched(
+        self, command: str, refs: Mapping[str, str], *, env: Mapping[str, str] = {}, before: str = ""
+    ) -> tuple[Result, Exercise]:
+        """One run on a desk of its own, and what it exercised there."""
+        async with self.desk(refs, queries="telemetry" in command or "queries" in command) as sandbox:
+            if before:
+                await sandbox.run(before, timeout=self._seconds)
+            watching = await prepare(sandbox)
+            return await self.command(sandbox, command, {**env, **watching}), await collect(sandbox)
 
     async def command(self, sandbox: Sandbox, command: str, env: Mapping[str, str] = {}) -> Result:
         """The command on a desk that the caller has prepared."""

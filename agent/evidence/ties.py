@@ -6,14 +6,24 @@ every change to the loud service would share them.
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from agent.core.data import Data
+from agent.core.investigation import Case
 from agent.evidence.diffs import Changed
+from agent.evidence.exercise import Effect
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{3,}")
+NUMBER = re.compile(r"(?<![\w:.-])\d{4,12}(?:\.\d+)?(?![\w:-])")
+TIME = re.compile(
+    r"latency|duration|slow|time[sd]?[ _-]?out|deadline|_seconds|\b\d*ms\b|_ms\b|\bp9\d|too long|overdue|_wait|queue|worker",
+    re.IGNORECASE,
+)
+MEMORY = re.compile(r"memory|\brss\b|_rss|heap|\boom\b|oom[_-]?kill|out of mem|resident|swap|\bgc\b", re.IGNORECASE)
 COMMON = frozenset(
     re.findall(
         r"\S+",
@@ -59,6 +69,59 @@ def between(files: Sequence[Changed], seen: str, ignore: Iterable[str]) -> Tie:
     return Tie(names=tuple(sorted({*paths, *found})), strong=bool(paths) or only_code or len(found) >= 2)
 
 
-def reproduced(output: str, command: str, seen: str, ignore: Iterable[str]) -> bool:
-    """Whether a check printed names of the observed symptom that neither its own command nor the alert gave it."""
-    return bool((words(output) & words(seen)) - words(command) - words(" ".join(ignore)))
+def printed(output: str, other: str, command: str, seen: str, ignore: Iterable[str]) -> bool:
+    """Whether a check printed names or numbers of the observed symptom with the suspect only.
+
+    other: what it printed without the suspect. What its own command or the alert gave it counts for nothing.
+    """
+    own = (words(output) | _numbers(output)) - words(other) - _numbers(other) - words(command) - _numbers(command)
+    return bool((own & (words(seen) | _numbers(seen))) - words(" ".join(ignore)))
+
+
+def happened(found: Effect, files: Sequence[str], seen: str, ignore: Iterable[str]) -> bool:
+    """Whether what a check makes happen with the suspect only is what was observed. files: what the suspect changed.
+
+    An error of the same type with a word of its message or its function, or with two words of it; a value that is another under a
+    name that was observed; where what was observed is about time, a function of the changed files that takes several times as
+    long; where it is about memory, more memory that is kept.
+    """
+    known = words(seen) - words(" ".join(ignore))
+    for raised in found.raised:
+        text, _, where = raised.rpartition(" in ")
+        kind, _, message = text.partition(":")
+        shared = ((words(message) | words(where.rpartition(":")[2])) & known) - {kind.lower()}
+        if len(words(message) & shared) >= 2 or (shared and re.search(rf"\b{re.escape(kind)}\b", seen, re.IGNORECASE)):
+            return True
+    for name in found.gave:
+        function, _, key = name.rpartition(":")[2].partition(".")
+        if key and re.search(rf"\b{re.escape(key.rpartition('.')[2])}[\"']?\s?[=:]", seen):
+            return True
+        if not key and words(function) & known:
+            return True
+    slower = any(name.rpartition(":")[0].endswith(tuple(f"/{file}" for file in files)) for name in found.slower)
+    return (slower and bool(TIME.search(seen))) or (found.larger and bool(MEMORY.search(seen)))
+
+
+def _numbers(text: str) -> set[str]:
+    """Numbers that are not met by chance: of four digits or more, and no part of a moment or an id."""
+    return set(NUMBER.findall(text))
+
+
+def rarity(ties: Sequence[Tie]) -> list[float]:
+    """How much each of several changes has in common with the symptom; a name that few of them share counts for more."""
+    shared = Counter(name for tie in ties for name in tie.names)
+    return [math.fsum(math.log((len(ties) + 1) / shared[name]) for name in tie.names) for tie in ties]
+
+
+def common(case: Case, *more: str) -> tuple[str, ...]:
+    """Texts whose words tie nothing to anything: every change to the loud service would share them."""
+    names = [name for ref in case.repositories for name in (ref.name, ref.service)]
+    return (alert_text(case), *more, *names)
+
+
+def alert_text(case: Case) -> str:
+    """All that the alert says."""
+    trigger = case.trigger
+    labels = [f"{name} {value}" for alert in trigger.alerts for name, value in alert.labels.items()]
+    texts = [text for alert in trigger.alerts for text in (alert.title, alert.description, *alert.annotations.values())]
+    return " ".join([trigger.title, trigger.service, *trigger.labels.values(), *labels, *texts])

@@ -18,7 +18,9 @@ class Suspect(Data):
     """What the host knows of the first cause's commit.
 
     problem: it does not exist, or it cannot have done it; "" if nothing speaks against it. unknown: no such commit.
-    files: what it changed. tie: names that it shares with the verified telemetry. live: since when it was deployed, if known.
+    files: what it changed. tie: names that it shares with the verified telemetry. live: since when it was deployed, as far as
+    the deployments say, else made; recorded: whether they say it. foremost: no other commit that was deployed shares as much.
+    first: the host's own analysis has it first, far above all others.
     """
 
     commit: str = ""
@@ -27,6 +29,9 @@ class Suspect(Data):
     files: tuple[str, ...] = ()
     tie: Tie = Tie()
     live: datetime | None = None
+    recorded: bool = False
+    foremost: bool = False
+    first: bool = False
 
 
 class Judgement(Data):
@@ -76,37 +81,47 @@ def _lacking(conclusion: Conclusion, cause: Cause, outcomes: Sequence[Outcome], 
 
 
 def supports(outcome: Outcome, suspect: Suspect) -> bool:
-    """Whether a check that discriminates speaks for this suspect and not for any other."""
+    """Whether a check that discriminates speaks for this suspect and not for any other.
+
+    One that runs the code has to make happen what was observed; or else the commit itself has to be what was observed, more than
+    every other one. One that looks at data says when it began: then nothing but the commit can say which one it was.
+    """
     if outcome.problem:
         return False
     if not suspect.commit:
         return outcome.kind != "commit" or outcome.executes
     if outcome.kind == "commit":
-        runs_into_it = outcome.executes and (outcome.reproduces or bool(suspect.tie.names))
-        return runs_into_it or suspect.tie.strong
-    in_time = outcome.start is None or suspect.live is None or outcome.start >= suspect.live - SLACK
-    return suspect.tie.strong and in_time
+        return outcome.executes and (outcome.reproduces or suspect.first or (suspect.tie.strong and suspect.foremost))
+    singled_out = suspect.foremost and (suspect.tie.strong or (suspect.first and bool(suspect.tie.names)))
+    return singled_out and in_time(outcome, suspect)
+
+
+def in_time(outcome: Outcome, suspect: Suspect) -> bool:
+    """Whether the windows of a check by time lie on both sides of the suspect's going live."""
+    if suspect.live is None or outcome.start is None or outcome.until is None:
+        return True
+    before = outcome.until <= suspect.live + SLACK or not suspect.recorded
+    return outcome.start >= suspect.live - SLACK and before
 
 
 def _why_not(outcomes: Sequence[Outcome], suspect: Suspect) -> str:
     good = [outcome for outcome in outcomes if not outcome.problem]
+    short = suspect.commit[:12]
     if not suspect.commit:
         return "the check only reads the text of a change"
-    if any(o.kind != "commit" and suspect.tie.strong for o in good):
-        return f"the check's symptom began before commit {suspect.commit[:12]} was live ({suspect.live})"
+    if any(o.kind != "commit" and not in_time(o, suspect) for o in good):
+        return f"the check's windows do not lie on both sides of the moment when commit {short} went live ({suspect.live})"
     if any(o.executes for o in good):
         return (
-            f"the check shows that commit {suspect.commit[:12]} changed something, not that this is what was observed: its output"
-            " repeats nothing of the verified symptom, and no verified telemetry names anything that the commit changed"
+            f"the check shows that commit {short} changed something, not that this is what was observed: with the commit it"
+            " raises no error of the verified symptom, slows nothing down and prints nothing of it. Have it call the code as it"
+            " was called then, let the error out or print what comes of it, and quote the telemetry that has the same"
         )
     if any(o.kind == "commit" for o in good):
-        return (
-            "the check reads the change itself instead of running the code, which any commit would pass, and no verified"
-            f" telemetry names anything that commit {suspect.commit[:12]} changed"
-        )
+        return "the check reads the change itself instead of running the code, which any commit would pass"
     return (
-        "the check shows when it began, not that this commit did it: no verified telemetry names anything that commit"
-        f" {suspect.commit[:12]} changed"
+        f"the check shows when it began, not that commit {short} did it: other commits went live too, and the verified telemetry"
+        " names nothing that only this one changed"
     )
 
 

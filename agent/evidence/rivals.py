@@ -1,0 +1,104 @@
+"""The other commits that may have done it: whether the suspect stands out among them. It looks at no check.
+
+Two opinions, neither the model's own: which of the deployed commits shares rare names with the verified telemetry, and which one
+the analysis commands put first, run by the host on a desk that nobody worked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+
+from agent.core.investigation import Case
+from agent.core.report import Cause
+from agent.evidence import ties
+from agent.evidence.contracts import UNANSWERED, Objects, aware
+from agent.evidence.diffs import Changed, parse
+from agent.evidence.runs import Bench
+from agent.evidence.verdict import SLACK, Suspect
+
+MOST = 200
+"""Commits of a repository that are compared with the suspect, the newest that were deployed."""
+LATELY = timedelta(days=45)
+ANALYSIS = "suspects --json --limit 5"
+SURE, APART = 0.5, 3.0
+"""How probable the analysis has to find the suspect, and how many times as probable as the next."""
+
+
+class Rivals:
+    """The deployed commits of one investigation. What was read once is kept."""
+
+    def __init__(self, *, case: Case, objects: Objects, bench: Bench, deployed: dict[str, str]) -> None:
+        self._case = case
+        self._objects = objects
+        self._bench = bench
+        self._deployed = deployed
+        self._changes: dict[str, dict[str, tuple[Changed, ...]]] = {}
+        self._ranked: list[tuple[str, float]] | None = None
+
+    async def against(self, suspect: Suspect, cause: Cause | None, seen: str) -> Suspect:
+        """The suspect, and whether it stands out. seen: the verified telemetry."""
+        if cause is None or not suspect.commit:
+            return suspect
+        foremost = bool(suspect.tie.names) and await self._foremost(suspect, cause, seen)
+        return suspect.model_copy(update={"foremost": foremost, "first": await self._first(suspect)})
+
+    async def _foremost(self, suspect: Suspect, cause: Cause, seen: str) -> bool:
+        """Whether no commit that went live with the suspect, or later, has as much in common with the symptom."""
+        common = ties.common(self._case, cause.repo or "", cause.service)
+        found: list[Sequence[Changed]] = []
+        for repo in self._deployed:
+            changes = await self._deployed_in(repo)
+            older = await self._before(repo, suspect)
+            found += [files for commit, files in changes.items() if commit != suspect.commit and commit not in older]
+        others = await asyncio.to_thread(lambda: [ties.between(files, seen, common) for files in found])
+        scores = ties.rarity([suspect.tie, *others])
+        return all(score < scores[0] for score in scores[1:])
+
+    async def _deployed_in(self, repo: str) -> dict[str, tuple[Changed, ...]]:
+        """What the newest deployed commits of a repository changed; nothing of one that cannot be read. One without a parent is
+        left out: it brought all the code there was, and there is nothing to compare it with.
+        """
+        if repo not in self._changes:
+            found: dict[str, tuple[Changed, ...]] = {}
+            try:
+                commits = await self._objects.commits(repo, self._deployed[repo], limit=MOST)
+                near = [commit for commit in commits if commit.at > self._case.trigger.at - LATELY] or commits[:20]
+                for commit in near:
+                    if commit.parents:
+                        found[commit.id] = parse(await self._objects.show(repo, commit.id))
+            except UNANSWERED:
+                pass  # then it has no rivals there, and its own tie decides
+            self._changes[repo] = found
+        return self._changes[repo]
+
+    async def _before(self, repo: str, suspect: Suspect) -> set[str]:
+        """The commits that the deployments say were live before the suspect; none where several services share a repository."""
+        if suspect.live is None or not suspect.recorded:
+            return set()
+        names = {ref.service for ref in self._case.repositories if ref.name == repo} - {""}
+        until = suspect.live - SLACK
+        earlier = [d for d in self._case.deployments if d.commit and aware(d.timestamp) < until and d.service in names]
+        for deployment in sorted(earlier, key=lambda d: aware(d.timestamp), reverse=True):
+            try:
+                commits = await self._objects.commits(repo, deployment.commit or "", limit=MOST)
+            except UNANSWERED:
+                continue  # a record that names a commit nobody has says nothing
+            return {commit.id for commit in commits}
+        return set()
+
+    async def _first(self, suspect: Suspect) -> bool:
+        if self._ranked is None:
+            try:
+                result = await self._bench.run(ANALYSIS, {})
+                answer = json.loads(result.stdout)
+                rows = [(str(row["commit"]), float(row["p"])) for row in answer["suspects"]]
+            except (*UNANSWERED, ValueError, KeyError, TypeError):
+                rows = []  # no opinion
+            self._ranked = sorted(rows, key=lambda row: -row[1])
+        if not self._ranked or self._ranked[0][0] != suspect.commit:
+            return False
+        second = self._ranked[1][1] if len(self._ranked) > 1 else 0.0
+        return self._ranked[0][1] >= max(SURE, APART * second)
