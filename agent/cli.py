@@ -174,6 +174,57 @@ def eval_compare(first: Path, second: Path, as_json: bool) -> None:
     compare_runs(first, second, as_json=as_json)
 
 
+@evals.group("import")
+def eval_import() -> None:
+    """Make incident folders of other layouts."""
+
+
+@eval_import.command("rootcausebench")
+@click.argument("path", type=FOLDER)
+@click.argument("out", type=FOLDER)
+def import_rootcausebench(path: Path, out: Path) -> None:
+    """Import a case of RootCauseBench, or a folder of them."""
+    from agent.commands.eval import import_cases
+
+    import_cases(path, out)
+
+
+@eval_import.command("export")
+@click.argument("path", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option("--name", default="", help="Of the incident folder; neutral, because whoever investigates reads it.")
+@click.option("--alert", type=FOLDER, help="The alert as its source sent it. [default: PATH/alert.json if there]")
+@click.option("--source", default="generic", help="What sent the alert. [default: generic]")
+@click.option("--at", default="", help="When it began, RFC 3339. [default: the alert's time]")
+@click.option("--service", default="", help="The service that is alerted. [default: the alert's]")
+@click.option("--title", default="", help="What is wrong, in a few words. [default: the alert's]")
+@click.option("--git", multiple=True, help="A repository: [NAME=]URL-OR-PATH[@REF].")
+@click.option("--guilty", multiple=True, help="The right answer: REPO@COMMIT.")
+@click.option("--none", is_flag=True, help="No commit is guilty.")
+@click.option("--kind", default="", help="What it is counted under.")
+@click.option("--system", default="", help="Which system it is of.")
+def import_export(path: Path, out: Path, **options: object) -> None:
+    """Import a folder of exported logs, metrics and traces."""
+    from agent.commands.eval import import_plain
+
+    import_plain(path, out, options)
+
+
+@main.command()
+@click.argument("ids", nargs=-1)
+@_eval_options
+@click.option("--unjudged", is_flag=True, help="Also what no engineer judged, with what was found then as the truth.")
+@click.pass_obj
+def backtest(where: tuple[Path | None, Path | None], /, ids: tuple[str, ...], unjudged: bool, **options: object) -> None:
+    """Run this service's own past incidents again, with any model, and score them by the engineers' verdicts.
+
+    The store is only read, no connector is asked, nothing is published.
+    """
+    from agent.commands.eval import EvalOptions, run_backtest
+
+    run_backtest(*where, ids, EvalOptions.model_validate(options), unjudged=unjudged)
+
+
 @main.group()
 def sandbox() -> None:
     """Build the image of the machines, and look after the sandboxes of this data folder."""

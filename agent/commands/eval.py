@@ -1,9 +1,11 @@
-"""`sre-agent eval`: runs incidents whose truth is known and prints how well they were investigated; compares; imports."""
+"""`sre-agent eval` and `backtest`: run incidents whose truth is known and print how well; compare; import."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +16,14 @@ import click
 from agent.config import Settings, load
 from agent.core.data import Data
 from agent.core.errors import BadInput
-from agent.evals import comparison, tables
+from agent.evals import comparison, rootcausebench, tables
+from agent.evals.backtest import Past, rebuild
+from agent.evals.exports import ExportOptions, import_export
 from agent.evals.runs import Plan, Result, results, run_all
 from agent.evals.truth import Incident, incidents
 from agent.paths import shipped
+from agent.repos import Repositories
+from agent.store import Store
 
 
 class EvalOptions(Data):
@@ -59,6 +65,33 @@ def run_evals(home: Path | None, data: Path | None, folders: Sequence[Path], opt
     found = [incident for folder in folders or [shipped("incidents")] for incident in incidents(folder)]
     settings = options.settings(home, data)
     run_and_print(settings, options, found, "evals")
+
+
+def run_backtest(home: Path | None, data: Path | None, ids: Sequence[str], options: EvalOptions, *, unjudged: bool) -> None:
+    """Runs the service's own past investigations again and prints how well. The store is only read."""
+    settings = options.settings(home, data)
+
+    async def past(folder: Path) -> Past:
+        store = await Store.reader(settings.database_url, settings.data / "blobs")
+        try:
+            return await rebuild(store, Repositories(settings.data / "repos"), folder, ids=ids, unjudged=unjudged)
+        finally:
+            await store.close()
+
+    with tempfile.TemporaryDirectory(prefix="sre-agent-backtest-") as scratch:
+        folder = options.out / "incidents" if options.out else Path(scratch)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        found = asyncio.run(past(folder.absolute()))
+        for line_ in found.left_out:
+            click.echo(f"left out: {line_}", err=True)
+        if not found.incidents:
+            raise BadInput(
+                "no past investigation can be scored",
+                "Judge some (POST /v1/investigations/{id}/verdict), or take what was found then as the truth with --unjudged.",
+            )
+        run_and_print(settings, options, found.incidents, "backtests")
 
 
 def run_and_print(settings: Settings, options: EvalOptions, found: Sequence[Incident], kind: str) -> None:
@@ -103,3 +136,22 @@ def compare_runs(first: Path, second: Path, *, as_json: bool) -> None:
     found = comparison.compare(results(first), results(second))
     data: dict[str, Any] = found.model_dump(mode="json")
     click.echo(json.dumps(data, indent=1) if as_json else comparison.text(found))
+
+
+def import_cases(path: Path, out: Path) -> None:
+    """Imports a case of RootCauseBench, or every one in a folder. Raises BadInput where there is none."""
+    cases = [path] if (path / "environment").is_dir() else sorted(p.parent for p in path.glob("*/environment"))
+    if not cases:
+        raise BadInput(
+            f"{path} holds no case of RootCauseBench", "A case has environment/data and tests/ground_truth.json in it."
+        )
+    for case in cases:
+        click.echo(rootcausebench.convert(case, out))
+
+
+def import_plain(path: Path, out: Path, options: dict[str, object]) -> None:
+    """Imports a plain export and says what was read and what was not."""
+    made = import_export(path, out, ExportOptions.model_validate(options))
+    for note in made.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"{made.folder}: {', '.join(f'{number:,} {what}' for what, number in made.counts.items())}")

@@ -45,6 +45,10 @@ class Repositories:
         self.folders[mirror.name] = mirror.folder
         return mirror
 
+    def kept(self, ref: RepositoryRef) -> Path | None:
+        """Where a repository's mirror lies as it was last fetched; None where there is none."""
+        return self._mirrors.kept(ref)
+
     async def deployed(self, mirror: Mirror, case: Case) -> Deployed:
         """Which commit was deployed when the incident began, and why we think so. Raises RepositoryError if there is none."""
         return await deployed(self._mirrors, mirror, case)

@@ -81,7 +81,7 @@ class Mirrors:
                 "Use letters, digits, dot, dash, underscore.",
             )
         url, local = self._source(ref)
-        folder = self.root / f"{ref.name}-{hashlib.sha256(redacted(url).encode()).hexdigest()[:12]}.git"
+        folder = self._folder(ref, url)
         notes: tuple[str, ...] = ()
         async with locked(folder.with_suffix(".lock")) as lock:
             if _when(folder, FETCHED) < asked and not (_when(folder, FETCHED) and _when(folder, FAILED) >= asked):
@@ -95,6 +95,14 @@ class Mirrors:
             notes += (f"repository {ref.name!r}: its source is shallow, so that older history is missing",)
         fetched_at = datetime.fromtimestamp(_when(folder, FETCHED) / 1e9, UTC)
         return Mirror(ref=ref, folder=folder, main=main, fetched_at=fetched_at, notes=notes)
+
+    def kept(self, ref: RepositoryRef) -> Path | None:
+        """Where its mirror lies as it was last fetched; None where there is none. Nothing is fetched."""
+        folder = self._folder(ref, self._source(ref)[0])
+        return folder if _when(folder, FETCHED) else None
+
+    def _folder(self, ref: RepositoryRef, url: str) -> Path:
+        return self.root / f"{ref.name}-{hashlib.sha256(redacted(url).encode()).hexdigest()[:12]}.git"
 
     async def fetch_commit(self, mirror: Mirror, commit: str) -> bool:
         """Tries to get a commit that no branch or tag of the source leads to any more. Whether it is there afterwards."""

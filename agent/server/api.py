@@ -83,6 +83,22 @@ async def decide(store: Store, engine: Engine, id: str, number: int, decision: v
     return new
 
 
+async def judge(store: Store, id: str, said: views.Judge, author: str) -> bool:
+    """Keeps an engineer's verdict beside what was said to the investigation. Nobody is woken. Raises NotFound or Conflict."""
+    report = await store.report(id)
+    if report is None:
+        raise Conflict(f"{id} has no report yet, so there is nothing to judge")
+    cause = report.causes[0].statement if report.causes else "no cause"
+    text = f"{'Right' if said.right else 'Wrong'}: {cause}"
+    if said.cause:
+        really = [said.cause.statement, f"{said.cause.repo}@{said.cause.commit}" if said.cause.commit else "", said.cause.change]
+        text += f"\nReally: {' '.join(part for part in really if part) or said.cause.category}"
+    text += f"\n{said.comment}" if said.comment else ""
+    data = said.model_dump(mode="json", exclude={"author"})
+    key = f"verdict:{uuid.uuid4()}"
+    return await store.send(id, text, author=author, key=key, kind="verdict", data=data)
+
+
 def _proposal(report: Report | None, id: str, number: int) -> ProposalRecord:
     proposals = report.proposals if report else ()
     if not 1 <= number <= len(proposals):
@@ -214,6 +230,18 @@ def api(store: Store, engine: Engine, guard: Guard, intake: Intake, streams: Str
         decided = requests.fit(views.Decide, await requests.json(request, limit))
         new = await decide(store, engine, checked(id), number, decided, decided.author or caller.name)
         return views.Sent(investigation=id, new=new)
+
+    @router.post(
+        "/investigations/{id}/verdict",
+        status_code=202,
+        tags=["investigations"],
+        openapi_extra=body_of(views.Judge),
+        responses={409: {"model": views.Problem}},
+    )
+    async def verdict(id: str, request: Request, caller: Enter) -> views.Sent:
+        """Keeps an engineer's verdict on the report: whether its cause is right, and what it really was. It feeds the evals."""
+        said = requests.fit(views.Judge, await requests.json(request, limit))
+        return views.Sent(investigation=id, new=await judge(store, checked(id), said, said.author or caller.name))
 
     @router.get("/schema/report.json", tags=["schema"])
     async def schema(caller: Enter) -> JSONResponse:

@@ -221,7 +221,10 @@ def _described(app: FastAPI) -> Callable[[], dict[str, Any]]:
 
     def openapi() -> dict[str, Any]:
         schema = described()
-        bodies = (views.DeploymentRecord, views.PackageRecord, views.Ask, views.Say, steering.Interrupt, views.Decide)
+        bodies = (
+            *(views.DeploymentRecord, views.PackageRecord, views.Ask, views.Say, steering.Interrupt, views.Decide),
+            *(views.Judge, views.RealCause),
+        )
         _, definitions = models_json_schema(
             [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
         )

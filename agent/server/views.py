@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from agent.core.data import Data
 from agent.core.investigation import Deployment, Investigation, PackageChange, Status, Trigger
-from agent.core.report import Report, Verdict
+from agent.core.report import Category, Report, Verdict
 from agent.server.intake import Receipt
 
 
@@ -143,6 +143,33 @@ class Decide(Data):
     """A decision on a proposal. The first one counts."""
 
     decision: Literal["approve", "reject"]
+    comment: str = Field(default="", max_length=5_000)
+    author: str = Field(default="", max_length=100)
+
+
+class RealCause(Data):
+    """What it really was: a commit, a recorded change by its name, or words."""
+
+    repo: str = Field(default="", max_length=200)
+    commit: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{7,64}$")
+    change: str = Field(default="", max_length=300)
+    category: Category | None = None
+    statement: str = Field(default="", max_length=5_000)
+
+    @model_validator(mode="after")
+    def _whole(self) -> RealCause:
+        if self.commit and not self.repo:
+            raise ValueError("a commit needs its repo")
+        if not (self.commit or self.change or self.category or self.statement):
+            raise ValueError("it says nothing: give repo and commit, change, category or statement")
+        return self
+
+
+class Judge(Data):
+    """An engineer's verdict on a report: whether its first cause is right, and what it really was. The newest one counts."""
+
+    right: bool
+    cause: RealCause | None = None
     comment: str = Field(default="", max_length=5_000)
     author: str = Field(default="", max_length=100)
 

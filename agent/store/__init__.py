@@ -38,6 +38,11 @@ class Store:
         await folder.prepare()
         return cls(await Database.open(url), folder)
 
+    @classmethod
+    async def reader(cls, url: str, blobs: Path) -> Store:
+        """Opens what is there, to read: nothing is made, brought up to date or cleared. Raises ConfigError or NotFound."""
+        return cls(await Database.reader(url), Blobs(blobs))
+
     async def close(self) -> None:
         await self.database.close()
 

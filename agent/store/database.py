@@ -20,7 +20,7 @@ import sqlalchemy
 from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
-from agent.core.errors import ConfigError, StoreError, StoreUnavailable
+from agent.core.errors import ConfigError, NotFound, StoreError, StoreUnavailable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 SCHEMA = "sre_agent"
@@ -98,6 +98,24 @@ class Database:
         except BaseException:
             await database.close()
             raise
+        return database
+
+    @classmethod
+    async def reader(cls, url: str) -> Database:
+        """Connects to a database that is there and up to date. Raises ConfigError, NotFound, StoreUnavailable."""
+        database = cls(_url(url, make=False))
+        try:
+            row = await database.read(lambda transaction: transaction.row("SELECT max(version) AS version FROM schema_versions"))
+        except exc.DBAPIError as error:
+            await database.close()
+            raise NotFound(
+                f"{database} holds nothing of ours", "Name the home, or the data folder, that `serve` uses."
+            ) from error
+        version, known = (row["version"] or 0) if row else 0, len(migrations())
+        if version != known:
+            await database.close()
+            hint = "Start `sre-agent serve` once: it brings it up to date." if version < known else "Install that release again."
+            raise ConfigError(f"database {database}: its schema is number {version}, and this release reads {known}", hint)
         return database
 
     async def close(self) -> None:
@@ -189,8 +207,8 @@ def migrations() -> list[tuple[str, list[str]]]:
     return found
 
 
-def _url(text: str) -> URL:
-    """The URL with the driver we use. Raises ConfigError."""
+def _url(text: str, *, make: bool = True) -> URL:
+    """The URL with the driver we use. make: SQLite's folder is made. Raises ConfigError, and NotFound where nothing is made."""
     example = "Write sqlite:////absolute/path/sre-agent.db or postgresql://user:password@host/name."
     try:
         url = make_url(text)
@@ -199,6 +217,8 @@ def _url(text: str) -> URL:
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
             raise ConfigError("database: SQLite needs a file, because several connections share it", example)
+        if not make and not Path(url.database).is_file():
+            raise NotFound(f"there is no store at {url.database}", "Name the home, or the data folder, that `serve` uses.")
         try:
             Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

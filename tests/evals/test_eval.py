@@ -106,6 +106,6 @@ def test_without_the_analysis_commands_nothing_names_them(tmp_path: Path) -> Non
     template = template_without(shipped("workspace_template"), tmp_path / "template")
     prompt = text_without((PACKAGE / "prompt.md").read_text())
     told = [made["bash"].spec.description, prompt, *(page.read_text() for page in template.rglob("*.md"))]
-    assert not (template / "bin").exists() and not [text for text in told if "bin/" in text or "holds" in text.split()]
+    assert not (template / "bin").exists() and not [text for text in told if "bin/" in text or "`holds" in text]
     assert made["bash"].spec.description == "Run a command: git, jq, a repository's tests."
     assert "discriminates" in prompt

@@ -11,7 +11,7 @@ import pytest
 
 from agent.core.errors import StoreUnavailable
 from agent.core.investigation import Deployment, PackageChange, Status
-from agent.core.report import ProposalRecord, Report
+from agent.core.report import Cause, ProposalRecord, Report
 from tests.server.desk import Desk
 
 AT = datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
@@ -289,3 +289,48 @@ async def test_it_is_ready_when_its_store_answers(service: Desk, monkeypatch: py
 async def test_a_door_that_is_not_there(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
     answer = await client.request(method, path)
     assert (answer.status_code, answer.json()["hint"]) == (status, "See /openapi.json for what there is.")
+
+
+async def reported(service: Desk, client: httpx.AsyncClient) -> str:
+    """An investigation with a report."""
+    id = str((await client.post("/v1/investigations", json={"title": "Orders fail"})).json()["id"])
+    cause = Cause(statement="a commit broke it", category="code", repo="orders", commit="c" * 40, confidence=0.9)
+    report = Report(verdict="likely", summary="s", causes=(cause,), investigation=id, title="t", at=AT, written_at=AT)
+    await service.store.take(id, "worker")
+    await service.store.save_report(id, report, lease=(await service.store.investigation(id)).lease)
+    return id
+
+
+async def test_an_engineers_verdict_is_kept_and_wakes_nobody(service: Desk, client: httpx.AsyncClient) -> None:
+    id = await reported(service, client)
+    really = {"repo": "orders", "commit": "4f2a91c", "category": "code", "statement": "an older one"}
+    body = {"right": False, "cause": really, "comment": "seen in the trace", "author": "ann"}
+    answer = await client.post(f"/v1/investigations/{id}/verdict", json=body)
+    assert (answer.status_code, answer.json()) == (202, {"investigation": id, "new": True})
+    await client.post(f"/v1/investigations/{id}/verdict", json={"right": True})
+    first, second = await service.store.messages(id)
+    assert (first.kind, first.author, first.data["cause"]["commit"], second.data["right"]) == ("verdict", "ann", "4f2a91c", True)
+    assert first.text == "Wrong: a commit broke it\nReally: an older one orders@4f2a91c\nseen in the trace"
+    assert service.engine.woken == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"right": "perhaps"}, 422),
+        ({"right": False, "cause": {}}, 422),
+        ({"right": False, "cause": {"commit": "4f2a91c"}}, 422),
+        ({"right": False, "cause": {"repo": "orders", "commit": "main"}}, 422),
+    ],
+)
+async def test_a_verdict_that_says_nothing_is_refused(service: Desk, client: httpx.AsyncClient, body: Any, status: int) -> None:
+    id = await reported(service, client)
+    assert (await client.post(f"/v1/investigations/{id}/verdict", json=body)).status_code == status
+
+
+async def test_there_is_nothing_to_judge_before_the_report(service: Desk, client: httpx.AsyncClient) -> None:
+    id = (await client.post("/v1/investigations", json={"title": "Orders fail"})).json()["id"]
+    answer = await client.post(f"/v1/investigations/{id}/verdict", json={"right": True})
+    assert (answer.status_code, "has no report yet" in answer.json()["error"]) == (409, True)
+    assert (await client.post("/v1/investigations/nobody/verdict", json={"right": True})).status_code == 404
