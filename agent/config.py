@@ -210,8 +210,10 @@ def load(home: Path | None = None, *, environment: Mapping[str, str] = os.enviro
     values["keys"] = {key: environment[key] for key in DEFAULT_MODELS if environment.get(key)}
     values["base_urls"] = {provider: environment[name] for name, provider in BASE_URLS.items() if environment.get(name)}
     values["secrets"] = _secrets(environment)
-    values["data"] = data or environment.get("SRE_AGENT_DATA") or values.get("data") or ".sre-agent"
-    values["data"] = file.parent / Path(values["data"]).expanduser()
+    if given := data or environment.get("SRE_AGENT_DATA"):  # by whoever stands in the current folder
+        values["data"] = Path(given).expanduser().absolute()
+    else:
+        values["data"] = file.parent / Path(values.get("data") or ".sre-agent").expanduser()
     if url := environment.get("SRE_AGENT_DATABASE"):
         values["database"] = url
     if token := environment.get("SRE_AGENT_TOKEN"):

@@ -22,6 +22,17 @@ def test_without_a_file_everything_has_a_default(tmp_path: Path) -> None:
     assert settings.database_url == f"sqlite:///{tmp_path}/.sre-agent/sre-agent.db"
 
 
+def test_a_data_folder_is_relative_to_whoever_named_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    (home / "sre-agent.yaml").write_text("data: kept\n")
+    monkeypatch.chdir(here)
+    assert load(home, environment={}).data == home / "kept"
+    assert load(home, environment={"SRE_AGENT_DATA": "kept"}).data == here / "kept"
+    assert load(home, environment={}, data=Path("kept")).data == here / "kept"
+
+
 def test_a_key_in_the_environment_chooses_the_model(tmp_path: Path) -> None:
     assert load(tmp_path, environment={"OPENAI_API_KEY": "k"}).model_name == "openai"
     assert load(tmp_path, environment={"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}).model_name == "anthropic"
