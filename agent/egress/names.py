@@ -76,8 +76,8 @@ def absolute(target: str) -> tuple[Place, str]:
 
 
 def readings(path: str) -> frozenset[str]:
-    """The ways in which some server may read a path, without its query: as it is, decoded once and twice, slashes collapsed,
-    parameters left out.
+    """The ways in which some server may read a path, without its query: as it is, decoded once and twice, parameters left out,
+    slashes collapsed, `.` left out.
 
     Raises Refusal for one that may lead upwards, or that could not be compared.
     """
@@ -90,10 +90,10 @@ def readings(path: str) -> frozenset[str]:
     if any(_leads_up(way) for way in ways):
         raise Refusal(400, f"the path {bare[:200]!r} has parts like .. or a backslash, which servers read differently")
     ways |= {re.sub(r";[^/]*", "", way) for way in ways}
-    return frozenset(ways | {re.sub(r"/{2,}", "/", way) for way in ways})
+    return frozenset(ways | {re.sub(r"/(\./)*(\.\Z)?(/(\./)*(\.\Z)?)*", "/", way) for way in ways})
 
 
 def _leads_up(path: str) -> bool:
     if "\\" in path or any(ord(letter) < 32 for letter in path):
         return True
-    return any(segment.partition(";")[0] in (".", "..") for segment in path.split("/"))
+    return any(segment.partition(";")[0] == ".." for segment in path.split("/"))

@@ -193,7 +193,8 @@ class BubblewrapSandbox:
     ) -> Result:
         """See agent/core/sandbox.py."""
         gateway = self._gateway()
-        inside = [f"{name}={value}" for name, value in environment({**gateway.environment(), **env}).items()] + words(command)
+        variables = environment(env, door=gateway.environment())
+        inside = [f"{name}={value}" for name, value in variables.items()] + words(command)
         seconds = seconds_allowed(timeout, self.spec.limits.seconds)
         lock = await self._use()
         try:

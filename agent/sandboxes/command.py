@@ -15,6 +15,7 @@ from typing import TypeVar
 from agent.core.data import Data
 from agent.core.errors import SandboxError, ToolError
 from agent.core.sandbox import WORKSPACE
+from agent.sandboxes import apt
 
 ENVIRONMENT = {
     "PATH": f"{WORKSPACE}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -56,13 +57,16 @@ def words(command: str | Sequence[str]) -> list[str]:
     return arguments
 
 
-def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a command. Raises ToolError for a name or value that cannot be."""
+def environment(extra: Mapping[str, str], *, door: Mapping[str, str] = {}) -> dict[str, str]:
+    """The environment of a command, with what leads to the door if there is one.
+
+    Raises ToolError for a name or value that cannot be.
+    """
     for name, value in extra.items():
         if not name or "=" in name:
             raise ToolError(f"{name!r} cannot be the name of an environment variable")
         _check(f"{name}={value}")
-    return {**ENVIRONMENT, **extra}
+    return {**ENVIRONMENT, **door, **(apt.environment(ENVIRONMENT["PATH"]) if door else {}), **extra}
 
 
 def folder(cwd: str) -> str:

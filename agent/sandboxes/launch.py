@@ -23,7 +23,7 @@ from agent.core.errors import SandboxError
 from agent.core.sandbox import WORKSPACE, Limits, Result
 from agent.egress.environment import BUNDLE, INSIDE
 from agent.egress.gateway import Gateway
-from agent.sandboxes import seccomp, system
+from agent.sandboxes import apt, seccomp, system
 from agent.sandboxes.cgroups import Group
 from agent.sandboxes.command import TIMED_OUT, Pipes, collect, exit_code, feed, readable, to_the_end
 from agent.sandboxes.doorstep import Doorstep, open_doorstep
@@ -132,6 +132,7 @@ def _options(room: Room) -> bytes:
         arguments += ["--dir", str(Path(INSIDE).parent), "--ro-bind", str(room.trust), INSIDE]
         if (room.etc / BUNDLE.relative_to("/etc")).exists():
             arguments += ["--ro-bind", str(room.trust), str(BUNDLE)]
+        arguments += ["--ro-bind-try", "/var/lib/dpkg/status", f"/etc/{apt.STATUS}"]
     arguments += ["--perms", "1777", "--size", str(_SHARED_MEMORY), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
     arguments += ["--bind", str(room.view / "tmp"), "/tmp", "--bind", str(room.view / "workspace"), WORKSPACE]
     return b"".join(os.fsencode(argument) + b"\0" for argument in [*arguments, "--remount-ro", "/"])

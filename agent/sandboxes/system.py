@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.sandboxes import apt
+
 _ETC = (
+    "apt/sources.list",
+    "apt/sources.list.d",
+    "apt/trusted.gpg.d",
     "alternatives",
     "bash.bashrc",
     "debian_version",
@@ -37,6 +43,9 @@ _ETC = (
 
 _HIDDEN = ("cmdline", "config.gz", "kallsyms", "key-users", "keys", "modules")
 """Files of /proc that tell of the host, that everybody may read and no command needs. The others are closed to the user."""
+
+_CREDENTIALS = re.compile(rb"://[^/\s]*@")
+"""In an address; a file with one is not copied."""
 
 _LARGEST = 4 << 20
 """Bytes; nothing above that is copied into /etc."""
@@ -79,6 +88,19 @@ def write_etc(folder: Path, uid: int) -> None:
         else:
             place.write_bytes(content)
         place.chmod(0o755 if content is None else 0o644)  # whatever our umask is
+    write_apt(folder, b"")
+
+
+def write_apt(etc: Path, status: bytes) -> None:
+    """Makes apt work for the sandbox's user. `status`: what is installed, as dpkg keeps it."""
+    for name, (content, mode) in {**apt.files(), apt.STATUS: (status, 0o644)}.items():
+        place = etc / name
+        for folder in (place.parent.parent, place.parent):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)
+        place.write_bytes(content)
+        place.chmod(mode)
+    (etc / "apt" / "preferences.d").mkdir(exist_ok=True, mode=0o755)
 
 
 @functools.cache
@@ -102,4 +124,6 @@ def _walk(path: Path) -> Iterator[tuple[str, bytes | str | None]]:
         for entry in sorted(path.iterdir()):
             yield from _walk(entry)
     elif path.is_file() and path.stat().st_size <= _LARGEST and path.stat().st_mode & 0o004:  # what everybody may read
-        yield name, path.read_bytes()
+        content = path.read_bytes()
+        if not _CREDENTIALS.search(content):
+            yield name, content

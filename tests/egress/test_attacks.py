@@ -239,6 +239,8 @@ def test_what_a_path_may_mean() -> None:
         "/a%2Fb/d",
         "/a/b/d",
     }
+    assert names.readings("/a/.//./b/.") == {"/a/.//./b/.", "/a/b/"}
+    assert names.readings("/.a/b./.../c") == {"/.a/b./.../c"}
     with pytest.raises(Refusal):
         names.readings("a")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 from collections.abc import AsyncIterator
@@ -130,6 +131,17 @@ class DoorContract:
             said = await one.run(f"git clone -q https://code.test:{port}/repo.git r && cd r && git fetch -q && cat f")
             assert (said.exit_code, said.stdout) == (0, b"1\n"), said.stderr.decode()
 
+    async def test_apt_installs_from_a_mirror_that_is_allowed(self, world: World, sandboxes: Sandboxes, tmp_path: Path) -> None:
+        make_debs(tmp_path / "index" / "debs")
+        port = await world.serve(files(tmp_path / "index"))
+        one = await self.box(sandboxes, rule("mirror.test", ports=[port]))
+        await one.write("here.list", f"deb [trusted=yes] http://mirror.test:{port}/debs ./\n".encode())
+        options = "-o Dir::Etc::SourceList=/workspace/here.list -o Dir::Etc::SourceParts=-"
+        said = await one.run(f"apt-get -q {options} update && apt-get -q {options} install tiny && tiny-says")
+        assert said.exit_code == 0 and said.stdout.endswith(b"hello from the package\n"), said.stderr.decode()
+        again = await one.run(f"apt-get -q {options} install tiny; apt-get -q {options} download tiny; ls *.deb")
+        assert b"already the newest" in again.stdout and b"tiny_1.0_all.deb" in again.stdout
+
 
 async def world_ready(world: World) -> None:
     world.heads.clear()
@@ -169,6 +181,23 @@ def make_wheel(folder: Path) -> Path:
             "tiny.py,,\ntiny-1.0.dist-info/METADATA,,\ntiny-1.0.dist-info/WHEEL,,\ntiny-1.0.dist-info/RECORD,,\n",
         )
     return wheel
+
+
+def make_debs(folder: Path) -> None:
+    """A package that says something, and the list that apt reads."""
+    work = folder.parent / "deb"
+    program = work / "usr" / "bin" / "tiny-says"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho hello from the package\n")
+    program.chmod(0o755)
+    (work / "DEBIAN").mkdir()
+    control = "Package: tiny\nVersion: 1.0\nArchitecture: all\nMaintainer: a <a@b>\nDescription: says something\n"
+    (work / "DEBIAN" / "control").write_text(control)
+    folder.mkdir()
+    deb = folder / "tiny_1.0_all.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", str(work), str(deb)], check=True, stdout=subprocess.DEVNULL)
+    digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+    (folder / "Packages").write_text(f"{control}Filename: ./{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n\n")
 
 
 def make_repository(bare: Path) -> None:

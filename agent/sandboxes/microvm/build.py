@@ -30,6 +30,7 @@ from agent.core.errors import BadInput, NotFound, SandboxError, SandboxUnavailab
 from agent.sandboxes import seccomp
 from agent.sandboxes.command import ENVIRONMENT
 from agent.sandboxes.microvm import oci
+from agent.sandboxes.system import write_apt
 
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
@@ -41,7 +42,7 @@ USER = 1000
 IMAGES = Path("/var/cache/sre-agent/microvm")
 """Where images are kept for the whole host: they are the same for everybody on it."""
 
-_RECIPE = 3
+_RECIPE = 4
 """Counted up when this file makes something else of the same inputs."""
 
 _TOOLS = ("binutils", "gcc", "libc6-dev", "lz4")
@@ -313,6 +314,8 @@ def furnish(root: Path) -> None:
     (root / "tmp").chmod(0o1777)
     (root / "var" / "tmp").rmdir()
     (root / "var" / "tmp").symlink_to("/tmp")
+    installed = root / "var" / "lib" / "dpkg" / "status"
+    write_apt(root / "etc", installed.read_bytes() if installed.is_file() else b"")
     for name in ("var/lib", "var/log"):
         (root / name).mkdir(parents=True, exist_ok=True)
         (root / name).chmod(0o700)

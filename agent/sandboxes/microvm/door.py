@@ -25,7 +25,7 @@ MOST = 128
 
 _HEAD = struct.Struct("<B3xII")
 _LARGEST = 1 << 16
-_PART = 16 << 10
+_PART = 32 << 10
 _NONCE = 16
 _AHEAD = 8
 """Frames of content that wait to be sent: enough to keep the port busy, few enough that everybody gets a turn."""
@@ -273,7 +273,7 @@ class Connection:
         data = bytes(self._inbox[:most])
         del self._inbox[:most]
         self._taken += len(data)
-        if self._taken >= WINDOW // 4 or not self._inbox:
+        if self._taken >= WINDOW // 4:
             self._door.control(Kind.CREDIT, self._id, struct.pack("<I", self._taken))
             self._taken = 0
         return data

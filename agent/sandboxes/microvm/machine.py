@@ -70,7 +70,7 @@ class MicroVMSandbox:
     ) -> Result:
         """See agent/core/sandbox.py. While the machine is suspended, commands pause and so does their time."""
         gateway = self._gateway()
-        variables = [f"{name}={value}" for name, value in environment({**gateway.environment(), **env}).items()]
+        variables = [f"{name}={value}" for name, value in environment(env, door=gateway.environment()).items()]
         arguments, at = words(command), folder(cwd)
         seconds = seconds_allowed(timeout, self.state.spec.limits.seconds)
         running = self.machines.of(self.place)

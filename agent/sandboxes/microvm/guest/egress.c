@@ -35,7 +35,7 @@ enum { OPEN = 1, DATA, CREDIT, END, CLOSE, READY, HELLO };
 #endif
 #define WINDOW (128 << 10)
 #define MOST 128
-#define PART (16 << 10)
+#define PART (32 << 10)
 #define LARGEST (1 << 16)
 #define NONCE 16
 #define BUNDLE "etc/ssl/certs/ca-certificates.crt"
@@ -176,7 +176,7 @@ static void to_program(struct connection *one) {
         one->waiting -= done;
         one->taken += done;
     }
-    if (one->taken >= WINDOW / 4 || (one->taken && !one->waiting)) {
+    if (one->taken >= WINDOW / 4) {
         send_frame(CREDIT, one->id, &one->taken, 4);
         one->taken = 0;
     }
@@ -242,6 +242,7 @@ static void obey_host(const struct head *head, const char *payload) {
     }
 }
 
+/* 1: there may be more; 0: there is none now; -1: the port is gone. */
 static int hear_host(void) {
     static char buffer[sizeof(struct head) + LARGEST];
     static size_t have;
@@ -263,7 +264,7 @@ static int hear_host(void) {
     }
     memmove(buffer, buffer + at, have - at);
     have -= at;
-    return 0;
+    return 1;
 }
 
 /* Serves until the port is gone. `root` is the folder of the system inside, or -1 where there is none to trust anybody. */
@@ -272,29 +273,33 @@ void egress_serve(int on, int root) {
     port = on;
     inside = root;
     for (int n = 0; n < MOST; n++) connections[n].socket = -1;
+    fcntl(port, F_SETFL, fcntl(port, F_GETFL) | O_NONBLOCK);
     static struct pollfd watched[MOST + 2];
+    static struct connection *whose[MOST + 2];
     for (;;) {
-        int full = 1;
+        int count = 2;
         for (int n = 0; n < MOST; n++) {
             struct connection *one = &connections[n];
+            if (one->socket < 0) continue;
             short events = (one->window && !one->ended ? POLLIN : 0) | (one->waiting ? POLLOUT : 0);
-            watched[n + 2] = (struct pollfd){one->socket, events, 0};
-            full = full && one->socket >= 0;
+            whose[count] = one;
+            watched[count++] = (struct pollfd){one->socket, events, 0};
         }
         watched[0] = (struct pollfd){port, POLLIN, 0};
-        watched[1] = (struct pollfd){full ? -1 : listener, POLLIN, 0};
-        if (poll(watched, MOST + 2, -1) < 0) continue;
-        for (int n = 0; n < MOST; n++) {
-            struct connection *one = &connections[n];
-            short seen = watched[n + 2].revents;
-            if (one->socket < 0 || one->socket != watched[n + 2].fd || !seen) continue;
+        watched[1] = (struct pollfd){count == MOST + 2 ? -1 : listener, POLLIN, 0};
+        if (poll(watched, count, -1) < 0) continue;
+        for (int n = 2; n < count; n++) {
+            struct connection *one = whose[n];
+            short seen = watched[n].revents;
+            if (one->socket != watched[n].fd || !seen) continue;
             if (seen & POLLOUT) to_program(one);
             if (one->socket >= 0 && seen & POLLIN) from_program(one);
             else if (one->socket >= 0 && seen & (POLLERR | POLLHUP) && !(seen & POLLOUT)) drop(one, 1);
         }
         if (watched[1].revents) accept_one();
         if (watched[0].revents & POLLIN) {
-            if (hear_host()) return;
+            for (int turns = 0, heard = 1; heard > 0 && turns < 16; turns++) /* a read gives no more than a page */
+                if ((heard = hear_host()) < 0) return;
         } else if (watched[0].revents) {
             if (inside < 0) return;
             usleep(100000);
