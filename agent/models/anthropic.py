@@ -306,7 +306,7 @@ class AnthropicReader:
         return Reply(
             message=message,
             usage=self.usage,
-            stop="length" if cut else "tools" if message.calls else "end",
+            stop="length" if cut or self._stop == "pause_turn" else "tools" if message.calls else "end",
             model=self._name,
         )
 
