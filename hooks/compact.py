@@ -13,7 +13,7 @@ from agent.core.context import Context
 from agent.core.data import Data
 from agent.core.errors import ModelError, ModelUnavailable
 from agent.core.hook import Hook
-from agent.core.message import Message, Reply, Usage, user
+from agent.core.message import Message, Opaque, Reply, Usage, user
 from agent.core.replay import pay
 from agent.core.size import weigh
 from agent.hooks.handoff import Handoff
@@ -60,10 +60,12 @@ class Compact(Hook):
         limit = max(self.compaction.limit(window), int(context.size.base * GROWN))
         if context.turn == context.epoch_turn or context.size.below(min(limit, max(window - self.compaction.summary * 2, 0))):
             return None
+        tail, enough = self.compaction.kept(window), int(context.size.tokens * self.compaction.shrink)
+        if context.summary is None and (messages := await self._provided(context, tail, enough)):
+            return messages
         summary = context.summary
         if summary is None and context.failures < self.compaction.failures:
             summary = await self._ask(context)
-        tail, enough = self.compaction.kept(window), int(context.size.tokens * self.compaction.shrink)
         messages = await self.handoff.messages(context, summary or "", tail=tail)
         if _size(context, messages) > enough:  # perhaps it is the last turns that are too large
             messages = await self.handoff.messages(context, summary or "", tail=tail // 4)
@@ -79,13 +81,32 @@ class Compact(Hook):
         tail = 0 if strict else self.compaction.kept(window) // 4
         return await self.handoff.messages(context, "", tail=tail, first=window // (16 if strict else 2))
 
+    async def _provided(self, context: Context, tail: int, enough: int) -> list[Message] | None:
+        """The history after a summary of the provider's own, where there is one: thinking in the last turns stays valid then."""
+        place = self.handoff.place(context, tail)
+        if not place or context.current_head != context.head or context.failures >= self.compaction.failures:
+            return None
+        least = await self.handoff.after(context, Message(role="assistant", blocks=()), place)
+        if _size(context, least) + self.compaction.summary > enough:
+            return None
+        reply = await context.conversation.compact(place, self._prompt())
+        if reply is None:
+            return None
+        messages = await self.handoff.after(context, reply.message, place)
+        large = _size(context, messages) > enough
+        await self._asked(context, reply, _words(reply), "it would not shrink the history enough" if large else "")
+        context.summary = None
+        return None if large else messages
+
+    def _prompt(self) -> str:
+        return PROMPT.read_text("utf-8").format(words=self.compaction.summary * 3 // 5)
+
     async def _ask(self, context: Context) -> str:
         """A summary, or "" where none came: the provider's trouble is not ours to judge, so ModelUnavailable goes on."""
         conversation = context.model.open(context.head)
         for message in context.messages:
             conversation.append(message)
-        words = self.compaction.summary * 3 // 5
-        conversation.append(user(PROMPT.read_text("utf-8").format(words=words)))
+        conversation.append(user(self._prompt()))
         try:
             reply = await conversation.reply()
         except ModelUnavailable:
@@ -108,6 +129,11 @@ class Compact(Hook):
         context.failures += bool(problem)
         context.summary = text
         return text
+
+
+def _words(reply: Reply) -> str:
+    """What a provider's summary says, for a run that is cut off before its epoch begins."""
+    return "\n".join(block.text for block in reply.message.blocks if isinstance(block, Opaque))
 
 
 def _size(context: Context, messages: list[Message]) -> int:

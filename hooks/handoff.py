@@ -26,6 +26,9 @@ SHOWN, LEAST_SHOWN = 1_000, 150
 CHARACTERS = 3
 """Of a token, about."""
 
+SHORTENED = "(The history was shortened here."
+LOOK_UP = "Look things up rather than doing them again."
+
 Read = Callable[[str], Awaitable[bytes]]
 
 
@@ -40,16 +43,42 @@ class Handoff:
         """The messages of the new epoch; about `tail` tokens of the last turns among them, and of the first message at most
         `first`, where that is given.
         """
-        transcript = await self._transcript(context)
         last = await self._tail(context, tail)
+        begin = await self._first(context, first)
+        told = f"{SHORTENED} What follows is all that is known, then the last turns. {LOOK_UP})"
+        return [begin, user("\n\n".join([told, *await self._known(context, last, summary)])), *last]
+
+    async def after(self, context: Context, summary: Message, place: int) -> list[Message]:
+        """The messages of a new epoch after a summary of the provider's own: those from `place` on follow it unchanged, and then
+        all that no summary may lose.
+        """
+        last = context.messages[place:]
+        asked = context.first.text if context.first else ""
+        told = f"{SHORTENED} Above are its summary and the last turns. {LOOK_UP})"
+        known = await self._known(context, last, "(above)")
+        return [summary, *last, user("\n\n".join([told, _section("What was asked", asked), *known]))]
+
+    def place(self, context: Context, tokens: int) -> int:
+        """Where the last turns of about so many tokens begin: at an assistant's message. 0 if there is none."""
+        messages = context.messages
+        places = [place for place, message in enumerate(messages) if place and message.role == "assistant"]
+        begin, used = 0, 0
+        for place in reversed(places):
+            used += sum(weigh(context.count, message) for message in messages[place : begin or len(messages)])
+            if begin and used > tokens:
+                break
+            begin = place
+        return begin
+
+    async def _known(self, context: Context, last: Sequence[Message], summary: str) -> list[str]:
+        """The sections of what is known beside the last turns."""
+        transcript = await self._transcript(context)
         entries = await context.journal.entries()
         findings = [entry.data for entry in entries if entry.kind == "finding"]
         kept = {message.text for message in last}
         said = [e.data["message"] for e in entries if e.kind == "message" and e.data["by"] in TOLD]
         texts = [text for message in said if (text := Message.model_validate(message).text) not in kept]
         sections = [
-            "(The history was shortened here. What follows is all that is known, then the last turns. Look things up rather than"
-            " doing them again.)",
             _section("Findings (the ledger, findings.jsonl)", _findings(findings, min(FINDINGS, context.model.window * 3 // 5))),
             _section(
                 "Messages since the beginning",
@@ -60,12 +89,11 @@ class Handoff:
             _section("Results that were given out (whole, in these files)", await self._paths(context)),
             _section("The whole history until now", transcript),
         ]
-        begin = await self._first(context, first)
-        return [begin, user("\n\n".join(filter(None, sections))), *last]
+        return list(filter(None, sections))
 
     async def _first(self, context: Context, tokens: int | None) -> Message:
         """The first message, with the ends of its texts where it is larger than that."""
-        message = context.messages[0]
+        message = context.first or context.messages[0]
         if tokens is None or weigh(context.count, message) <= tokens:
             return message
         end = max(LEAST_SHOWN, tokens * CHARACTERS // (2 * len(message.blocks)))
@@ -108,15 +136,9 @@ class Handoff:
         with large results shortened to their ends. Whether thinking may be sent back in a new epoch is the model's to say.
         """
         messages = context.messages
-        places = [place for place, message in enumerate(messages) if place and message.role == "assistant"]
-        if not places:
+        begin = self.place(context, tokens)
+        if not begin:
             return messages[1:] if len(messages) > 1 and context.epoch == 1 else []
-        begin, used = len(messages), 0
-        for place in reversed(places):
-            used += sum(weigh(context.count, message) for message in messages[place:begin])
-            if used > tokens and begin < len(messages):
-                break
-            begin = place
         kept = messages[begin:]
         if sum(weigh(context.count, message) for message in kept) > tokens:
             count = sum(isinstance(block, ToolResult) for message in kept for block in message.blocks)

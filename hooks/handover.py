@@ -17,4 +17,4 @@ class Handover(Hook):
         if self._done:
             return None
         self._done = True
-        return context.messages[:1]
+        return [context.first] if context.first else context.messages[:1]

@@ -46,8 +46,9 @@ class Context:
         count: tokens of a text, for what no provider has counted yet. now: the clock. listen: called with each piece of
         streamed text.
     What the model sees:
-        messages: those of this epoch, in order; `conversation` holds the same as the provider's bytes, `head` what stands before
-        them (moved: another one than in the epoch before). keys: what has been told to it, so that nothing is told twice.
+        first: what was asked, as the run began with it. messages: those of this epoch, in order; `conversation` holds the same
+        as the provider's bytes, `head` what stands before them (moved: another one than in the epoch before). keys: what has
+        been told to it, so that nothing is told twice.
     What was used:
         turn: replies received so far. epoch_turn: the turn at which this epoch began. spent: dollars. worked: seconds in model
         calls and tools. began: when the run began. asked, replied: when the last request went out, when the last reply came.
@@ -65,6 +66,7 @@ class Context:
     count: Callable[[str], int] = rough
     now: Callable[[], datetime] = utc
 
+    first: Message | None = None
     messages: list[Message] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     conversation: Conversation = field(init=False)

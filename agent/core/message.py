@@ -19,12 +19,13 @@ class Text(Data):
 class Opaque(Data):
     """A block that only the provider that wrote it understands (thinking, encrypted reasoning, a signed compaction).
 
-    It is sent back exactly as it came, in its place, to that provider and to no other.
+    It is sent back exactly as it came, in its place, to that provider and to no other. text: what another is told instead.
     """
 
     type: Literal["opaque"] = "opaque"
     provider: str
     data: dict[str, Any]
+    text: str = ""
 
 
 class ToolCall(Data):

@@ -48,6 +48,13 @@ class Conversation(Protocol):
         Raises ModelUnavailable (may work later), ModelRefused, PromptTooLong or ModelError (final).
         """
 
+    async def compact(self, count: int, instructions: str) -> Reply | None:
+        """A summary of the first `count` messages by the provider itself, as one block. Nothing is appended here.
+
+        In a new conversation with the same head it is appended first, and the messages after those `count` follow unchanged: what
+        is bound to all that was said before stays valid. None where the provider has no such thing, or does not give it now.
+        """
+
 
 class Caching(Data):
     """What a provider promises of its prompt cache: prompts of at least so many tokens are kept for so many seconds."""

@@ -43,6 +43,7 @@ def begin(context: Context, epoch: int, head: Head, messages: Sequence[Message])
     context.epoch, context.head, context.epoch_turn = epoch, head, context.turn
     context.messages, context.conversation = [], context.model.open(head)
     context.summary = None
+    context.first = context.first or next(iter(messages), None)
     context.size.begin(head.model_dump_json())
     for message in messages:
         append(context, message)

@@ -7,15 +7,16 @@ goes back exactly as it came. Format: https://platform.claude.com/docs/en/api/me
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeGuard, cast
+from urllib.parse import quote
 
 import httpx2
 from anthropic import APIConnectionError, APIStatusError, AsyncAnthropic, AsyncStream, DefaultAsyncHttpxClient
 
 from agent.core.errors import ModelError, ModelRefused, PromptTooLong
 from agent.core.message import Block, Message, Opaque, Reply, Text, ToolCall, ToolResult, Usage
-from agent.core.model import Caching, Head, Listener
-from agent.models import prices
+from agent.core.model import Caching, Head, Listener, ignore
+from agent.models import compaction, prices
 from agent.models.conversation import GrowingConversation
 from agent.models.failures import Transient
 from agent.models.patience import Patience
@@ -56,6 +57,8 @@ CACHED = 300.0
 GAP = 280.0
 """Seconds between requests after which the usual five minutes of a cache entry are taken to be too short."""
 
+BETA: Any = {"headers": {compaction.HEADER: compaction.BETA}}
+"""Options of a request in which a compaction is asked for, or stands."""
 LEAST_OUTPUT = 1_024
 BUDGET = 8_192
 """Tokens of thinking on models that want a number."""
@@ -97,6 +100,7 @@ class AnthropicModel:
         self._least_cached = known.min_prefix
         self.http = http
         self.patience = patience
+        self._compacts: bool | None = None
         self._key = clean_key(key, base_url, PROVIDER)
         self._client = AsyncAnthropic(
             api_key=self._key,
@@ -131,14 +135,37 @@ class AnthropicModel:
         """Gives back the connections."""
         await self._client.close()
 
-    async def send(self, body: bytes, reader: AnthropicReader) -> Reply:
+    async def compacts(self) -> bool:
+        """Whether the provider says that this model summarizes on demand; asked once, and not where it refused to since."""
+        if self._compacts is None:
+            try:
+                path = f"/v1/models/{quote(self.name, safe='')}"
+                options: Any = {**BETA, "timeout": self.http.connect}
+                described = await self._client.get(path, cast_to=object, options=options)
+                self._compacts = compaction.offered(described)
+            except (APIStatusError, APIConnectionError, ValueError):
+                self._compacts = False
+        return self._compacts
+
+    async def compact(self, body: bytes, reader: AnthropicReader) -> Reply | None:
+        """A summary on demand, if it is given at once; whatever stands in its way, there are other ways to go on."""
+        try:
+            return await self.send(body, reader, beta=True)
+        except ModelError:
+            self._compacts = False
+        except Transient:
+            pass
+        return None
+
+    async def send(self, body: bytes, reader: AnthropicReader, *, beta: bool = False) -> Reply:
         """One attempt. Raises Transient or a ModelError."""
+        options: Any = BETA if beta else {}
 
         async def post() -> httpx2.Response:
             failure: ModelError | Transient
             try:
                 stream = await self._client.post(
-                    ENDPOINT, content=body, cast_to=httpx2.Response, stream=True, stream_cls=AsyncStream[Any]
+                    ENDPOINT, content=body, cast_to=httpx2.Response, stream=True, stream_cls=AsyncStream[Any], options=options
                 )
                 return cast(httpx2.Response, stream)
             except APIStatusError as error:
@@ -161,10 +188,35 @@ class AnthropicConversation(GrowingConversation):
         super().__init__(wire, Transcript(PROVIDER, dangling=THINKING, id_length=128), model.patience)
         self._model = model
         self._role = ""
+        self._begun = self.digest
+        self._sent: dict[int, str] = {}
         self._first_end = 0
         self._sent_end = 0
         self._sent_at: float | None = None
         self._long = False
+        self._beta = False
+
+    def append(self, message: Message) -> None:
+        """A summary of the provider's own stands for what it summarizes, if it was made after this head."""
+        block = compaction.block_of(message)
+        if block is None:
+            super().append(message)
+        elif self.ends or block.data.get(compaction.HEAD) != self._begun:
+            super().append(message.model_copy(update={"blocks": (Text(text=block.text), *message.blocks[1:])}))
+        else:
+            super().append(message)
+            self._beta, self.digest = True, str(block.data[AFTER])
+
+    async def compact(self, count: int, instructions: str) -> Reply | None:
+        ended = [end for end in self._sent if self.counted[count] <= end < self.counted[count + 1]]
+        if not ended or not await self._model.compacts():
+            return None
+        (end,) = ended
+        asked = encode(compaction.request(instructions))
+        body = self._marked(end, b'],"max_tokens":%d,"compaction":%b}' % (self._model.max_output, asked))
+        reader = AnthropicReader(self._model, ignore, after=self._sent[end], head=self._begun)
+        reply = await self._model.compact(body, reader)
+        return reply if reply and compaction.block_of(reply.message) else None
 
     def entry(self, message: Message) -> bytes:
         """The message, without thinking that is bound to anything else than what stands here: it would be refused."""
@@ -172,11 +224,11 @@ class AnthropicConversation(GrowingConversation):
             self._request_ended()
         self._role = message.role
         here = self.bound_to
-        kept = [block for block in message.blocks if not isinstance(block, Opaque) or block.data.get(AFTER, here) == here]
+        kept = [block for block in message.blocks if not _is_thought(block) or block.data.get(AFTER, here) == here]
         return encode({"role": message.role, "content": [_block(block) for block in kept]})
 
     async def attempt(self, body: bytes, listen: Listener) -> Reply:
-        return await self._model.send(body, AnthropicReader(self._model, listen, after=self.bound_to))
+        return await self._model.send(body, AnthropicReader(self._model, listen, after=self.bound_to), beta=self._beta)
 
     @property
     def bound_to(self) -> str:
@@ -193,24 +245,29 @@ class AnthropicConversation(GrowingConversation):
         """A request ended here: it was just answered, or an answer to it is being appended, as after a restart."""
         self._first_end = self._first_end or self.ends[-1]
         self._sent_end = self.ends[-1]
+        self._sent[self._sent_end] = self.digest
 
     def request(self) -> bytes:
         """Everything so far, with cache marks put in."""
         now = self._model.patience.clock()
         self._long = self._long or (self._sent_at is not None and now - self._sent_at > GAP)
+        least = LEAST_OUTPUT + (self._model.budget or 0)
+        room = self.room(self._model.window, self._model.max_output, least)
+        return self._marked(self.ends[-1], b'],"max_tokens":%d}' % room)
+
+    def _marked(self, end: int, rest: bytes) -> bytes:
+        """The bytes up to the end of an entry, with cache marks put in, and the rest of the request."""
         pieces: list[bytes | memoryview] = []
         at = 0
         with memoryview(self.wire) as view:
-            for place, mark in self._marks():
+            for place, mark in self._marks(end):
                 pieces += [view[at:place], mark]
                 at = place
-            least = LEAST_OUTPUT + (self._model.budget or 0)
-            room = self.room(self._model.window, self._model.max_output, least)
-            body = b"".join([*pieces, view[at:], b'],"max_tokens":%d}' % room])
+            body = b"".join([*pieces, view[at:end], rest])
             pieces.clear()
         return body
 
-    def _marks(self) -> list[tuple[int, bytes]]:
+    def _marks(self, last: int) -> list[tuple[int, bytes]]:
         """Where marks go, in order: the head's end, the first request's tail, the last request's tail, and the new tail.
 
         Four is the most that is allowed. An entry of the cache is written at a mark only and found at most 20 blocks before one,
@@ -220,7 +277,7 @@ class AnthropicConversation(GrowingConversation):
             return []
         long = LONG if self._model.cache == "auto" else SHORT
         rest = long if self._long else SHORT
-        ends = sorted({end for end in (self._first_end, self._sent_end, self.ends[-1]) if end})
+        ends = sorted({end for end in (self._first_end, self._sent_end, last) if 0 < end <= last})
         marks = [(end - len(TAIL), rest) for end in ends]
         return [(self._head_mark, long), *marks] if self._head_mark else marks
 
@@ -230,9 +287,10 @@ class AnthropicReader:
 
     skip = frozenset({b"ping", b"content_block_stop"})
 
-    def __init__(self, model: AnthropicModel, listen: Listener, *, after: str) -> None:
+    def __init__(self, model: AnthropicModel, listen: Listener, *, after: str, head: str = "") -> None:
         self.finished = False
         self._after = after
+        self._head = head
         self.usage = Usage()
         self._model = model
         self._listen = listen
@@ -280,6 +338,8 @@ class AnthropicReader:
             self._pieces[index].append(str(delta.get("partial_json") or ""))
         elif kind == "thinking_delta":
             self._pieces[index].append(str(delta.get("thinking") or ""))
+        elif kind == "compaction_delta":
+            block.update({name: value for name, value in delta.items() if name != "type" and value is not None})
         elif kind == "signature_delta":
             block["signature"] = str(block.get("signature") or "") + str(delta.get("signature") or "")
 
@@ -288,12 +348,15 @@ class AnthropicReader:
         self._counts.update({name: value for name, value in as_object(counts or {}).items() if value is not None})
         written = as_object(self._counts.get("cache_creation") or {})
         self.usage = Usage(
-            input_tokens=as_count(self._counts, "input_tokens"),
-            cache_read_tokens=as_count(self._counts, "cache_read_input_tokens"),
-            cache_write_tokens=as_count(self._counts, "cache_creation_input_tokens"),
+            input_tokens=self._counted("input_tokens"),
+            cache_read_tokens=self._counted("cache_read_input_tokens"),
+            cache_write_tokens=self._counted("cache_creation_input_tokens"),
             cache_write_long_tokens=as_count(written, "ephemeral_1h_input_tokens"),
-            output_tokens=as_count(self._counts, "output_tokens"),
+            output_tokens=self._counted("output_tokens"),
         )
+
+    def _counted(self, name: str) -> int:
+        return as_count(self._counts, name) + compaction.used(self._counts, name)
 
     def reply(self) -> Reply:
         """The reply. Raises ModelRefused, and PromptTooLong where the window was full before anything was said."""
@@ -335,7 +398,13 @@ class AnthropicReader:
         if kind == "thinking":
             as_text(block, "signature")
             return self._thought({**block, "thinking": str(block.get("thinking") or "") + text})
+        if kind == compaction.KIND:
+            return self._summary(block) if block.get("content") and self._head else None
         return self._thought(block) if kind == "redacted_thinking" else None
+
+    def _summary(self, block: dict[str, Any]) -> Opaque:
+        data = {**block, AFTER: self._after, compaction.HEAD: self._head}
+        return Opaque(provider=PROVIDER, data=data, text=as_text(block, "content"))
 
     def _thought(self, block: dict[str, Any]) -> Opaque:
         return Opaque(provider=PROVIDER, data={**block, AFTER: self._after})
@@ -361,12 +430,16 @@ def _head(model: AnthropicModel, head: Head) -> tuple[bytearray, int]:
     return wire + b',"messages":[', mark
 
 
+def _is_thought(block: Block) -> TypeGuard[Opaque]:
+    return isinstance(block, Opaque) and block.data.get("type") in THINKING
+
+
 def _block(block: Block) -> dict[str, Any]:
     match block:
         case Text():
             return {"type": "text", "text": plain(block.text)}
         case Opaque():
-            return {name: value for name, value in block.data.items() if name != AFTER}
+            return {name: value for name, value in block.data.items() if name not in (AFTER, compaction.HEAD)}
         case ToolCall():
             values = block.arguments if block.malformed is None else {"malformed_arguments": plain(block.malformed)}
             return {"type": "tool_use", "id": block.id, "name": block.name, "input": values}

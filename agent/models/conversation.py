@@ -18,12 +18,15 @@ BYTES_A_TOKEN = 2
 
 
 class GrowingConversation(ABC):
-    """`wire` is the head and every entry so far; `ends` is where each entry ends in it."""
+    """`wire` is the head and every entry so far; `ends` is where each entry ends in it, `counted` where each message that was
+    appended does. `digest` stands for everything that was said so far, to the byte.
+    """
 
     def __init__(self, head: bytes | bytearray, transcript: Transcript, patience: Patience) -> None:
         self.wire = bytearray(head)
-        self._hash = blake2b(head, digest_size=8)
+        self.digest = _chained("", head)
         self.ends: list[int] = []
+        self.counted: list[int] = [0]
         self._transcript = transcript
         self._patience = patience
         self._measured = 0
@@ -47,6 +50,10 @@ class GrowingConversation(ABC):
     def append(self, message: Message) -> None:
         for sent in self._transcript.take(message):
             self._put(sent)
+        self.counted.append(len(self.wire))
+
+    async def compact(self, count: int, instructions: str) -> Reply | None:
+        return None
 
     async def reply(self, listen: Listener = ignore) -> Reply:
         for sent in self._transcript.settle():
@@ -57,11 +64,6 @@ class GrowingConversation(ABC):
         again = await self._ask(listen)
         wasted = reply.usage + reply.discarded + again.discarded
         return again.model_copy(update={"discarded": wasted, "waited": reply.waited + again.waited})
-
-    @property
-    def digest(self) -> str:
-        """Stands for everything that was said so far, to the byte."""
-        return self._hash.hexdigest()
 
     def room(self, window: int, most: int, least: int) -> int:
         """Tokens a reply may have: the most that is wanted, or what is left of the window if that is less."""
@@ -78,5 +80,9 @@ class GrowingConversation(ABC):
     def _put(self, message: Message) -> None:
         entry = (b"," if self.ends else b"") + self.entry(message)
         self.wire += entry
-        self._hash.update(entry)
+        self.digest = _chained(self.digest, entry)
         self.ends.append(len(self.wire))
+
+
+def _chained(before: str, entry: bytes | bytearray) -> str:
+    return blake2b(entry, digest_size=8, key=before.encode()).hexdigest()

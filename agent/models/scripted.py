@@ -125,6 +125,9 @@ class ScriptedConversation:
         stop = turn.stop or ("tools" if turn.calls else "end")
         return Reply(message=message, usage=usage, stop=stop, model=self._model.name)
 
+    async def compact(self, count: int, instructions: str) -> Reply | None:
+        return None
+
     async def _turn(self, number: int) -> Turn:
         script = self._model.script
         if callable(script):

@@ -58,6 +58,10 @@ class StatisticalConversation:
         """Adds a message at the end."""
         self._messages.append(message)
 
+    async def compact(self, count: int, instructions: str) -> Reply | None:
+        """It has no need of it."""
+        return None
+
     async def reply(self, listen: Listener = ignore) -> Reply:
         """The next step."""
         message = step(self._head, self._messages)

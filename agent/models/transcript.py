@@ -50,7 +50,8 @@ class Transcript:
         return filled
 
     def _before_assistant(self, message: Message) -> list[Message]:
-        if not self._last and not (message.blocks and isinstance(message.blocks[0], Opaque)):
+        first = next(iter(message.blocks), None)
+        if not self._last and not (isinstance(first, Opaque) and first.provider == self._provider):
             return [user(BEGAN_BEFORE)]
         return self._fill()
 
@@ -87,9 +88,9 @@ class Transcript:
                 wire = self._id(block.id)
                 self._open.setdefault(block.id, []).append(wire)
                 blocks.append(block.model_copy(update={"id": wire, "name": call_name(block.name, self._id_length)}))
-            elif (isinstance(block, Opaque) and block.provider == self._provider) or (
-                isinstance(block, Text) and block.text.strip()
-            ):
+            elif isinstance(block, Opaque) and block.provider != self._provider:
+                blocks += [Text(text=block.text)] if block.text.strip() else []
+            elif isinstance(block, Opaque) or (isinstance(block, Text) and block.text.strip()):
                 blocks.append(block)
         return without_dangling(blocks, self._dangling)
 

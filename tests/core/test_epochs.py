@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from agent.core.context import Context
 from agent.core.errors import PromptTooLong
 from agent.core.journal import Journal, MemoryJournal
 from agent.core.message import ToolResult, Usage
+from agent.core.replay import replay
 from agent.hooks.compact import Compaction
 from agent.hooks.economy import economy
 from agent.hooks.prune import Pruning
@@ -23,6 +25,7 @@ from tests.provider.anthropic import Anthropic
 
 NEVER = Pruning(tokens=1 << 40, share=1e6)
 SMALL = Compaction(tokens=12_000, tail=2_000)
+MIDDLE = Compaction(tokens=20_000, tail=2_000)
 
 
 @pytest.fixture(params=["anthropic", "openai"])
@@ -194,6 +197,58 @@ async def test_bound_thinking_is_kept_but_at_epochs(tmp_path: Path) -> None:
         last = rig.provider.asked[-1].body["messages"]
         thinking = sum(block["type"] == "thinking" for message in last for block in message["content"])
         assert thinking >= context.turn - 1 - context.epoch_turn > 0
+
+
+async def test_a_signed_summary_keeps_the_thinking_of_the_turns_after_it(tmp_path: Path) -> None:
+    async with rigged("anthropic", anthropic=Anthropic(compacts=True)) as rig:
+        script, journal = Script(steps=60), MemoryJournal()
+        context = await _long(rig, tmp_path, script, pruning=NEVER, compaction=MIDDLE).run(journal)
+        assert rig.provider.refused == [] and context.epoch > 2 and script.asked == context.epoch - 1
+        assert (await _problems(journal)) == []
+        last = rig.provider.asked[-1].body["messages"]
+        kinds = [[block["type"] for block in message["content"]] for message in last]
+        assert kinds[0] == ["compaction"]
+        assert all(
+            some[0] == "thinking" for some, message in zip(kinds[1:], last[1:], strict=True) if message["role"] == "assistant"
+        )
+        sent = rig.provider.asked[-1].raw.decode()
+        assert "Why did the hit rate fall?" in sent and all(f"claim {step}." in sent for step in range(3, 58, 3))
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_signed_summary_outlives_restarts(tmp_path: Path, after: bool) -> None:
+    async with rigged("anthropic", anthropic=Anthropic(compacts=True)) as rig:
+        long = _long(rig, tmp_path, Script(steps=16), pruning=NEVER, compaction=Compaction(tokens=12_000, tail=500, summary=500))
+        journal = FragileJournal(after=after)
+        ended = None
+        while ended is None:
+            with contextlib.suppress(Killed):
+                ended = await long.run(journal)
+        assert rig.provider.refused == [] and ended.epoch > 1
+        assert rig.provider.asked[-1].body["messages"][0]["content"][0]["type"] == "compaction"
+
+
+async def test_a_summary_that_is_not_given_on_demand_is_asked_for_in_words(tmp_path: Path) -> None:
+    async with rigged("anthropic", anthropic=Anthropic(compacts=True)) as rig:
+        script = Script(steps=30)
+        rig.provider.script = lambda asked: Fault(status=400) if "compaction" in asked.body else script(asked)
+        journal = MemoryJournal()
+        context = await Long(folder=tmp_path, model=rig.model(window=200_000), pruning=NEVER, compaction=MIDDLE).run(journal)
+        assert sum("compaction" in asked.body for asked in rig.provider.asked) == 1
+        assert context.epoch > 1 and script.asked == context.epoch - 1
+
+
+async def test_a_model_of_another_provider_is_told_what_a_signed_summary_says(tmp_path: Path) -> None:
+    async with rigged("anthropic", anthropic=Anthropic(compacts=True)) as rig:
+        journal = MemoryJournal()
+        await _long(rig, tmp_path, Script(steps=30), pruning=NEVER, compaction=MIDDLE).run(journal)
+        other = Rig("openai", rig.provider, rig.clock).model(window=200_000)
+        context = Context(journal=journal, model=other, system="Look.", tools={})
+        await replay(context)
+        rig.provider.script = lambda asked: Turn(text="I see.")
+        assert (await context.conversation.reply()).message.text == "I see."
+        assert "It is the cache." in rig.provider.asked[-1].raw.decode() and rig.provider.refused == []
+        await other.close()
 
 
 async def test_cache_shortfalls_are_journaled_with_their_cause_and_only_where_there_is_one(rig: Rig, tmp_path: Path) -> None:

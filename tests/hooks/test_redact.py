@@ -87,6 +87,9 @@ class Recorder:
         number = sum('"role":"assistant"' in text for text in self.sent)
         return Reply(message=Message(role="assistant", blocks=(self.calls[number],)), model=self.name)
 
+    async def compact(self, count: int, instructions: str) -> Reply | None:
+        return None
+
     def cost(self, usage: Usage) -> float | None:
         return None
 

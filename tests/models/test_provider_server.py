@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -169,8 +170,6 @@ def test_what_is_no_json_is_refused(provider: Provider, raw: bytes) -> None:
 
 
 def reply_of(provider: Provider, path: str, body: Body) -> Body:
-    import json
-
     answer = ask(provider, path, body)
     assert answer.status == 200, answer.body
     whole: Body = json.loads(answer.body)
@@ -195,6 +194,56 @@ def test_thinking_is_bound_to_everything_before_it() -> None:
     body["messages"] += [{"role": "assistant", "content": reply_of(free, "/v1/messages", body)["content"]}, heard(text("Go."))]
     body["messages"][0]["content"] = "Shorter."
     assert ask(free, "/v1/messages", body).status == 200
+
+
+class Compacting:
+    """A conversation of two turns with thinking at an account that summarizes, and a summary of all but the last turn."""
+
+    def __init__(self) -> None:
+        self.provider = Provider(lambda asked: Turn(text="So.", thinking="Hm."), anthropic=Anthropic(compacts=True))
+        self.body = claude()
+        self.summarized = list(self.body["messages"])
+        first = self.ask(self.body)
+        self.last = [said(*first["content"]), heard(text("Go on."))]
+        self.summary = self.ask({**self.body, "compaction": {"type": "summarize"}})["content"][0]
+
+    def ask(self, body: Body, beta: str = "compact-2026-09-04") -> Body:
+        headers = {"x-api-key": KEY, "anthropic-beta": beta}
+        answer = self.provider.answer(
+            HttpRequest(method="POST", path="/v1/messages", headers=headers, body=canonical({**body, "max_tokens": 1000}))
+        )
+        whole: Body = json.loads(answer.body)
+        return whole
+
+    def goes_on(self, *messages: Body, **changes: Any) -> str:
+        """What is said to a request with these messages: "message", or the code or message of a refusal."""
+        answer = self.ask({**self.body, **changes, "messages": list(messages)})
+        error = answer.get("error", {})
+        return str(error.get("details", {}).get("error_code") or error.get("message") or answer["type"])
+
+
+def test_thinking_after_a_signed_summary_stays_valid_where_nothing_else_changed() -> None:
+    one = Compacting()
+    summary = said(one.summary)
+    assert one.goes_on(summary, *one.last) == "message"
+    assert one.goes_on(summary, heard(text("A word between.")), *one.last).endswith("bound to a different conversation.")
+    assert one.goes_on(summary, *one.last, system="Another.").endswith("bound to a different conversation.")
+    assert one.goes_on(*one.summarized, *one.last) == "message"
+
+
+def test_a_signed_summary_is_refused_where_it_is_not_as_it_was_given() -> None:
+    one = Compacting()
+
+    def changed(**what: Any) -> Body:
+        return said({**one.summary, **what})
+
+    assert one.goes_on(changed(signature="x"), *one.last) == "compaction_signature_invalid"
+    assert one.goes_on(changed(content="Nothing happened."), *one.last) == "compaction_content_mismatch"
+    assert one.goes_on(changed(tool_changes=None), *one.last) == "compaction_tool_changes_mismatch"
+    assert one.goes_on(heard(text("First.")), said(one.summary), *one.last[1:]) == "compaction_block_misplaced"
+    assert one.goes_on(said(one.summary, one.summary), *one.last[1:]) == "compaction_block_ambiguous"
+    assert one.goes_on(heard(text("Hi")), compaction={"type": "summarize"}) == "compaction_nothing_to_summarize"
+    assert "Extra inputs" in one.ask({**one.body, "compaction": {"type": "summarize"}}, beta="")["error"]["message"]
 
 
 def test_reasoning_needs_the_item_that_followed_it() -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tests.provider.cache import Counted, MarkedCache
@@ -20,29 +21,34 @@ FIELDS = {
 }  # fmt: skip
 BLOCKS = {
     "user": {"text", "tool_result", "image", "document"},
-    "assistant": {"text", "tool_use", "thinking", "redacted_thinking"},
+    "assistant": {"text", "tool_use", "thinking", "redacted_thinking", "compaction"},
 }
+COMPACT = "compact-2026-09-04"
 TTL = {"5m", "1h"}
 UNMARKED = {"thinking", "redacted_thinking"}
 
 
 class Anthropic:
-    """One account: its cache, and the thinking it has signed.
+    """One account: its cache, the thinking and the summaries it has signed.
 
-    window, min_prefix: tokens. bound: thinking is bound to everything before it, as on the newest models.
+    window, min_prefix: tokens. bound: thinking is bound to everything before it, as on the newest models. compacts: summaries are
+    given on demand.
     """
 
-    def __init__(self, *, window: int = 200_000, min_prefix: int = 512, bound: bool = True) -> None:
+    def __init__(self, *, window: int = 200_000, min_prefix: int = 512, bound: bool = True, compacts: bool = False) -> None:
         self.window = window
         self.min_prefix = min_prefix
         self.bound = bound
         self.cache = MarkedCache()
+        self.compacts = compacts
         self._signed: dict[str, bytes] = {}
+        self._summaries: dict[str, Summary] = {}
 
-    def check(self, body: dict[str, Any]) -> Prompt:
+    def check(self, body: dict[str, Any], headers: Mapping[str, str]) -> Prompt:
         """The prompt, if it is acceptable. Raises Refusal."""
+        beta = self.compacts and COMPACT in headers.get("anthropic-beta", "")
         for name in body:
-            need(name in FIELDS, f"{name}: Extra inputs are not permitted")
+            need(name in FIELDS or (beta and name == "compaction"), f"{name}: Extra inputs are not permitted")
         for name in ("model", "max_tokens", "messages"):
             need(name in body, f"{name}: Field required")
         need(isinstance(body["max_tokens"], int) and body["max_tokens"] >= 1, "max_tokens: must be at least 1")
@@ -50,8 +56,10 @@ class Anthropic:
         prompt = Prompt(body["model"])
         _tools(prompt, body.get("tools", []))
         _system(prompt, body.get("system", []))
-        _Messages(self, prompt).check(body["messages"])
+        _Messages(self, prompt, beta=beta).check(body["messages"])
         _marks(prompt, body)
+        if "compaction" in body:
+            _compaction(body)
         limit = self.window
         need(prompt.tokens <= limit, f"prompt is too long: {prompt.tokens} tokens > {limit} maximum")
         return prompt
@@ -61,8 +69,8 @@ class Anthropic:
 
     def sign(self, prompt: Prompt, thinking: str) -> str:
         """A signature for thinking that comes after this prompt."""
-        signature = "sig_" + hashlib.sha256(prompt.digest + thinking.encode()).hexdigest()
-        self._signed[signature] = prompt.digest
+        signature = "sig_" + hashlib.sha256(prompt.bound + thinking.encode()).hexdigest()
+        self._signed[signature] = prompt.bound
         return signature
 
     def verify(self, block: dict[str, Any], before: bytes, where: str) -> None:
@@ -74,6 +82,32 @@ class Anthropic:
             not bound_elsewhere,
             f"{where}: Invalid `signature` in `thinking` block. The block is bound to a different conversation.",
         )
+
+    def stands_for(self, block: dict[str, Any], head: bytes) -> Summary | None:
+        """What a summary stands for, if it was made after this head. Raises Refusal for one that was not made here."""
+        summary = self._summaries.get(str(block.get("signature")))
+        if summary is None:
+            raise Refusal(
+                "The compaction block's signature is not valid.", details={"error_code": "compaction_signature_invalid"}
+            )
+        if summary.content != block.get("content"):
+            raise Refusal("The compaction block was changed.", details={"error_code": "compaction_content_mismatch"})
+        if block.get("tool_changes") != []:
+            raise Refusal("Its tool changes were changed.", details={"error_code": "compaction_tool_changes_mismatch"})
+        return summary if summary.head == head else None
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """A model, as the list of models shows it."""
+        supported = {"supported": self.compacts}
+        return {"type": "model", "id": name, "capabilities": {"compaction": {**supported, "summarize": supported}}}
+
+    def summary(self, turn: Turn, prompt: Prompt, model: str, number: int, counted: Counted) -> dict[str, Any]:
+        """The whole answer to a request for a summary."""
+        whole = self.message(Turn(text=turn.text), prompt, model, number, counted)
+        signature = "cmp_" + hashlib.sha256(prompt.bound + turn.text.encode()).hexdigest()
+        self._summaries[signature] = Summary(content=turn.text, head=prompt.head, bound=prompt.bound)
+        block = {"type": "compaction", "content": turn.text, "encrypted_content": "enc_" + signature[4:12]}
+        return {**whole, "content": [{**block, "signature": signature, "tool_changes": []}], "stop_reason": "compaction"}
 
     def message(self, turn: Turn, prompt: Prompt, model: str, number: int, counted: Counted) -> dict[str, Any]:
         """The whole answer, as a request without a stream gets it."""
@@ -135,12 +169,34 @@ def _pieces(block: dict[str, Any], size: int, texts: Iterator[str]) -> tuple[dic
 
     if block["type"] == "text":
         return {"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in cut(block["text"])]
+    if block["type"] == "compaction":
+        delta = {"type": "compaction_delta", "content": block["content"], "encrypted_content": block["encrypted_content"]}
+        return {**block, "content": None, "encrypted_content": None}, [delta]
     if block["type"] == "tool_use":
         deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ["", *cut(next(texts))]]
         return {**block, "input": {}}, deltas
     deltas = [{"type": "thinking_delta", "thinking": piece} for piece in cut(block["thinking"])]
     deltas.append({"type": "signature_delta", "signature": block["signature"]})
     return {"type": "thinking", "thinking": "", "signature": ""}, deltas
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A summary that was given: what it says, after which head, and what it stands for."""
+
+    content: str
+    head: bytes
+    bound: bytes
+
+
+def _compaction(body: dict[str, Any]) -> None:
+    """A request for a summary."""
+    asked = body["compaction"]
+    need(asked.get("type") == "summarize", "compaction.type: Input should be 'summarize'")
+    for name in ("context_management", "stop_sequences"):
+        need(name not in body, f"{name}: cannot be combined with compaction")
+    if len(body["messages"]) < 2:
+        raise Refusal("There is nothing to summarize.", details={"error_code": "compaction_nothing_to_summarize"})
 
 
 def _thinking(body: dict[str, Any]) -> None:
@@ -210,8 +266,10 @@ def _marks(prompt: Prompt, body: dict[str, Any]) -> None:
 class _Messages:
     """One walk over the messages, with what is open on the way. Consecutive messages of one role are one turn."""
 
-    def __init__(self, account: Anthropic, prompt: Prompt) -> None:
+    def __init__(self, account: Anthropic, prompt: Prompt, *, beta: bool) -> None:
         self._account = account
+        self._beta = beta
+        self._summary: Summary | None = None
         self._prompt = prompt
         self._ids: set[str] = set()
         self._open: set[str] = set()
@@ -222,7 +280,10 @@ class _Messages:
 
     def check(self, messages: Any) -> None:
         need(isinstance(messages, list) and messages, "messages: at least one message is required")
-        need(messages[0].get("role") == "user", "messages: first message must use the user role")
+        first = messages[0].get("content")
+        summarized = isinstance(first, list) and first and first[0].get("type") == "compaction"
+        need(messages[0].get("role") == "user" or summarized, "messages: first message must use the user role")
+        self._prompt.end_of_head()
         for index, message in enumerate(messages):
             self._message(message, f"messages.{index}")
         need(self._role == "user", "This model does not support assistant message prefill.")
@@ -256,6 +317,8 @@ class _Messages:
         getattr(self, f"_{kind}", lambda *_: None)(block, where)
         self._last = kind
         _add(self._prompt, self._role, block, where)
+        if self._summary is not None:  # what was summarized ended with a user's turn, and an assistant's follows it
+            self._prompt.bound, self._summary = self._summary.bound, None
 
     def _text(self, block: dict[str, Any], where: str) -> None:
         need(block.get("text"), f"{where}: text content blocks must be non-empty")
@@ -283,8 +346,12 @@ class _Messages:
 
     def _thinking(self, block: dict[str, Any], where: str) -> None:
         need(isinstance(block.get("thinking"), str), f"{where}.thinking: Field required")
-        self._account.verify(block, self._prompt.digest, where)
+        self._account.verify(block, self._prompt.bound, where)
 
-
-def refusal(account: Anthropic, error: Refusal) -> dict[str, Any]:
-    return account.error(error.code, str(error))
+    def _compaction(self, block: dict[str, Any], where: str) -> None:
+        need(self._beta, f"{where}: unexpected type 'compaction'")
+        if not where.startswith("messages.0.content."):
+            raise Refusal("A compaction block must come first.", details={"error_code": "compaction_block_misplaced"})
+        if where != "messages.0.content.0":
+            raise Refusal("There is more than one compaction block.", details={"error_code": "compaction_block_ambiguous"})
+        self._summary = self._account.stands_for(block, self._prompt.head)

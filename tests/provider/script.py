@@ -75,8 +75,17 @@ Script = Sequence[Turn | Fault] | Callable[[Asked], Turn | Fault]
 class Refusal(Exception):
     """The provider says no, in its own shape."""
 
-    def __init__(self, message: str, *, status: int = 400, code: str = "invalid_request_error", param: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str = "invalid_request_error",
+        param: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.details = details
         self.param = param

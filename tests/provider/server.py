@@ -18,6 +18,7 @@ from tests.provider.wire import event, parse
 KEY = "test-key-0123456789"
 STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 BODY_LIMIT = 32 << 20
+MODELS = "/v1/models/"
 TYPES = {401: "authentication_error", 402: "billing_error", 403: "permission_error", 404: "not_found_error",
          429: "rate_limit_error", 529: "overloaded_error"}  # fmt: skip
 
@@ -61,6 +62,8 @@ class Provider:
     def answer(self, request: HttpRequest) -> HttpAnswer:
         """What a request gets."""
         path = request.path.partition("?")[0]
+        if request.method == "GET" and path.startswith(MODELS) and self._anthropic.compacts:
+            return _json(200, self._anthropic.describe(path.removeprefix(MODELS)))
         if request.method != "POST" or path not in ("/v1/messages", "/v1/responses"):
             return _json(404, self._anthropic.error("not_found_error", f"no such place: {path}"))
         api: Literal["anthropic", "openai"] = "anthropic" if path == "/v1/messages" else "openai"
@@ -68,7 +71,7 @@ class Provider:
             return self._accepted(api, request)
         except Refusal as refusal:
             self.refused.append(f"{refusal.status} {refusal.code}: {refusal}")
-            return _json(refusal.status, self._error(api, refusal.status, refusal.code, str(refusal)))
+            return _json(refusal.status, self._error(api, refusal.status, refusal.code, str(refusal), refusal.details))
 
     def _accepted(self, api: Literal["anthropic", "openai"], request: HttpRequest) -> HttpAnswer:
         self._authenticate(request.headers)
@@ -77,7 +80,7 @@ class Provider:
         body = parse(request.body)
         if self.models is not None and body.get("model") not in self.models:
             raise Refusal(f"model: {body.get('model')}", status=404, code="not_found_error")
-        prompt = (self._anthropic if api == "anthropic" else self._openai).check(body)
+        prompt = self._anthropic.check(body, request.headers) if api == "anthropic" else self._openai.check(body)
         asked = Asked(
             api=api, number=self.number, replies=_replies(body), raw=request.body, body=body, headers=request.headers
         )  # fmt: skip
@@ -90,7 +93,8 @@ class Provider:
         turn = step.turn if isinstance(step, Fault) else step
         if api == "anthropic":
             counted = self._anthropic.count(body["model"], prompt, self.clock())
-            whole = self._anthropic.message(turn, prompt, body["model"], asked.number, counted)
+            answer = self._anthropic.summary if "compaction" in body else self._anthropic.message
+            whole = answer(turn, prompt, body["model"], asked.number, counted)
             events: Iterable[bytes] = self._anthropic.stream(turn, whole)
         else:
             counted = self._openai.count(body["model"], prompt, self.clock())

@@ -11,26 +11,32 @@ from tests.provider.script import Refusal
 
 
 class Prompt:
-    """The prompt as a growing chain: each block's digest stands for everything before it too. Tokens are bytes / 4."""
+    """The prompt as a growing chain: each block's digest stands for everything before it too. Tokens are bytes / 4.
+
+    bound: what thinking is bound to that comes now: everything before it, a summary standing for what it summarizes. head: the
+    same at the end of what stands before the messages.
+    """
 
     def __init__(self, *fixed: Any) -> None:
         self._hash = blake2b(canonical(fixed), digest_size=16)
+        self.bound = self._hash.digest()
+        self.head = b""
         self._bytes = 0
         self.positions: list[Position] = []
         self.last_markable: Position | None = None
 
     @property
-    def digest(self) -> bytes:
-        return self._hash.digest()
-
-    @property
     def tokens(self) -> int:
         return self._bytes // 4
+
+    def end_of_head(self) -> None:
+        self.head = self.bound
 
     def add(self, what: str, block: Any, mark: str = "") -> None:
         content = canonical(block)
         self._hash.update(what.encode())
         self._hash.update(content)
+        self.bound = blake2b(content, key=self.bound, digest_size=16).digest()
         self._bytes += len(content)
         self.positions.append(Position(self._hash.digest(), max(1, self._bytes // 4), mark))
         if block and not str(block.get("type", "") if isinstance(block, dict) else "").endswith("thinking"):
