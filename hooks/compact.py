@@ -7,13 +7,14 @@ too long; nothing here can loop: after three failures no more summaries are aske
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from agent import telemetry
 from agent.core.context import Context
 from agent.core.data import Data
 from agent.core.errors import ModelError, ModelUnavailable
 from agent.core.hook import Hook
-from agent.core.message import Message, Opaque, Reply, Usage, user
+from agent.core.message import Message, Reply, Usage, user
 from agent.core.replay import pay
 from agent.core.size import weigh
 from agent.hooks.handoff import Handoff
@@ -83,20 +84,21 @@ class Compact(Hook):
 
     async def _provided(self, context: Context, tail: int, enough: int) -> list[Message] | None:
         """The history after a summary of the provider's own, where there is one: thinking in the last turns stays valid then."""
-        place = self.handoff.place(context, tail)
-        if not place or context.current_head != context.head or context.failures >= self.compaction.failures:
+        if context.current_head != context.head or context.failures >= self.compaction.failures:
             return None
-        least = await self.handoff.after(context, Message(role="assistant", blocks=()), place)
-        if _size(context, least) + self.compaction.summary > enough:
-            return None
-        reply = await context.conversation.compact(place, self._prompt())
-        if reply is None:
-            return None
-        messages = await self.handoff.after(context, reply.message, place)
-        large = _size(context, messages) > enough
-        await self._asked(context, reply, _words(reply), "it would not shrink the history enough" if large else "")
-        context.summary = None
-        return None if large else messages
+        if context.provided is None:
+            place = self.handoff.place(context, tail)
+            without = await self.handoff.after(context, Message(role="assistant", blocks=()), place)
+            if not place or _size(context, without) + self.compaction.summary > enough:
+                return None
+            reply = await context.conversation.compact(place, self._prompt())
+            if reply is None:
+                return None
+            await self._paid(context, reply, message=reply.message.model_dump(), place=place)
+            context.provided = (place, reply.message)
+        place, message = context.provided
+        messages = await self.handoff.after(context, message, place)
+        return messages if _size(context, messages) < context.size.tokens else None
 
     def _prompt(self) -> str:
         return PROMPT.read_text("utf-8").format(words=self.compaction.summary * 3 // 5)
@@ -118,22 +120,20 @@ class Compact(Hook):
 
     async def _asked(self, context: Context, reply: Reply | None, text: str, problem: str) -> str:
         """Journals what was asked for and what it cost."""
-        usage, cost = Usage(), 0.0
-        if reply is not None:
-            usage = reply.usage + reply.discarded
-            cost = (context.model.cost(reply.usage) or 0.0) + (context.model.cost(reply.discarded) or 0.0)
-        data = {"text": text, "problem": problem, "model": context.model.name, "usage": usage.model_dump(), "cost": cost}
-        await context.journal.append("summary", data)
-        pay(context, usage, cost)
-        telemetry.count(context.model.name, usage, cost)
+        await self._paid(context, reply, text=text, problem=problem)
         context.failures += bool(problem)
         context.summary = text
         return text
 
-
-def _words(reply: Reply) -> str:
-    """What a provider's summary says, for a run that is cut off before its epoch begins."""
-    return "\n".join(block.text for block in reply.message.blocks if isinstance(block, Opaque))
+    async def _paid(self, context: Context, reply: Reply | None, **said: Any) -> None:
+        usage, cost = Usage(), 0.0
+        if reply is not None:
+            usage = reply.usage + reply.discarded
+            cost = (context.model.cost(reply.usage) or 0.0) + (context.model.cost(reply.discarded) or 0.0)
+        data = {"text": "", "problem": "", "model": context.model.name, "usage": usage.model_dump(), "cost": cost, **said}
+        await context.journal.append("summary", data)
+        pay(context, usage, cost)
+        telemetry.count(context.model.name, usage, cost)
 
 
 def _size(context: Context, messages: list[Message]) -> int:

@@ -90,6 +90,8 @@ class Context:
     failures: int = 0
     summary: str | None = None
     """A summary that was paid for while the epoch it is for has not begun."""
+    provided: tuple[int, Message] | None = None
+    """The same of the provider's own, and how many messages it stands for."""
 
     def __post_init__(self) -> None:
         self.head = self.current_head

@@ -7,7 +7,8 @@ Kinds of entries and their data, written by:
     reply     {message, usage, stop, model, cost}    loop
     result    {result, finish}                       loop: one finished tool call, as the model sees it
     discarded {text, why, usage, cost}               loop: what was received of a reply that was stopped
-    summary   {text, problem, usage, cost}           the compact hook: paid for, whether or not it was of use
+    summary   {text, problem, usage, cost}           the compact hook: paid for, whether or not it was of use; of a provider's
+                                                     own also {message, place}: it stands for so many messages
     offload   {path, blob, call}                     hooks: a result that lies whole in a file of the workspace
     cache     {cause, expected, read, missing}       the meter hook: a prompt that was not read from the cache as it should be
     finding   {...}                                  the finding tool: one line of the ledger

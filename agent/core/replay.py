@@ -42,7 +42,7 @@ def begin(context: Context, epoch: int, head: Head, messages: Sequence[Message])
     context.moved = epoch > 1 and context.head != head
     context.epoch, context.head, context.epoch_turn = epoch, head, context.turn
     context.messages, context.conversation = [], context.model.open(head)
-    context.summary = None
+    context.summary = context.provided = None
     context.first = context.first or next(iter(messages), None)
     context.size.begin(head.model_dump_json())
     for message in messages:
@@ -108,7 +108,10 @@ def _reply(context: Context, entry: Entry) -> Sequence[ToolCall]:
 
 def _summary(context: Context, entry: Entry) -> None:
     pay(context, Usage.model_validate(entry.data["usage"]), entry.data["cost"])
-    context.summary = entry.data["text"]
+    if "message" in entry.data:
+        context.provided = (entry.data["place"], Message.model_validate(entry.data["message"]))
+    else:
+        context.summary = entry.data["text"]
     context.failures += bool(entry.data["problem"])
 
 

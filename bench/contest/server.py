@@ -103,7 +103,9 @@ def provider(order: dict[str, Any]) -> Counting:
         trajectory = TRAJECTORIES[order["trajectory"]]
     script = Script(trajectory=trajectory, finish=order["finish"])
     window = trajectory.window
-    return Counting(script, anthropic=Anthropic(window=window, bound=trajectory.thinking, compacts=True), openai=OpenAI(window=window))
+    return Counting(
+        script, anthropic=Anthropic(window=window, bound=trajectory.thinking, compacts=True), openai=OpenAI(window=window)
+    )
 
 
 async def main(orders: list[dict[str, Any]]) -> None:

@@ -225,7 +225,8 @@ async def test_a_signed_summary_outlives_restarts(tmp_path: Path, after: bool) -
             with contextlib.suppress(Killed):
                 ended = await long.run(journal)
         assert rig.provider.refused == [] and ended.epoch > 1
-        assert rig.provider.asked[-1].body["messages"][0]["content"][0]["type"] == "compaction"
+        first = [asked.body["messages"][0]["content"][0]["type"] for asked in rig.provider.asked]
+        assert "compaction" in first and sum("compaction" in asked.body for asked in rig.provider.asked) == 2 - after
 
 
 async def test_a_summary_that_is_not_given_on_demand_is_asked_for_in_words(tmp_path: Path) -> None:
