@@ -102,7 +102,7 @@ def wrong_result(rng: Random) -> Scenario:
             name="QuotesInconsistent",
             service="orders",
             metric="quotes_inconsistent_per_minute",
-            limit=1,
+            limit=0.5,
             minutes=3,
             severity="warning",
             summary="Orders whose parts do not add up to their total",

@@ -28,6 +28,7 @@ FRAMES = 4_000
 VALUES = re.compile(r"\d[0-9a-fA-F.,:_-]*")
 EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.]+\b")
 ZONELESS = ".,0123456789"
+SECOND = re.compile(r"(?:[.,](\d+))?\s?(Z\b|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?")
 LEVEL = re.compile(r"\b(FATAL|CRITICAL|PANIC|EMERG|ALERT|ERROR|ERR|SEVERE|WARNING|WARN|NOTICE|INFO|DEBUG|TRACE)\b", re.IGNORECASE)
 KLOG_LEVEL = {"E": "ERROR", "W": "WARN", "F": "FATAL", "I": "INFO"}
 RANK = {"TRACE": 0, "DEBUG": 0, "INFO": 1, "NOTICE": 1, "WARN": 2, "WARNING": 2, "ERROR": 3, "ERR": 3, "SEVERE": 3}
@@ -368,6 +369,7 @@ class _Reader:
         self.above = ""
         self.service = part.service
         self.times: dict[str, float | None] = {}
+        self.seconds: dict[str, tuple[float, bool]] = {}
 
     def lines(self) -> None:
         structured = self.part.path.endswith((".ndjson", ".jsonl"))
@@ -466,7 +468,7 @@ class _Reader:
         return None
 
     def _text(self, text: str, offset: int) -> None:
-        found = None if CONTINUES.match(text) and self.when is not None else clock.find(text[:120], self.hint, self.part.year)
+        found = None if CONTINUES.match(text) and self.when is not None else self._dated(text)
         if found is None:
             raised = RAISED.match(text)
             called = GOROUTINE.match(text)
@@ -488,6 +490,21 @@ class _Reader:
         rest = rest.strip(" \t[]|,-:")
         self.service = self.part.service
         self._count(self.service, rest, _rank(level, rest), offset, text, {})
+
+    def _dated(self, text: str) -> tuple[float, bool, re.Pattern[str], int, int] | None:
+        """What clock.find says, remembered by the second where a line begins with a full date."""
+        rest = SECOND.match(text, 19) if self.hint is clock.ISO and text[4:5] in "-/" and text[:4].isdigit() else None
+        key = text[:19] + (rest[2] or "") if rest else ""
+        known = self.seconds.get(key) if rest else None
+        if known is not None and rest:
+            fraction = float(f"0.{rest[1]}") if rest[1] else 0.0
+            return known[0] + fraction, known[1], clock.ISO, 0, rest.end()
+        found = clock.find(text[:120], self.hint, self.part.year)
+        if found and rest and found[2] is clock.ISO and found[3] == 0 and found[4] == rest.end():
+            if len(self.seconds) > 100_000:
+                self.seconds.clear()
+            self.seconds[key] = (found[0] - (float(f"0.{rest[1]}") if rest[1] else 0.0), found[1])
+        return found
 
     def _frame(self, text: str) -> bool:
         return any(form.search(text) for form in FRAME)

@@ -210,6 +210,7 @@ def _means_of(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float]) -> N
     rows = [(row, f.path) for f in files for hunk in f.hunks for row in hunk.lines if row.tag != " "]
     acting = sum(bool(deltas.code(row.text, path)) for row, path in rows)
     upgrade = any(d.kind == "upgraded package" for d in suspect.deltas)
+    value = max(value, 0.45 * suspect.features["frame"])
     suspect.features |= {
         "means": min(value, 1.4),
         "strength": max((d.strength for d in suspect.deltas), default=0.0),
