@@ -231,6 +231,7 @@ class Load:
         self._pool = ThreadPoolExecutor(96)
         self._thread = threading.Thread(target=self._run)
         self._orders: list[str] = []
+        self._begun = 0
 
     def __enter__(self) -> Load:
         self._thread.start()
@@ -244,10 +245,11 @@ class Load:
     def forget(self) -> None:
         """Nobody asks for an earlier order again: orders keeps them in memory and has just begun anew."""
         self._orders = []
+        self._begun += 1
 
     def _run(self) -> None:
         while not self._stopped.wait(self._rng.expovariate(self.mix.per_second)):
-            self._pool.submit(self._visit, *self._request())
+            self._pool.submit(self._visit, self._begun, *self._request())
 
     def _request(self) -> tuple[str, dict[str, object] | None]:
         choice = self._rng.random()
@@ -269,7 +271,7 @@ class Load:
                 break
         return "/checkout", body
 
-    def _visit(self, path: str, body: dict[str, object] | None) -> None:
+    def _visit(self, begun: int, path: str, body: dict[str, object] | None) -> None:
         data = None if body is None else json.dumps(body).encode()
         try:
             with urllib.request.urlopen(urllib.request.Request(self._url + path, data), timeout=10) as answer:
@@ -279,7 +281,7 @@ class Load:
         except OSError:
             pass  # a visitor who got no answer goes away
         else:
-            if path == "/checkout":
+            if path == "/checkout" and begun == self._begun:
                 self._orders = [*self._orders[-200:], str(found["order"])]
 
 

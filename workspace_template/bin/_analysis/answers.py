@@ -634,7 +634,7 @@ def reproduced(desk: Desk, repo: str, commit: str) -> dict[str, Any]:
         suspected = [(where_, commit)] if where_ in desk.repos else []
     else:
         rows = judged(desk)["suspects"]["suspects"]
-        suspected = [(s["repo"], s["commit"]) for s in rows[:3] if s["p"] > 0.05 and (not repo or s["repo"] == repo)]
+        suspected = [(s["repo"], s["commit"]) for s in rows[:3] if s["p"] > 0.02 and (not repo or s["repo"] == repo)]
     for name, sha in suspected:
         parent = history.git(desk.repos[name], "rev-parse", "--verify", "-q", f"{sha}^").strip()
         if not parent or not made.frames:

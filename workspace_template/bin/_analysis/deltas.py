@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
 
 from _analysis import growth, regexes, words
 from _analysis.delta import Delta, Rows
@@ -68,8 +70,8 @@ UNIT |= {
 QUANTITY = r"-?\d[\d_]*(?:\.\d+)?(?:\s*\*\s*\d[\d_]*(?:\.\d+)?)*\s*(?:\*\s*)?(?:time\.|chrono::)?(?:[A-Za-z%]+)?"
 VALUE = rf"(?:{QUANTITY}|true|false|True|False|None|null|nil|\"[^\"]*\"|'[^']*'|[A-Za-z_][\w.-]*)"
 SETTING = re.compile(
-    rf"[\"']?(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*(?::=|=(?!=)|:(?!:)|=>)\s*(?:[A-Za-z_][\w.\[\],"
-    rf" ]*=\s*)?(?P<value>{VALUE})(?=\s*(?:$|[,;)}}\]#/]|//))"
+    rf"[\"']?(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*(?::=|=(?!=)|:(?!:)|=>)\s*(?:[A-Za-z_][\w.]*(?:\[[^\]]*\])?"
+    rf"(?:\s*\|\s*[\w.\[\]]+)*\s*=\s*)?(?P<value>{VALUE})(?=\s*(?:$|[,;)}}\]#/]|//))"
 )
 CALLED_WITH = re.compile(rf"(?P<name>[A-Za-z_][\w.]*)\((?P<before>[^()]*?,)?\s*(?P<value>{QUANTITY})\s*\)")
 DEFAULTED = re.compile(rf"\w\(\s*[\"'](?P<name>[A-Za-z_][\w.-]*)[\"']\s*,\s*[\"']?(?P<value>{QUANTITY})[\"']?\s*\)")
@@ -281,14 +283,19 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: _Moved) -> Iterator[Delt
     yield from _operators(file, hunk, removed, added)
     if kind in ("code", "migration", "build"):
         yield from _clauses(file, hunk, removed, added)
-        yield from _calls(file, hunk, removed, added, moved)
-        yield from _guards(file, hunk, removed, added, moved)
+        yield from (_toned(delta, len(removed) + len(added)) for delta in _calls(file, hunk, removed, added, moved))
+        yield from (_toned(delta, len(removed) + len(added)) for delta in _guards(file, hunk, removed, added, moved))
         yield from _patterns(file, hunk, removed, added)
         yield from _returned(file, hunk, removed, added)
         for name, what, line, strength in growth.found(hunk, removed, added, moved.all_added, moved.removed_text):
             yield _delta(name, what, file, hunk, line, strength, ("memory", "queue", "cache"), (), side=line.tag)
         yield from _expressions(file, hunk, removed, added)
     yield from _plain(file, kind, hunk, removed, added)
+
+
+def _toned(delta: Delta, lines: int) -> Delta:
+    """Weaker in a large hunk: there code was rewritten, and what seems gone is mostly said in another way."""
+    return replace(delta, strength=round(delta.strength * max(0.55, 1.0 - max(0, lines - 10) / 100), 3))
 
 
 def _values(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
@@ -332,9 +339,10 @@ def _value_delta(file: FileDiff, hunk: Hunk, kind: str, name: str, old: str, new
         "yes",
         "no",
     }
-    if switch:
+    texts = old[:1] in "\"'" and new[:1] in "\"'"
+    if switch or texts:
         causes = ("wrong", "error", "refused", "missing", "parse", "auth")
-    strength = 0.9 if verbose else 0.7 if switch else 0.6 if kind == "config" else 0.3
+    strength = 0.9 if verbose else 0.7 if switch else 0.6 if kind == "config" else 0.5 if texts else 0.3
     return _delta("changed value", what, file, hunk, line, strength, causes, (), old=old, new=new)
 
 
@@ -681,7 +689,7 @@ def _expressions(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iter
         tokens = re.findall(r"\w+|[^\w\s]", text)
         if (
             len(tokens) < 4
-            or _only_says(text)
+            or only_says(text)
             or re.match(r"raise|throw|__version__|version\b", text)
             or text.startswith(("import ", "from ", "def ", "class ", "func ", "@"))
         ):
@@ -712,7 +720,7 @@ def _literals(rows: Rows) -> dict[str, Line]:
 
 def _plain(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
     """What remains: lines of behaviour that changed in no way known here, weak; text and measurements only, almost nothing."""
-    acting = [(line, text) for line, text in (*added, *removed) if not _only_says(text)]
+    acting = [(line, text) for line, text in (*added, *removed) if not only_says(text)]
     if not acting:
         line = (added or removed)[0][0]
         yield _delta("text or measurement", line.text.strip()[:80], file, hunk, line, 0.05, ("logging",), (), side=line.tag)
@@ -727,7 +735,9 @@ def _plain(file: FileDiff, kind: str, hunk: Hunk, removed: Rows, added: Rows) ->
         yield _delta("removed code", acting[0][1][:80], file, hunk, acting[0][0], 0.35, (), (), side="-")
 
 
-def _only_says(text: str) -> bool:
+@lru_cache(maxsize=50_000)
+def only_says(text: str) -> bool:
+    """Whether a line only logs, measures, imports or is a text."""
     call = CALL.search(text)
     return (
         text.startswith(("import ", "from ", "require", "using ", "#include", "package ", "use "))

@@ -254,7 +254,8 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
     volumes = [
         s
         for s in symptoms.shifts
-        if VOLUME.search(s.metric)
+        if (VOLUME.search(s.metric) or re.search(r"_per_(?:min|minute|s|sec|second)$", s.metric))
+        and not re.search(r"(?i)per_(?:request|call|order|job|message)|upstream|outgoing|egress|client_|calls_to", s.metric)
         and not re.search(r"(?i)error|fail|5xx|timeout|retr|miss|throttl|reject|cancel|query|queries|db_", s.metric)
     ]
     risen = [s for s in volumes if s.up and s.after >= 1.4 * max(s.before, 1e-9) and s.before > 0]
@@ -264,7 +265,7 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
     entries = [s for s in risen if service_key(s.service) not in callees]
     first = min(risen, key=lambda s: s.onset)
     troubles = [a for a in symptoms.anomalies if a.weight >= 0.3 and not VOLUME.search(a.text) and BUSY.search(a.text)]
-    earliest = min((a.onset for a in troubles), default=first.onset)
+    earliest = min((a.onset + max(0.0, a.slack - 90) for a in troubles), default=first.onset)
     shown = next(
         (a for a in symptoms.anomalies if a.kind == "metric" and a.service == first.service and a.text.startswith(first.metric)),
         None,

@@ -18,7 +18,7 @@ from _analysis.metrics import Series, Shift
 
 BEFORE, LATER = 3600.0, 120.0
 LEAST = 8.0
-MOVED, SAME, BETTER = 0.35, 0.25, 2.5
+MOVED, SAME, BETTER = 0.35, 0.45, 3.0
 COUNTED = re.compile(r"(?i)per_|_total$|_count$|_sum$|requests|calls|hits|misses|rate$")
 RATIO = re.compile(r"(?i)ratio|rate|percent|pct|share|hit|coverage|success")
 

@@ -24,6 +24,8 @@ IMPORTED = 1.5
 SPOKEN = 2.0
 FAR = 6.0
 ASSIGNED = re.compile(r"^\s*(?:export\s+|const\s+|let\s+|var\s+|final\s+|static\s+)*([A-Za-z_]\w{2,})\s*(?::[^=]+)?:?=(?!=)")
+TEXT = re.compile(r"[\"'`]([^\"'`\s]{5,60})[\"'`]")
+TELLING = re.compile(r"[A-Za-z].*[-/_.:]|[-/_.:].*[A-Za-z]|[A-Za-z]\w{7}")
 INNER = re.compile(r"[)}\]#@/*]|(?:import|from|func|public|private|protected|static|export|async)\b")
 DEFINED = re.compile(r"^\s*(?:async\s+)?(?:pub\s+)?(?:def|func|function|fn|class)\s+(?:\([^)]*\)\s*)?([A-Za-z_]\w*)")
 
@@ -236,6 +238,27 @@ def writes(made: Map, commit: Commit) -> tuple[float, str]:
                     return 1.0, f"it brings the text “{stretch[:60]}”"
         if (commit.repo, file.path) in made.emitters and best < 0.3:
             best, why = 0.3, f"{file.path} writes “{made.emitters[commit.repo, file.path][0][:60]}”"
+    return best, why
+
+
+def values(symptoms: Symptoms, commit: Commit) -> tuple[float, str]:
+    """Whether a literal that it brings stands in the new lines of the logs and in no line from before."""
+    best, why = 0.0, ""
+    fresh = "\n".join(a.quote for a in symptoms.anomalies[:20] if a.kind == "log" and a.fresh and a.up)
+    if not fresh:
+        return best, why
+    usual = symptoms.before
+    for file in commit.files:
+        if kind_of(file.path) in IDLE:
+            continue
+        rows = [row for hunk in file.hunks for row in hunk.lines]
+        gone = {text for row in rows if row.tag == "-" for text in TEXT.findall(row.text)}
+        for row in rows:
+            for text in set(TEXT.findall(row.text)) - gone if row.tag == "+" else ():
+                if text in fresh and text not in usual and TELLING.search(text):
+                    replaced = any(old in usual and old not in fresh for old in gone)
+                    worth = 1.0 if replaced else 0.6
+                    best, why = max((best, why), (worth, f"it brings “{text[:40]}”, which stands in the new lines"))
     return best, why
 
 

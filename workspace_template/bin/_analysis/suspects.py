@@ -29,6 +29,7 @@ __all__ = ["Suspect", "Verdict", "judge", "same_file"]
 RIVALS = 40
 READ = 900
 NEXT = 0.1
+APART = 0.35
 RELEASE = re.compile(
     r"(?i)^(?:\W*(?:release|version|bump|prepare|preparing|tag|back to development|post-release|set version|"
     r"start)\W+)+v?\d[\w.]*\W*$|^v?\d+\.\d[\w.]*\W*$"
@@ -52,6 +53,7 @@ class Suspect:
     shared: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     through: Suspect | None = None
+    inside: list[Suspect] = field(default_factory=list)
     among: int = 0
 
     @property
@@ -105,14 +107,27 @@ def judge(desk: Desk) -> Verdict:
 
     for suspect in suspects:
         suspect.p = share(odds[id(suspect)])
-    for suspect in [s for s in suspects if s.through]:
-        suspect.p = 0.95 * suspect.through.p if suspect.through else 0.0
+    _name_upgrades(suspects)
     for flip in flips:
         flip.p = share(odds[id(flip)])
     ranked = [(e, share(odds[id(e)])) for e in others]
     return Verdict(
         suspects=suspects, flips=flips, explanations=ranked, unknown=share(UNKNOWN), symptoms=symptoms, history=history
     )
+
+
+def _name_upgrades(suspects: list[Suspect]) -> None:
+    """An upgrade is as likely as all that came with it. It stands first where no single change of the package stands out."""
+    for suspect in [s for s in suspects if s.through]:
+        best = suspect.through
+        if best is None:
+            continue
+        whole = min(0.97, sum(s.p for s in suspect.inside))
+        alone = best.p >= APART
+        suspect.p = 0.95 * best.p if alone else whole
+        if not alone:
+            suspect.score = best.score + NEXT
+    suspects.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
 
 
 def _explain_away(explanation: Explanation, suspects: list[Suspect]) -> None:
@@ -157,10 +172,10 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
 
 
 def _carriers(found: list[Suspect]) -> None:
-    """A commit that moves a package is as suspicious as what came with the package, and stands next to it."""
+    """A commit that moves a package is as suspicious as the likeliest of what came with the package."""
     for suspect in found:
-        inside = [s for s in found if s.commit.package and s.commit.package in suspect.commit.upgrades]
-        best = max(inside, key=lambda s: s.score, default=None)
+        suspect.inside = [s for s in found if s.commit.package and s.commit.package in suspect.commit.upgrades]
+        best = max(suspect.inside, key=lambda s: s.score, default=None)
         if best and best.score - NEXT > suspect.score:
             suspect.score, suspect.through = round(best.score - NEXT, 3), best
             suspect.why.append(f"it brought {best.commit.sha[:12]} of {best.commit.package} ({best.commit.subject[:60]})")
@@ -186,8 +201,20 @@ def _where_in_code(symptoms: Symptoms, chart: places.Map, suspect: Suspect) -> N
     near, what = places.reached(chart, suspect.commit)
     written, text = places.writes(chart, suspect.commit)
     name, told = places.named(symptoms, suspect.commit)
+    value, shown = places.values(symptoms, suspect.commit)
+    told = told or shown
     line = places.failing_line(symptoms, suspect.commit)
-    suspect.features |= {"frame": function, "file": file, "line": line, "reach": near, "writes": written, "named": name}
+    suspect.features |= {
+        "frame": function,
+        "file": file,
+        "line": line,
+        "reach": near,
+        "writes": written,
+        "named": name,
+        "value": value,
+    }
+    if suspect.commit.repo in chart.functions and not near:
+        suspect.features["unreached"] = 1.0
     if line:
         text = "it brings the very line that raises"
     if near > 0.2 and not function:
@@ -215,6 +242,7 @@ def _means_of(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float]) -> N
         "means": min(value, 1.4),
         "strength": max((d.strength for d in suspect.deltas), default=0.0),
         "inert": float(not scored),
+        "root": float(not suspect.commit.parent),
         "size": min(1.0, math.log2(1 + acting) / 8),
         "release": float(bool(RELEASE.match(suspect.commit.subject)) and not upgrade),
     }
@@ -231,7 +259,7 @@ def _timing(symptoms: Symptoms, commit: Commit, deployment: Deployment | None, d
     when = deployment.at if deployment else commit.at
     soon, early = _soon(symptoms, when)
     gap = symptoms.onset - when if symptoms.onset is not None else None
-    features = {"soon": soon, "early": early}
+    features = {"soon": soon, "early": early, "late": max(0.0, early - 0.6) / 0.4}
     if deployment is None:
         features["undeployed" if dated else "undated"] = 1.0
         return features, f"{'no known deployment brought it; committed' if dated else 'committed'} {_gap(gap)}"
@@ -324,8 +352,10 @@ def _document(commit: Commit) -> dict[str, float]:
             for word in words.words(hunk.within):
                 document[word] += 0.1 if idle else 0.5
             for line in hunk.lines:
+                weight = (0.1 if idle else 1.0) if line.tag != " " else 0.05 if idle else 0.2
+                weight *= 0.3 if deltas.only_says(line.text.strip()) else 1.0
                 for word in words.words(line.text):
-                    document[word] += (0.1 if idle else 1.0) if line.tag != " " else 0.05 if idle else 0.2
+                    document[word] += weight
     for word in words.words(commit.subject):
         document[word] += 0.6
     return document

@@ -19,6 +19,7 @@ ABSENT = re.compile(
     r"|keyerror|no longer|removed|unrecognized|not a member|does not exist|has no field|no method|unresolved|unexpected argument"
 )
 FAILURES = re.compile(r"(?i)[45]xx|fail|error|refus|reject|timeout|turned_away")
+PIECE = re.compile(r"[A-Za-z_]{2,}")
 GENERIC = {"error": 0.45, "upstream": 0.6, "crash": 0.7}
 VOLUME = re.compile(
     r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|"
@@ -68,6 +69,7 @@ class Symptoms:
     spans: traces.Summary = field(default_factory=traces.Summary)
     scan: logs.Scan = field(default_factory=logs.Scan)
     notes: list[str] = field(default_factory=list)
+    before: str = ""
 
 
 def gather(desk: Desk) -> Symptoms:
@@ -81,6 +83,9 @@ def gather(desk: Desk) -> Symptoms:
     made.anomalies.sort(key=lambda a: (-a.weight, a.onset, a.text))
     made.onset = onset(made.anomalies) or desk.at
     _services(made, desk)
+    made.before = "\n".join(
+        t.sample for t in made.scan.templates if t.first is not None and made.onset is not None and t.first < made.onset - 60
+    )[:500_000]
     _words(made, desk)
     _named(made)
     made.frames = [f for f in made.scan.frames if f.first is None or made.onset is None or f.first >= made.onset - 900]
@@ -267,6 +272,17 @@ def _named(made: Symptoms) -> None:
                 made.named[name] = made.named.get(name, False) or (absent and bool(quoted))
 
 
+def _usual(made: Symptoms) -> set[str]:
+    """Words of lines that were written before the onset too, and go on being written: they speak of nothing new."""
+    counted: Counter[str] = Counter()
+    fresh = {(a.service, a.text) for a in made.anomalies if a.kind == "log" and a.fresh}
+    for template in made.scan.templates:
+        early = template.first is not None and made.onset is not None and template.first < made.onset - 60
+        if early and template.count >= 3 and (template.service, template.text[:400]) not in fresh:
+            counted.update({word.lower(): 1 for word in PIECE.findall(template.text)})
+    return set(counted)
+
+
 def _words(made: Symptoms, desk: Desk) -> None:
     facets: dict[str, float] = defaultdict(float)
 
@@ -278,8 +294,11 @@ def _words(made: Symptoms, desk: Desk) -> None:
             made.words[word] += weight
 
     tell(f"{desk.text} {desk.metric}"[:4000], 1.0)
+    usual = _usual(made)
     for anomaly in [a for a in made.anomalies if a.up or a.kind == "metric"][:60]:
-        text = anomaly.text if anomaly.kind != "log" else re.sub(r"<\*>", " ", anomaly.text)
+        text = anomaly.text
+        if anomaly.kind == "log":
+            text = PIECE.sub(lambda found: "" if found[0].lower() in usual else found[0], text.replace("<*>", " "))
         tell(text, anomaly.weight * (1.0 if anomaly.level >= 2 else 0.6))
     for caller, callee, most, _ in made.spans.fan[:5]:
         tell(f"query volume requests_per calls_total {caller} {callee}", min(1.0, most / 20))

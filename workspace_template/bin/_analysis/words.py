@@ -183,7 +183,7 @@ FACETS: dict[str, str] = {
     "latency": r"latency|duration|p9\d|p50|slow|response time|elapsed|seconds_(?:sum|bucket)|took",
     "cache": r"cache|hit.?ratio|hit.?rate|\bmiss(?:es)?\b|evict",
     "query": r"query|queries|select |rows|statement|\bsql\b|\bdb_|database|full scan|index|per_request",
-    "volume": r"requests?_per|per_sec|_rps|\bqps\b|\brps\b|throughput|per_minute|per_min|"
+    "volume": r"requests?_per|calls?_per|_per_request|per_sec|_rps|\bqps\b|\brps\b|throughput|per_minute|per_min|"
     r"count_per|calls?_total|capacity|requests_total|lps|bytes_out|egress",
     "auth": r"unauthori[sz]ed|forbidden|\b401\b|\b403\b|permission|access denied|token|credential|signature|login",
     "tls": r"certificate|x509|\btls\b|ssl|handshake",
