@@ -29,7 +29,7 @@ from agent.core.errors import NotFound, SandboxError, SandboxUnavailable
 from agent.core.sandbox import WORKSPACE, FileInfo, Keeping, Layer, Limits, Probe, Result, Sandbox, SandboxSpec
 from agent.egress.gateway import Gateway, Gateways
 from agent.egress.outside import Outside
-from agent.sandboxes import cgroups, seccomp
+from agent.sandboxes import cgroups, locks, seccomp
 from agent.sandboxes.command import check_id, environment, folder, seconds_allowed, to_the_end, words
 from agent.sandboxes.disk import LoopDisk, check_layers, layer_sources
 from agent.sandboxes.files import Files
@@ -107,13 +107,13 @@ class Bubblewrap:
         check_host()
         _make_root(self.root)
         with ExitStack() as held:
-            with _locked(self.root, fcntl.LOCK_EX):  # so that nobody sweeps the folder before its own lock is held
+            with locks.locked(self.root, fcntl.LOCK_EX):  # so that nobody sweeps the folder before its own lock is held
                 self._sweep()
                 try:
                     sandbox.folder.mkdir(mode=0o700)
                 except FileExistsError:
                     raise SandboxError(f"there is a sandbox {sandbox.id!r} already", "Open it, or delete it first.") from None
-                lock = held.enter_context(_locked(sandbox.folder, fcntl.LOCK_EX))
+                lock = held.enter_context(locks.locked(sandbox.folder, fcntl.LOCK_EX))
             try:
                 sandbox.make(lock)
             except BaseException as error:
@@ -130,7 +130,7 @@ class Bubblewrap:
             if place.name.startswith(".") or not place.is_dir() or (place / "state.json").exists():
                 continue
             with suppress(NotFound, FileNotFoundError, BlockingIOError):
-                with _locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                with locks.locked(place, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     if not (place / "state.json").exists():
                         BubblewrapSandbox(place, SandboxSpec(), self._gateways).destroy()
 
@@ -266,7 +266,7 @@ class BubblewrapSandbox:
         """Attaches the disk if it is not. Raises NotFound if the sandbox is gone."""
         if self._disk.attached():
             return
-        with _locked(self.folder, fcntl.LOCK_EX):
+        with locks.locked(self.folder, fcntl.LOCK_EX):
             self._check_exists()
             self._disk.attach()
 
@@ -293,9 +293,9 @@ class BubblewrapSandbox:
 
     async def _shared_lock(self) -> int:
         try:
-            return _lock(self.folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return locks.lock(self.folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return await to_the_end(asyncio.to_thread(_lock, self.folder, fcntl.LOCK_SH), undo=_close)
+            return await to_the_end(asyncio.to_thread(locks.lock, self.folder, fcntl.LOCK_SH), undo=locks.close)
 
     def _check_exists(self) -> None:
         if not (self.folder / "state.json").exists():
@@ -327,7 +327,7 @@ class BubblewrapSandbox:
 
     def _exclusive_lock(self) -> int | None:
         try:
-            return _lock(self.folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return locks.lock(self.folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
 
@@ -417,41 +417,3 @@ def _make_root(root: Path) -> None:
 def _room(root: Path) -> str:
     free = shutil.disk_usage(root).free
     return f"{root} has {free >> 20} MiB free."
-
-
-def _lock(place: Path, how: int) -> int:
-    """A lock on a folder, as a descriptor. Raises NotFound if the folder is gone, BlockingIOError for LOCK_NB."""
-    while True:
-        try:
-            descriptor = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            raise NotFound(f"there is no sandbox {place.name!r} any more", "It was deleted.") from None
-        try:
-            fcntl.flock(descriptor, how)
-            if _is_still(descriptor, place / "lock"):
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def _is_still(descriptor: int, path: Path) -> bool:
-    """Whether the file is still the one at that path: while we waited, the folder may have gone, and another come."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-async def _close(descriptor: int) -> None:
-    os.close(descriptor)
-
-
-@contextmanager
-def _locked(place: Path, how: int) -> Iterator[int]:
-    descriptor = _lock(place, how)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

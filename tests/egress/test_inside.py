@@ -15,7 +15,8 @@ from agent.core.errors import NotFound
 from agent.core.sandbox import Limits, Sandbox, Sandboxes, SandboxSpec
 from agent.egress.outside import Outside
 from agent.sandboxes.bubblewrap import Bubblewrap
-from agent.sandboxes.microvm import MicroVM, build
+from agent.sandboxes.microvm import MicroVM, build, copies
+from agent.sandboxes.microvm.machine import MicroVMSandbox
 from tests.egress.conftest import rule
 from tests.egress.world import World, echoes, says
 
@@ -239,3 +240,19 @@ class TestMicroVM(DoorContract):
         for id in await made.ids():
             await (await made.open(id)).delete()
         await made.close()
+
+    async def test_the_door_is_open_again_after_a_suspension_and_a_fork_has_one_of_its_own(
+        self, world: World, sandboxes: Sandboxes
+    ) -> None:
+        port = await world.serve(says(b"hello"), world.tls("a.test"))
+        one = await self.box(sandboxes)
+        await one.set_egress(Egress(rules=(rule("a.test", ports=[port], inspect=True),)))
+        ask = f"curl -sS --max-time 30 https://a.test:{port}/"
+        assert (await one.run(ask)).stdout == b"hello"
+        await one.suspend()
+        assert (await one.run(ask)).stdout == b"hello"
+        assert isinstance(one, MicroVMSandbox)
+        two = await copies.fork(one, "two")
+        await one.set_egress(Egress())
+        assert (await two.run(ask)).stdout == b"hello"
+        assert (await one.run(ask)).stdout == b""

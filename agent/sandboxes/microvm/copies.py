@@ -111,7 +111,9 @@ def _copy_memory(source: Path, target: Path) -> None:
 
 async def _fork(sandbox: MicroVMSandbox, id: str) -> MicroVMSandbox:
     place = sandbox.place.with_name(id)
-    made = MicroVMSandbox(place, sandbox.state, sandbox.machines)
+    spec = sandbox.state.spec.model_copy(update={"egress": sandbox.egress()})  # as it is now, not as it began
+    state = sandbox.state.model_copy(update={"spec": spec})
+    made = MicroVMSandbox(place, state, sandbox.machines)
     try:
         place.mkdir(mode=0o700)
     except FileExistsError:
@@ -120,7 +122,7 @@ async def _fork(sandbox: MicroVMSandbox, id: str) -> MicroVMSandbox:
     try:
         try:
             await _copy(sandbox, place)
-            (place / "state.json.new").write_text(sandbox.state.model_dump_json())
+            (place / "state.json.new").write_text(state.model_dump_json())
             (place / "state.json.new").rename(place / "state.json")
         finally:
             if lock is not None:
