@@ -219,7 +219,8 @@ async def swap(parts: Parts, incident: Incident, case: Case, each: int, rng: Ran
     rows = [{"incident": incident.name, "kind": incident.truth.kind, "right": True, "claimed": claimed,
              "stands": judged.conclusion.verdict == "root_cause_found", "why": judged.downgraded,
              "checks": [f"{c.claim}: {c.outcome}" for c in judged.conclusion.checks]}]  # fmt: skip
-    for named, how in await chosen(made, parts, each, rng):
+    print(f"{incident.name}: right one {'kept' if rows[0]['stands'] else 'LOWERED'}", flush=True)
+    for named, how in await chosen(made, parts, each, rng) if each else ():
         swapped = await made.wrong(named, right)
         judged = await bench.checker.judge(swapped)
         rows.append({"incident": incident.name, "kind": incident.truth.kind, "right": False, "how": how, "commit": named.commit,

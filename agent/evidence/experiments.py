@@ -43,13 +43,16 @@ KEYWORDS = frozenset(
     ("!", "if", "then", "else", "elif", "fi", "while", "do", "done", "for", "time", "not", "env", "command", "&&")
 )
 
+REPEATED = "; the same when repeated"
+
 Kind = Literal["commit", "window", "instance"]
 
 
 class Outcome(Data):
     """What came of a check. problem: why it does not tell the suspect from its absence, or "".
 
-    executes: it runs the code of a commit instead of reading the change. output: what it printed with the suspect where there
+    executes: it runs the code of a commit instead of reading the change. calls: it calls functions, and does not only load them.
+    output: what it printed with the suspect where there
     was no telemetry to read it from; other: the same without the suspect. effect: what its programs did with the suspect only.
     reproduces: that is what was observed of the incident; set by who knows the symptom.
     start, until: for checks by time, where the side with the suspect begins and the one without it ends.
@@ -59,6 +62,7 @@ class Outcome(Data):
     text: str = ""
     problem: str = ""
     executes: bool = False
+    calls: bool = False
     output: bytes = b""
     other: bytes = b""
     effect: Effect = Effect()
@@ -171,13 +175,22 @@ class Experiments:
         outcome = Outcome(kind=sides.kind, text=_told(*first), start=sides.pair[0].start, until=sides.pair[1].end)
         if problem := _wrong(*first):
             return outcome.model_copy(update={"problem": problem})
-        second = await self._pair(sides, command)
-        if (first[0].exit_code, first[1].exit_code) != (second[0].exit_code, second[1].exit_code):
-            return outcome.model_copy(update={"problem": f"it is not repeatable: {_told(*second)} the second time"})
-        outcome = outcome.model_copy(update={"text": outcome.text + "; the same when repeated"})
+        if sides.kind == "commit" and sides.repo and cause and cause.commit and not reads_only(command):
+            return await self._commit_controls(sides, command, cause.commit, outcome)
+        outcome = await self._repeat(sides, command, outcome)
+        if outcome.problem:
+            return outcome
         if sides.kind == "commit":
-            return await self._commit_controls(sides, command, cause, outcome)
+            if cause and cause.commit:
+                return outcome  # it reads the change; whether another one did it, it cannot say
+            return outcome.model_copy(update={"executes": not reads_only(command)})
         return await self._data_controls(sides, command, outcome)
+
+    async def _repeat(self, sides: _Sides, command: str, outcome: Outcome) -> Outcome:
+        second = await self._pair(sides, command)
+        if (second[0].exit_code, second[1].exit_code) != (0, 1):
+            return outcome.model_copy(update={"problem": f"it is not repeatable: {_told(*second)} the second time"})
+        return outcome.model_copy(update={"text": outcome.text + REPEATED})
 
     async def _pair(self, sides: _Sides, command: str, before: str = "") -> tuple[Result, Result]:
         return await asyncio.gather(self._side(sides, command, True, before), self._side(sides, command, False, before))
@@ -205,11 +218,10 @@ class Experiments:
                 return outcome.model_copy(update={"problem": f"it also holds long before the onset ({span})"})
         return outcome
 
-    async def _commit_controls(self, sides: _Sides, command: str, cause: Cause | None, outcome: Outcome) -> Outcome:
-        """The suspect alone must make the difference, and the check must run the code."""
-        if cause is None or cause.commit is None or sides.repo is None:
-            return outcome.model_copy(update={"executes": not reads_only(command)})
-        suspect = await self._objects.resolve(sides.repo, cause.commit)
+    async def _commit_controls(self, sides: _Sides, command: str, suspect: str, outcome: Outcome) -> Outcome:
+        """The suspect alone must make the difference, again, and the check must run the code."""
+        assert sides.repo
+        suspect = await self._objects.resolve(sides.repo, suspect)
         exact = sides.model_copy(update={"with_ref": suspect, "without_ref": await self.parent(sides.repo, suspect)})
         if exact.without_ref is None:
             return outcome.model_copy(update={"problem": f"commit {suspect[:12]} has no parent to compare with"})
@@ -220,21 +232,27 @@ class Experiments:
                     f"between commit {suspect[:12]} and its parent it makes no difference ({_told(*pair)}): another one did it"
                 )
                 return outcome.model_copy(update={"problem": problem})
-        executes = not reads_only(command) and await self._sees_through(
-            exact, command, parse(await self._objects.show(sides.repo, suspect))
-        )
-        return await self._watch(exact, command, outcome) if executes else outcome
+        files = parse(await self._objects.show(sides.repo, suspect))
+        outcome, sees = await asyncio.gather(self._watch(exact, command, outcome), self._sees_through(exact, command, files))
+        executes = bool(outcome.effect.ran) if sees is None else sees
+        watched = bool(re.search(r"python|pytest|unittest", command))  # other languages nobody watches
+        return outcome.model_copy(update={"executes": executes, "calls": executes and (bool(outcome.effect.ran) or not watched)})
 
     async def _watch(self, exact: _Sides, command: str, outcome: Outcome) -> Outcome:
-        """What it prints where no telemetry and no alert can be read, and what its programs do with the suspect only."""
-        blind = await self._watched(exact, command, EMPTY)
-        if not _discriminates(blind):
-            seeing = await self._watched(exact, command, "")
-            done = [exercise for _, exercise in seeing]
-            return outcome.model_copy(update={"executes": True, "effect": effect(*done) if _discriminates(seeing) else Effect()})
-        (with_, done_), (without, other), (_, again) = blind
-        told = {"output": _said(with_), "other": _said(without)}
-        return outcome.model_copy(update={"executes": True, "effect": effect(done_, other, again), **told})
+        """What it prints where no telemetry and no alert can be read, and what its programs do with the suspect only.
+
+        That is its repetition too; a check that cannot do without telemetry is repeated with it.
+        """
+        (with_, done), (without, other), (again, usual) = await self._watched(exact, command, EMPTY)
+        if (with_.exit_code, without.exit_code, again.exit_code) == (0, 1, 1):
+            told = {"output": _said(with_), "other": _said(without), "text": outcome.text + REPEATED}
+            return outcome.model_copy(update={"effect": effect(done, other, usual), **told})
+        outcome = await self._repeat(exact, command, outcome)
+        if outcome.problem:
+            return outcome
+        (with_, done), (without, other), (again, usual) = await self._watched(exact, command, "")
+        same = (with_.exit_code, without.exit_code, again.exit_code) == (0, 1, 1)
+        return outcome.model_copy(update={"effect": effect(done, other, usual)}) if same else outcome
 
     async def _watched(self, exact: _Sides, command: str, before: str) -> tuple[tuple[Result, Exercise], ...]:
         """With the suspect, without it, and without it again."""
@@ -246,23 +264,20 @@ class Experiments:
         )
         return tuple(await asyncio.gather(*runs))
 
-    async def _sees_through(self, exact: _Sides, command: str, files: Sequence[Changed]) -> bool:
-        """Whether the check is not taken in by the change's text in comments."""
-        assert exact.repo
-        seen = 0
-        for with_, expected in ((False, 1), (True, 0)):
+    async def _sees_through(self, exact: _Sides, command: str, files: Sequence[Changed]) -> bool | None:
+        """Whether the check is not taken in by the change's text in comments; None where its files have no comments."""
+
+        async def side(with_: bool) -> bool | None:
+            assert exact.repo
             async with self._bench.desk(exact.refs(with_)) as sandbox:
                 await sandbox.run(_strip(exact.repo), timeout=120)
-                if await plant(sandbox, exact.repo, files, removed=with_):
-                    result = await self._bench.command(sandbox, command, _environment(exact.pair[0 if with_ else 1]))
-                    if result.exit_code == 1 - expected:
-                        return False
-                    seen += 1
-        return seen > 0
+                if not await plant(sandbox, exact.repo, files, removed=with_):
+                    return None
+                result = await self._bench.command(sandbox, command, _environment(exact.pair[0 if with_ else 1]))
+                return result.exit_code != (1 if with_ else 0)
 
-
-def _discriminates(watched: Sequence[tuple[Result, Exercise]]) -> bool:
-    return tuple(result.exit_code for result, _ in watched) == (0, 1, 1)
+        seen = await asyncio.gather(side(True), side(False))
+        return None if all(one is None for one in seen) else False not in seen
 
 
 def _said(result: Result) -> bytes:

@@ -83,15 +83,16 @@ def _lacking(conclusion: Conclusion, cause: Cause, outcomes: Sequence[Outcome], 
 def supports(outcome: Outcome, suspect: Suspect) -> bool:
     """Whether a check that discriminates speaks for this suspect and not for any other.
 
-    One that runs the code has to make happen what was observed; or else the commit itself has to be what was observed, more than
-    every other one. One that looks at data says when it began: then nothing but the commit can say which one it was.
+    One that runs the code has to make happen what was observed; or else it has to call functions, and the commit has to stand out
+    among all that went live with it. One that looks at data says when it began: then nothing but the commit can say which one it was.
     """
     if outcome.problem:
         return False
     if not suspect.commit:
         return outcome.kind != "commit" or outcome.executes
     if outcome.kind == "commit":
-        return outcome.executes and (outcome.reproduces or suspect.first or (suspect.tie.strong and suspect.foremost))
+        stands_out = suspect.first or (suspect.tie.strong and suspect.foremost)
+        return outcome.executes and (outcome.reproduces or (outcome.calls and stands_out))
     singled_out = suspect.foremost and (suspect.tie.strong or (suspect.first and bool(suspect.tie.names)))
     return singled_out and in_time(outcome, suspect)
 
