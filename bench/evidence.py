@@ -158,6 +158,14 @@ class Bench:
         except (NotFound, IndexError):
             return ""
 
+    async def nobody(self, category: Any, right: Conclusion) -> Conclusion:
+        """The right report with nobody's commit blamed: the same symptom, taken for the work of somebody else."""
+        quotes = [e for e in right.evidence if e.supports != "mechanism"]
+        quotes += [e.model_copy(update={"supports": "mechanism"}) for e in quotes[:2]]
+        cause = Cause(statement="It came from outside.", category=category, confidence=0.95)
+        checks = tuple(check for check in right.checks if check.with_.start) or tuple(self.windows())
+        return right.model_copy(update={"causes": (cause,), "suspects": (), "evidence": tuple(quotes), "checks": checks})
+
     async def trivial(self, named: Named) -> list[Check]:
         """Checks of what the commit trivially is: its text, its syntax, and both beside what the telemetry says."""
         made = []
@@ -231,6 +239,12 @@ async def swap(parts: Parts, incident: Incident, case: Case, each: int, rng: Ran
             print(
                 f"  STANDS: {incident.name} {how} {named.repo} {named.commit[:12]}", *rows[-1]["checks"], sep="\n    ", flush=True
             )
+    for category in ("external", "capacity") if each else ():
+        swapped = await made.nobody(category, right)
+        judged = await bench.checker.judge(swapped)
+        rows.append({"incident": incident.name, "kind": incident.truth.kind, "right": False, "how": "no commit", "commit": "",
+                     "stands": judged.conclusion.verdict == "root_cause_found", "why": judged.downgraded,
+                     "checks": [f"{c.claim}: {c.discriminates}: {c.outcome}" for c in judged.conclusion.checks]})  # fmt: skip
     return rows
 
 

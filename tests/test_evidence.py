@@ -116,6 +116,7 @@ class World:
         self.journal = MemoryJournal()
         self.sandboxes = Local(folder / "sandboxes", no_protection=True)
         self.made = 0
+        self.template = EMPTY_TEMPLATE
 
     async def checker(self, **options: Any) -> Checker:
         repositories, mirror = self.code.repositories, await self.code.mirror()
@@ -126,7 +127,7 @@ class World:
             number = self.made
             seed = self.folder / f"seed-{number}"
             seed.mkdir()
-            furnish(seed, template=EMPTY_TEMPLATE, case=self.case)
+            furnish(seed, template=self.template, case=self.case)
             copy_into(self.telemetry, seed / "telemetry")
             commit = refs.get("shop", self.commits["decoy"])
             checkout = await self.code.checkout(commit)
@@ -570,6 +571,30 @@ def test_an_effect_is_the_symptom_where_both_say_the_same(found: Effect, seen: s
 )
 def test_what_is_printed_counts_where_only_the_suspect_prints_it(output: str, other: str, command: str, expected: bool) -> None:
     assert ties.printed(output, other, command, "WARN unpriced basket, total=11900", ("Basket alert",)) is expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "leading"), [(0.8, 0.1, True), (0.8, 0.3, False), (0.4, 0.0, False), (0.9, None, True)]
+)
+async def test_who_blames_no_commit_has_to_look_at_the_one_that_the_host_finds(
+    world: World, first: float, second: float | None, leading: bool
+) -> None:
+    """The analysis is a command on the desk; here one stands in for it that says what it is told to say."""
+    rows = [{"commit": world.commits["guilty"], "p": first}]
+    rows += [{"commit": world.commits["decoy"], "p": second}] if second is not None else []
+    template = world.folder / "template"
+    (template / "bin").mkdir(parents=True)
+    (template / "bin" / "suspects").write_text(f"#!/bin/sh\necho '{json.dumps({'suspects': rows})}'\n")
+    (template / "bin" / "suspects").chmod(0o755)
+    world.template = template
+    cause = Cause(statement="the provider failed", category="external", commit=None, confidence=0.9)
+    evidence = tuple(
+        Evidence(claim="c", supports=kind, source=TelemetrySource(path="telemetry/logs/web.log"), quote="KeyError: 'discount'")
+        for kind in ("symptom", "mechanism")
+    )
+    judged = await (await world.checker()).judge(world.report("guilty", window(), causes=(cause,), evidence=evidence))
+    assert judged.conclusion.verdict == ("likely" if leading else "root_cause_found")
+    assert (f"finds commit {world.commits['guilty'][:12]} far more probable" in judged.downgraded) is leading
 
 
 def test_a_name_that_many_changes_share_counts_for_little() -> None:

@@ -52,10 +52,9 @@ class Outcome(Data):
     """What came of a check. problem: why it does not tell the suspect from its absence, or "".
 
     executes: it runs the code of a commit instead of reading the change. calls: it calls functions, and does not only load them.
-    output: what it printed with the suspect where there
-    was no telemetry to read it from; other: the same without the suspect. effect: what its programs did with the suspect only.
-    reproduces: that is what was observed of the incident; set by who knows the symptom.
-    start, until: for checks by time, where the side with the suspect begins and the one without it ends.
+    output: what it printed with the suspect where there was no telemetry to read it from; other: the same without the suspect.
+    effect: what its programs did with the suspect only. reproduces: that is what was observed of the incident; set by who knows
+    the symptom. start, until: for checks by time, where the side with the suspect begins and the one without it ends.
     """
 
     kind: Kind = "instance"

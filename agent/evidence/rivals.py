@@ -40,8 +40,11 @@ class Rivals:
 
     async def against(self, suspect: Suspect, cause: Cause | None, seen: str) -> Suspect:
         """The suspect, and whether it stands out. seen: the verified telemetry."""
-        if cause is None or not suspect.commit:
+        if cause is None:
             return suspect
+        if not suspect.commit:
+            leading = await self._leading()
+            return suspect.model_copy(update={"rival": f"commit {leading[:12]}" if leading and not suspect.problem else ""})
         foremost = bool(suspect.tie.names) and await self._foremost(suspect, cause, seen)
         return suspect.model_copy(update={"foremost": foremost, "first": await self._first(suspect)})
 
@@ -90,6 +93,10 @@ class Rivals:
         return set()
 
     async def _first(self, suspect: Suspect) -> bool:
+        return await self._leading() == suspect.commit
+
+    async def _leading(self) -> str:
+        """The commit that the host's own analysis has far above everything else, or ""."""
         if self._ranked is None:
             try:
                 result = await self._bench.run(ANALYSIS, {})
@@ -98,7 +105,7 @@ class Rivals:
             except (*UNANSWERED, ValueError, KeyError, TypeError):
                 rows = []  # no opinion
             self._ranked = sorted(rows, key=lambda row: -row[1])
-        if not self._ranked or self._ranked[0][0] != suspect.commit:
-            return False
+        if not self._ranked:
+            return ""
         second = self._ranked[1][1] if len(self._ranked) > 1 else 0.0
-        return self._ranked[0][1] >= max(SURE, APART * second)
+        return self._ranked[0][0] if self._ranked[0][1] >= max(SURE, APART * second) else ""

@@ -20,7 +20,8 @@ class Suspect(Data):
     problem: it does not exist, or it cannot have done it; "" if nothing speaks against it. unknown: no such commit.
     files: what it changed. tie: names that it shares with the verified telemetry. live: since when it was deployed, as far as
     the deployments say, else made; recorded: whether they say it. foremost: no other commit that was deployed shares as much.
-    first: the host's own analysis has it first, far above all others.
+    first: the host's own analysis has it first, far above all others. rival: for a cause without a commit, the commit that this
+    analysis has far above all else.
     """
 
     commit: str = ""
@@ -32,6 +33,7 @@ class Suspect(Data):
     recorded: bool = False
     foremost: bool = False
     first: bool = False
+    rival: str = ""
 
 
 class Judgement(Data):
@@ -68,6 +70,11 @@ def _lacking(conclusion: Conclusion, cause: Cause, outcomes: Sequence[Outcome], 
     """What root_cause_found needs and this conclusion has not."""
     verified = [item for item in conclusion.evidence if item.verified]
     lacking = [suspect.problem] if suspect.problem else []
+    if suspect.rival:
+        lacking.append(
+            f"it says that no commit is guilty, and the host's own analysis finds {suspect.rival} far more probable than anything"
+            " else: look at it, and at what it changed"
+        )
     if not any(item.supports == "symptom" for item in verified):
         lacking.append("no verified evidence of the symptom")
     if not any(item.supports == "mechanism" and _is_about(item, cause, suspect) for item in verified):
@@ -84,7 +91,7 @@ def supports(outcome: Outcome, suspect: Suspect) -> bool:
     """Whether a check that discriminates speaks for this suspect and not for any other.
 
     One that runs the code has to make happen what was observed; or else it has to call functions, and the commit has to stand out
-    among all that went live with it. One that looks at data says when it began: then nothing but the commit can say which one it was.
+    among all that went live with it. One that looks at data says when it began: nothing but the commit can say which one it was.
     """
     if outcome.problem:
         return False
