@@ -82,6 +82,7 @@ class Desk:
             await self.memory.copy(memory)
             seed = Path(folder) / "seed"
             furnish(seed, template=self.template, case=case, memory=memory, investigations=investigations, catalogues=catalogues)
+            _tell(seed / "AGENTS.md", self.egress)
             spec = await self._spec(seed, case, plan, {})
             return await self.sandboxes.create(id, spec.model_copy(update={"egress": self.egress}))
 
@@ -147,6 +148,26 @@ class Desk:
     async def evict(self) -> int:
         """Removes old checkouts beyond the limit that no sandbox needs, and returns how many."""
         return await self.repositories.evict(await self.sandboxes.sources())
+
+
+def _tell(page: Path, egress: Egress) -> None:
+    """Adds to the desk's page what can be reached, if anything can."""
+    if not egress.opens:
+        return
+    lines = []
+    for rule in egress.rules:
+        parts = [", ".join(rule.hosts or rule.cidrs), f"port {', '.join(map(str, rule.ports))}"]
+        parts += [f"only {', '.join(rule.methods)}"] if rule.methods else []
+        parts += [f"only {', '.join(rule.paths)}"] if rule.paths else []
+        lines.append(f"- {'' if rule.action == 'allow' else 'not '}{'; '.join(parts)}\n")
+    text = page.read_text("utf-8").replace("There is no network:", "There is no network but what is listed at the end:")
+    page.write_text(
+        f"{text.rstrip()}\n\n## What can be reached\n\n"
+        "HTTP and HTTPS, through a proxy that the environment names; `curl`, `pip`, `git` and `apt-get` find it by themselves. "
+        "The first line that fits decides. `apt-get install` unpacks into /tmp/apt/root, which is on the PATH. "
+        f"Each request is written down.\n\n{''.join(lines)}",
+        "utf-8",
+    )
 
 
 def _telemetry(folder: Path) -> Layer:

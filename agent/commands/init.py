@@ -34,7 +34,8 @@ connectors: {}
 #   prometheus: {kind: prometheus, url: "http://127.0.0.1:9090"}
 #   app-logs: {kind: logs, paths: ["/var/log/app/*.log"]}
 
-# policy:
+# policy:                # what sandboxes may reach over HTTP(S): nothing, unless a rule allows it
+#   egress: {rules: [{hosts: [pypi.org, files.pythonhosted.org]}]}
 #   redact: {customer: "CUST-[0-9]{6}"}
 """
 

@@ -21,8 +21,8 @@ def bash(sandbox: Sandbox, *, seconds: float = 600.0) -> Tool:
     ) -> str:
         """Run a shell command in the workspace: git, rg, jq, python3, the analysis commands in bin/, a repository's tests.
 
-        There is no network. Each call is a shell of its own; nothing it starts survives it, files do. Large output goes to a
-        file in results/ and you get both ends of it.
+        There is no network but what AGENTS.md says. Each call is a shell of its own; nothing it starts survives it, files do.
+        Large output goes to a file in results/ and you get both ends of it.
         """
         result = await sandbox.run(command, timeout=min(timeout, seconds), output_limit=CAPTURE)
         return render(result)

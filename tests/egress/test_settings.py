@@ -91,6 +91,8 @@ async def test_investigations_get_the_policy_of_the_settings_and_what_is_pristin
         plan = await parts.desk.plan(case)
         made = await parts.desk.sandbox("one", case, plan, connectors={}, investigations={})
         assert made.egress() == Egress(rules=(Rule(hosts=("a.test",)),))
+        page = (await made.read("AGENTS.md")).decode()
+        assert "- a.test; port 80, 443\n" in page and "There is no network but what is listed at the end:" in page
         async with parts.desk.pristine("two", case, plan, {}) as pristine:
             assert pristine.egress() == Egress()
         await made.delete()
