@@ -23,6 +23,7 @@ from tests.models.rig import Api, Rig, rigged
 from tests.provider import Fault, Turn
 from tests.provider.anthropic import Anthropic
 
+SLOW = pytest.mark.slow
 NEVER = Pruning(tokens=1 << 40, share=1e6)
 SMALL = Compaction(tokens=12_000, tail=2_000)
 MIDDLE = Compaction(tokens=20_000, tail=2_000)
@@ -65,8 +66,15 @@ async def _restarted(long: Long, journal: FragileJournal) -> Context:
     raise AssertionError("it never ended")
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before each append", "after each append"])
-@pytest.mark.parametrize("kind", ["prune", "compact"])
+KILLED = [
+    pytest.param("prune", False, id="prune-before each append"),
+    pytest.param("compact", True, id="compact-after each append"),
+    pytest.param("prune", True, id="prune-after each append", marks=SLOW),
+    pytest.param("compact", False, id="compact-before each append", marks=SLOW),
+]
+
+
+@pytest.mark.parametrize(("kind", "after"), KILLED)
 async def test_killed_at_every_append_each_request_begins_with_the_one_before_it(
     rig: Rig, tmp_path: Path, kind: str, after: bool
 ) -> None:
@@ -90,6 +98,7 @@ async def test_a_restart_asks_again_with_the_same_bytes(rig: Rig, tmp_path: Path
     assert all(sent[place] == sent[place + 1] for place in range(0, len(sent), 2))
 
 
+@SLOW
 async def test_ten_compactions_lose_no_finding_no_path_and_no_word_of_the_first_message(rig: Rig, tmp_path: Path) -> None:
     journal = MemoryJournal()
     long = _long(
@@ -141,18 +150,19 @@ BAD = {
     "a call": Turn(calls=[]),
     "a novel": Turn(text="word " * 60_000),
 }
+QUICK = ("empty", "wrong")
 
 
-@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+@pytest.mark.parametrize("bad", [pytest.param(bad, id=name, marks=[SLOW] * (name not in QUICK)) for name, bad in BAD.items()])
 async def test_a_summary_that_comes_to_nothing_is_replaced_by_the_ledger_and_asked_for_three_times_at_most(
     rig: Rig, tmp_path: Path, bad: Turn | Fault
 ) -> None:
-    script = Script(steps=60, summaries=[bad])
+    script = Script(steps=45, summaries=[bad])
     journal = MemoryJournal()
     context = await _long(rig, tmp_path, script, pruning=NEVER, compaction=SMALL).run(journal)
     assert context.epoch > 4
     assert (await _problems(journal))[:3] == (await _problems(journal)) or bad is BAD["a novel"]
-    assert "claim 57." in rig.provider.asked[-1].raw.decode()
+    assert "claim 42." in rig.provider.asked[-1].raw.decode()
 
 
 async def _problems(journal: Journal) -> list[str]:
@@ -201,9 +211,9 @@ async def test_bound_thinking_is_kept_but_at_epochs(tmp_path: Path) -> None:
 
 async def test_a_signed_summary_keeps_the_thinking_of_the_turns_after_it(tmp_path: Path) -> None:
     async with rigged("anthropic", anthropic=Anthropic(compacts=True)) as rig:
-        script, journal = Script(steps=60), MemoryJournal()
+        script, journal = Script(steps=40), MemoryJournal()
         context = await _long(rig, tmp_path, script, pruning=NEVER, compaction=MIDDLE).run(journal)
-        assert rig.provider.refused == [] and context.epoch > 2 and script.asked == context.epoch - 1
+        assert rig.provider.refused == [] and context.epoch > 1 and script.asked == context.epoch - 1
         assert (await _problems(journal)) == []
         last = rig.provider.asked[-1].body["messages"]
         kinds = [[block["type"] for block in message["content"]] for message in last]
@@ -212,10 +222,10 @@ async def test_a_signed_summary_keeps_the_thinking_of_the_turns_after_it(tmp_pat
             some[0] == "thinking" for some, message in zip(kinds[1:], last[1:], strict=True) if message["role"] == "assistant"
         )
         sent = rig.provider.asked[-1].raw.decode()
-        assert "Why did the hit rate fall?" in sent and all(f"claim {step}." in sent for step in range(3, 58, 3))
+        assert "Why did the hit rate fall?" in sent and all(f"claim {step}." in sent for step in range(3, 38, 3))
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [pytest.param(False, marks=SLOW), True])
 async def test_a_signed_summary_outlives_restarts(tmp_path: Path, after: bool) -> None:
     async with rigged("anthropic", anthropic=Anthropic(compacts=True)) as rig:
         long = _long(rig, tmp_path, Script(steps=16), pruning=NEVER, compaction=Compaction(tokens=12_000, tail=500, summary=500))

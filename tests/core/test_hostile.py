@@ -168,7 +168,7 @@ async def test_a_long_run_on_a_small_window_ends_well(rig: Rig, tmp_path: Path) 
         if b"is about to be shortened" in asked.raw:
             return Turn(text="The cache is suspected.")
         number = asked.number
-        return ANSWER if number > 60 else Turn(thinking=f"Now {number}.", calls=calls(f"look {number}", start=number))
+        return ANSWER if number > 30 else Turn(thinking=f"Now {number}.", calls=calls(f"look {number}", start=number))
 
     context = await investigate(rig, tmp_path, script, look=lambda n: f"{n} " + "line of a log\n" * 300, window=20_000)
     assert context.epoch > 2
