@@ -144,7 +144,7 @@ async def assemble(
             fallbacks=fallbacks,
             park_seconds=settings.model.park_hours * 3600,
             day=day.used_up,
-            count=tokens.counter(settings.model.tokenizer),
+            count=tokens.count,
             listen=listen,
             announce=announce,
         )

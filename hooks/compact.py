@@ -58,8 +58,10 @@ class Compact(Hook):
 
     async def epoch(self, context: Context) -> list[Message] | None:
         window = context.model.window
-        limit = max(self.compaction.limit(window), int(context.size.base * GROWN))
-        if context.turn == context.epoch_turn or context.size.below(min(limit, max(window - self.compaction.summary * 2, 0))):
+        limit, most = self.compaction.limit(window), max(window - self.compaction.summary * 2, 0)
+        if context.turn == context.epoch_turn or context.size.below(min(limit, most)):
+            return None
+        if context.size.below(min(max(limit, int(context.size.base * GROWN)), most)):
             return None
         tail, enough = self.compaction.kept(window), int(context.size.tokens * self.compaction.shrink)
         if context.summary is None and (messages := await self._provided(context, tail, enough)):

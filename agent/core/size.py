@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agent.core.message import Block, Message, Opaque, Text, ToolCall, ToolResult
+from agent.core.message import Block, Message, Opaque, Text, ToolCall, ToolResult, user
 
 AROUND = 4
 """Tokens around a block."""
@@ -16,21 +16,29 @@ AROUND = 4
 class Size:
     """Tokens of one history, as `count` estimates texts.
 
-    measured: the last request and its reply, as the provider counted them; 0 where it has not counted yet. base: the whole
-    history when its epoch began.
+    measured: the last request and its reply, as the provider counted them; 0 where it has not counted yet.
     """
 
     def __init__(self, count: Callable[[str], int]) -> None:
         self.measured = 0
-        self.base = 0
         self._count = count
         self._estimated = 0
         self._pending: list[Message] = []
+        self._base: int | None = 0
+        self._begun: list[Message] = []
 
     @property
     def tokens(self) -> int:
         """The whole."""
         return self.measured + self.since
+
+    @property
+    def base(self) -> int:
+        """The whole history when its epoch began."""
+        if self._base is None:
+            self._base = sum(weigh(self._count, message) for message in self._begun)
+            self._begun = []
+        return self._base
 
     @property
     def since(self) -> int:
@@ -56,11 +64,11 @@ class Size:
     def begin(self, head: str) -> None:
         """A new history of which only the head is there yet."""
         self.count(0)
-        self._estimated = self._count(head)
+        self.add(user(head))
 
     def begun(self) -> None:
         """All that an epoch begins with has been added."""
-        self.base = self.tokens
+        self._base, self._begun = None, list(self._pending)
 
 
 def weigh(count: Callable[[str], int], message: Message) -> int:

@@ -1,4 +1,4 @@
-"""How many tokens a text has, before a provider says so: tiktoken where its rank files are at hand, else an estimator.
+"""How many tokens a text has, before a provider says so: by tiktoken with ranks that ship, or by an estimator that needs none.
 
 Neither is the truth: the usage in a provider's answer is. Nothing here reaches the network.
 """
@@ -6,17 +6,18 @@ Neither is the truth: the usage in a provider's answer is. Nothing here reaches 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import lzma
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 Counter = Callable[[str], int]
 
-RANKS = {
-    "fb374d419588a4632f3f557e76b4b70aebbca790": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
-}
-"""The rank file of o200k_base: its name in tiktoken's cache, and its sha256 (both from tiktoken_ext/openai_public.py)."""
+RANKS = Path(__file__).with_name("o200k_base.tiktoken.xz")
+DIGEST = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
+"""The ranks of o200k_base as tiktoken fetches them, compressed, and their sha256 (from tiktoken_ext/openai_public.py)."""
 PATTERN = "|".join(
     (
         r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
@@ -89,14 +90,19 @@ def _pieces(text: str) -> float:
     return total
 
 
-def counter(folder: Path | None = None) -> Counter:
-    """A counter that uses the o200k_base ranks in this folder (laid out like tiktoken's cache), or else the estimator."""
-    if folder is not None:
-        for name, digest in RANKS.items():
-            file = folder / name
-            if file.is_file() and hashlib.sha256(content := file.read_bytes()).hexdigest() == digest:
-                return _exact(content)
-    return estimate
+def count(text: str) -> int:
+    """Tokens of a text by o200k_base. The ranks are read when something is first counted: that takes a second and 100 MB."""
+    return _counter()(text)
+
+
+@functools.cache
+def _counter() -> Counter:
+    """The encoder, or the estimator where the ranks are not at hand."""
+    try:
+        content = lzma.decompress(RANKS.read_bytes())
+    except (OSError, lzma.LZMAError):
+        return estimate
+    return _exact(content) if hashlib.sha256(content).hexdigest() == DIGEST else estimate
 
 
 def _exact(content: bytes) -> Counter:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import lzma
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +159,34 @@ def test_an_estimate_of_nothing_is_nothing() -> None:
     assert tokens.estimate("") == 0
 
 
-def test_ranks_at_hand_are_used_and_anything_else_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tokens.counter(None) is tokens.estimate
-    assert tokens.counter(tmp_path) is tokens.estimate
-    ((name, _),) = tokens.RANKS.items()
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Nothing is known yet of the ranks, and nothing of what the test reads stays."""
+    tokens._counter.cache_clear()
+    yield
+    tokens._counter.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_ranks_that_are_not_what_they_should_be_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content in (None, b"no xz", lzma.compress(b"other ranks")):
+        monkeypatch.setattr(tokens, "RANKS", tmp_path / "ranks")
+        if content is not None:
+            tokens.RANKS.write_bytes(content)
+        tokens._counter.cache_clear()
+        assert tokens._counter() is tokens.estimate
+
+
+def test_texts_are_encoded_by_ranks_of_bytes_without_special_tokens() -> None:
     ranks = b"\n".join(base64.b64encode(bytes([byte])) + b" %d" % byte for byte in range(256))
-    (tmp_path / name).write_bytes(ranks)
-    assert tokens.counter(tmp_path) is tokens.estimate
-    monkeypatch.setitem(tokens.RANKS, name, hashlib.sha256(ranks).hexdigest())
-    count = tokens.counter(tmp_path)
+    count = tokens._exact(ranks)
     assert [count(text) for text in ("", "abc", "<|endoftext|>", "x" * 120_000)] == [0, 3, 13, 120_000]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh")
+def test_the_ranks_that_ship_are_those_of_o200k_base() -> None:
+    assert {kind: tokens.count(text) for kind, text in SAMPLES.items()} == TRUE
 
 
 # What comes over the wire
