@@ -34,6 +34,9 @@ def test_a_wheel_works_outside_a_checkout(tmp_path: Path) -> None:
         "agent/prompt.md",
         "agent/workspace_template/bin/brief",
         "agent/shipped_memory/overview.md",
+        "agent/evals/runs.py",
+        "agent/evals/incidents/first/incident.yaml",
+        "agent/evals/incidents/truth/first.json",
     ):
         assert needed in names
     assert not [name for name in names if "__pycache__" in name]
