@@ -268,7 +268,8 @@ async def chosen(bench: Bench, parts: Parts, each: int, rng: Random) -> list[tup
     picked = [(named, "decoy") for named in truth.decoys] + [(named, "nearest") for named in nearest]
     picked += [(named, "suspect") for named in suspects[:2]]
     picked += [(named, "random") for named in rng.sample(others, min(len(others), each))]
-    unique = {named.commit: (named, how) for named, how in reversed(picked)}
+    seeable = {named.commit for named in others}
+    unique = {named.commit: (named, how) for named, how in reversed(picked) if named.commit in seeable}
     return list(reversed(unique.values()))[: each + len(truth.decoys)]
 
 

@@ -33,6 +33,7 @@ from agent.core.report import (
 from agent.core.sandbox import Sandbox, SandboxSpec
 from agent.core.workspace import furnish
 from agent.evidence import Checker, ties
+from agent.evidence.diffs import Changed
 from agent.evidence.exercise import Effect, Exercise, effect
 from agent.redaction import Redaction
 from agent.repos import Checkout, Mirror, Repositories
@@ -595,6 +596,13 @@ async def test_who_blames_no_commit_has_to_look_at_the_one_that_the_host_finds(
     judged = await (await world.checker()).judge(world.report("guilty", window(), causes=(cause,), evidence=evidence))
     assert judged.conclusion.verdict == ("likely" if leading else "root_cause_found")
     assert (f"finds commit {world.commits['guilty'][:12]} far more probable" in judged.downgraded) is leading
+
+
+def test_the_names_of_fields_tie_nothing_to_anything() -> None:
+    line = '{"timestamp": "x", "trace_id": "a1", "msg": "checkout failed in charge_card for basket"}'
+    change = Changed(path="web/a.go", added=("trace_id := charge_card(basket)",))
+    assert ties.between([change], line, ()) == ties.Tie(names=("basket", "charge_card"), strong=True)
+    assert ties.between([Changed(path="a.go", added=("trace_id := f()",))], line, ()) == ties.Tie()
 
 
 def test_a_name_that_many_changes_share_counts_for_little() -> None:

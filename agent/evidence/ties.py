@@ -18,6 +18,7 @@ from agent.evidence.diffs import Changed
 from agent.evidence.exercise import Effect
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{3,}")
+FIELD = re.compile(r"\"[\w.@ -]{1,60}\"\s*:")
 NUMBER = re.compile(r"(?<![\w:.-])\d{4,12}(?:\.\d+)?(?![\w:-])")
 TIME = re.compile(
     r"latency|duration|slow|time[sd]?[ _-]?out|deadline|_seconds|\b\d*ms\b|_ms\b|\bp9\d|too long|overdue|_wait|queue|worker",
@@ -55,7 +56,7 @@ def of_change(files: Iterable[Changed]) -> str:
 
 
 class Tie(Data):
-    """What two texts both name. strong: a file's path, a name that only code has, or at least two words."""
+    """What two texts both name. strong: a file's path, or at least two words."""
 
     names: tuple[str, ...] = ()
     strong: bool = False
@@ -64,9 +65,13 @@ class Tie(Data):
 def between(files: Sequence[Changed], seen: str, ignore: Iterable[str]) -> Tie:
     """What a change and the telemetry both name, words of `ignore` left out."""
     paths = [tail for file in files if "/" in (tail := "/".join(PurePosixPath(file.path).parts[-2:])) and tail in seen]
-    found = (words(of_change(files)) & words(seen)) - words(" ".join(ignore))
-    only_code = any("_" in word.strip("_") or any(c.isdigit() for c in word) or len(word) >= 10 for word in found)
-    return Tie(names=tuple(sorted({*paths, *found})), strong=bool(paths) or only_code or len(found) >= 2)
+    found = (words(of_change(files)) & words(told(seen))) - words(" ".join(ignore))
+    return Tie(names=tuple(sorted({*paths, *found})), strong=bool(paths) or len(found) >= 2)
+
+
+def told(seen: str) -> str:
+    """What lines of JSON say, without the names of their fields: every line has those, failing or not."""
+    return FIELD.sub(" ", seen)
 
 
 def printed(output: str, other: str, command: str, seen: str, ignore: Iterable[str]) -> bool:
