@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from agent import __version__, triggers
 from agent.assembly import Parts, assemble
-from agent.config import Settings
+from agent.config import EgressSettings, Settings
 from agent.core.data import Data
 from agent.core.errors import AgentError, BadInput
 from agent.core.journal import Entry
@@ -139,6 +139,7 @@ def closed(settings: Settings, plan: Plan, data: Path) -> Settings:
             "services": {},
             "connectors": {},
             "forges": {},
+            "policy": settings.policy.model_copy(update={"egress": EgressSettings()}),
         }
     )
 

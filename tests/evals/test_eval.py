@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 
 from agent.ablation import template_without, text_without, tools_without
 from agent.cli import main
+from agent.config import EgressSettings, load
 from agent.core.tool import Tool, tool
-from agent.evals.runs import Plan, results, resume
+from agent.evals.runs import Plan, closed, results, resume
 from agent.paths import PACKAGE, shipped
 
 FIRST = shipped("incidents") / "first"
@@ -95,6 +96,19 @@ def test_wrong_input_says_what_to_do(tmp_path: Path) -> None:
     again = tmp_path / "again"
     shutil.copytree(tmp_path / "set", again)
     assert "two incidents have the name 'one'" in run(tmp_path, tmp_path / "set", again).output
+
+
+def test_nothing_of_a_home_reaches_outside_but_its_model(tmp_path: Path) -> None:
+    (tmp_path / "sre-agent.yaml").write_text(
+        "services: {orders: {owner: a}}\nconnectors: {logs: {kind: logs, paths: [/var/log/x]}}\nforges: {a: {path: forge}}\n"
+        "policy: {egress: {rules: [{hosts: [pypi.org]}]}}\nmodel: {name: anthropic, max_output: 1000}\n"
+    )
+    settings = load(tmp_path, environment={})
+    plan = Plan(model="anthropic:other", sandbox="bubblewrap")
+    made = closed(settings, plan, tmp_path / "data")
+    assert (made.services, made.connectors, made.forges, made.policy.egress) == ({}, {}, {}, EgressSettings())
+    assert (made.model.name, made.model.max_output, made.sandbox.kind) == ("anthropic:other", 1000, "bubblewrap")
+    assert (made.home, made.data) == (tmp_path / "data" / "home", tmp_path / "data")
 
 
 def test_without_the_analysis_commands_nothing_names_them(tmp_path: Path) -> None:
