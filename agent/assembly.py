@@ -53,6 +53,7 @@ from agent.hooks.verify import Verify
 from agent.memory import Memory
 from agent.models import prices, tokens
 from agent.models.patience import Patience
+from agent.models.wire import Http
 from agent.paths import PACKAGE, shipped
 from agent.proposals import Proposals
 from agent.redaction import Redaction
@@ -348,5 +349,6 @@ def build_model(settings: Settings, name: str) -> Model:
         given = settings.model.model_dump(include=own, exclude_none=True)
         given.setdefault("base_url", settings.base_urls.get(provider))
         given["key"] = settings.keys.get(f"{provider.upper()}_API_KEY", "")
+        given["http"] = Http(idle=settings.model.idle_seconds)
         given["patience"] = Patience(seconds=settings.model.retry_seconds)
     return models.model(name, **given)

@@ -67,8 +67,8 @@ class ModelSettings(Data):
 
     fallback: the model that goes on where the first one fails; base_url, window and max_output are not its own. base_url: where
     the API is, if not at its provider's (or ANTHROPIC_BASE_URL and OPENAI_BASE_URL say so).
-    retry_seconds: how long trouble that may pass is endured; then the fallback's turn comes, or `serve` parks the investigation
-    and tries again, for park_hours in all.
+    idle_seconds: how long an answer may say nothing. retry_seconds: how long trouble that may pass is endured; then the
+    fallback's turn comes, or `serve` parks the investigation and tries again, for park_hours in all.
     """
 
     name: str = "auto"
@@ -77,6 +77,7 @@ class ModelSettings(Data):
     window: int | None = None
     max_output: int | None = None
     retry_seconds: float = 600.0
+    idle_seconds: float = 300.0
     park_hours: float = 24.0
 
 

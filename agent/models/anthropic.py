@@ -185,7 +185,7 @@ class AnthropicConversation(GrowingConversation):
 
     def __init__(self, model: AnthropicModel, head: Head) -> None:
         wire, self._head_mark = _head(model, head)
-        super().__init__(wire, Transcript(PROVIDER, dangling=THINKING, id_length=128), model.patience)
+        super().__init__(wire, Transcript(PROVIDER, dangling=THINKING, id_length=128), model.patience, window=model.window)
         self._model = model
         self._role = ""
         self._begun = self.digest
@@ -252,7 +252,7 @@ class AnthropicConversation(GrowingConversation):
         now = self._model.patience.clock()
         self._long = self._long or (self._sent_at is not None and now - self._sent_at > GAP)
         least = LEAST_OUTPUT + (self._model.budget or 0)
-        room = self.room(self._model.window, self._model.max_output, least)
+        room = self.room(self._model.max_output, least)
         return self._marked(self.ends[-1], b'],"max_tokens":%d}' % room)
 
     def _marked(self, end: int, rest: bytes) -> bytes:

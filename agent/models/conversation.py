@@ -8,13 +8,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from hashlib import blake2b
 
+from agent.core.errors import PromptTooLong
 from agent.core.message import Message, Reply
 from agent.core.model import Listener, ignore
+from agent.models.failures import Rejected
 from agent.models.patience import Patience, persist
 from agent.models.transcript import Transcript
 
 BYTES_A_TOKEN = 2
 """For what was appended since the last usage. On the low side, so that a reply has room."""
+MOST_BYTES_A_TOKEN, FULL = 4, 0.85
+"""The same on the high side, and the part of a window that such a prompt takes up when it may be too long."""
 
 
 class GrowingConversation(ABC):
@@ -22,13 +26,14 @@ class GrowingConversation(ABC):
     appended does. `digest` stands for everything that was said so far, to the byte.
     """
 
-    def __init__(self, head: bytes | bytearray, transcript: Transcript, patience: Patience) -> None:
+    def __init__(self, head: bytes | bytearray, transcript: Transcript, patience: Patience, *, window: int) -> None:
         self.wire = bytearray(head)
         self.digest = _chained("", head)
         self.ends: list[int] = []
         self.counted: list[int] = [0]
         self._transcript = transcript
         self._patience = patience
+        self._window = window
         self._measured = 0
         self._used = 0
 
@@ -65,14 +70,23 @@ class GrowingConversation(ABC):
         wasted = reply.usage + reply.discarded + again.discarded
         return again.model_copy(update={"discarded": wasted, "waited": reply.waited + again.waited})
 
-    def room(self, window: int, most: int, least: int) -> int:
+    def room(self, most: int, least: int) -> int:
         """Tokens a reply may have: the most that is wanted, or what is left of the window if that is less."""
         appended = (len(self.wire) - self._measured) // BYTES_A_TOKEN
-        return min(most, max(window - self._used - appended, least))
+        return min(most, max(self._window - self._used - appended, least))
+
+    def _is_full(self) -> bool:
+        """Whether a refusal that says nothing we know may be about the prompt's length."""
+        return self._used + (len(self.wire) - self._measured) // MOST_BYTES_A_TOKEN > FULL * self._window
 
     async def _ask(self, listen: Listener) -> Reply:
         body = self.request()
-        reply, discarded, waited = await persist(lambda: self.attempt(body, listen), self._patience)
+        try:
+            reply, discarded, waited = await persist(lambda: self.attempt(body, listen), self._patience)
+        except Rejected as error:
+            if self._is_full():
+                raise PromptTooLong(error.problem, "The conversation fills its window; it must be shortened.") from None
+            raise
         self._measured, self._used = len(self.wire), reply.usage.prompt_tokens
         self.answered()
         return reply.model_copy(update={"discarded": discarded, "waited": waited})

@@ -27,6 +27,7 @@ _LONG_TEXT = re.compile(
 )
 _REFUSED_CODE = re.compile(r"content_(policy|filter)|bio_policy|cyber_policy|misalignment|policy_violation|safety|usage_policy")
 _KEY_CODE = re.compile(r"authentication|invalid_api_key|account_deactivated|access_terminated|on_hold|permission|not_authorized")
+_UNKNOWN_CODE = re.compile(r"\b(not_found_error|model_not_found)\b")
 _SECRET = re.compile(r"\b(sk|key|pat)-[A-Za-z0-9_*.-]{6,}")
 
 
@@ -41,8 +42,12 @@ class Transient(Exception):
         self.usage = usage
 
 
+class Rejected(ModelError):
+    """The request as it stands was refused, and nothing says why in a way that we know."""
+
+
 class Answer(Data):
-    """An error as the provider gave it. `status` is None for an event within a stream; `code` is whatever names the cause."""
+    """An error as the provider gave it. `status` is None for an event within a stream; `code` is all that names the cause."""
 
     who: str
     status: int | None = None
@@ -70,7 +75,7 @@ def judge(answer: Answer) -> ModelError | Transient:
     if _is_transient(answer):
         park = answer.headers.get("x-should-retry") == "false"
         return Transient(answer.text, retry_after=retry_after(answer.headers), park=park)
-    return ModelError(answer.text, "The provider refused this request as it stands; repeating it will not help.")
+    return Rejected(answer.text, "The provider refused this request as it stands; repeating it will not help.")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -98,12 +103,12 @@ def _is_transient(answer: Answer) -> bool:
     if answer.headers.get("x-should-retry") == "true" or _TRANSIENT_CODE.search(answer.code):
         return True
     if answer.status is None:
-        return not answer.code.startswith("invalid")
+        return not _is_invalid(answer)
     return answer.status in _TRANSIENT_STATUS or (answer.status >= 500 and answer.status not in (501, 505))
 
 
 def _too_long(answer: Answer) -> bool:
-    bad_request = answer.status in (400, 422) or (answer.status is None and answer.code.startswith("invalid"))
+    bad_request = answer.status in (400, 422) or (answer.status is None and _is_invalid(answer))
     return answer.status == 413 or bool(_LONG_CODE.search(answer.code) or (bad_request and _LONG_TEXT.search(answer.message)))
 
 
@@ -121,7 +126,11 @@ def _key(answer: Answer) -> bool:
 
 
 def _unknown(answer: Answer) -> bool:
-    return answer.status in (404, 405) or answer.code in ("not_found_error", "model_not_found")
+    return answer.status in (404, 405) or bool(_UNKNOWN_CODE.search(answer.code))
+
+
+def _is_invalid(answer: Answer) -> bool:
+    return any(name.startswith("invalid") for name in answer.code.split())
 
 
 def _error(kind: type[ModelError], hint: str) -> Callable[[Answer], ModelError]:

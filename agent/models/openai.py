@@ -150,7 +150,7 @@ class OpenAIConversation(GrowingConversation):
     """One conversation. `_cache_key` names it to the provider's cache: the same for all that begin alike, restarts included."""
 
     def __init__(self, model: OpenAIModel, head: Head) -> None:
-        super().__init__(_head(model, head), Transcript(PROVIDER, dangling=DANGLING), model.patience)
+        super().__init__(_head(model, head), Transcript(PROVIDER, dangling=DANGLING), model.patience, window=model.window)
         self._model = model
         self._ids: set[str] = set()
         self._cache_key = b""
@@ -165,7 +165,7 @@ class OpenAIConversation(GrowingConversation):
     def request(self) -> bytes:
         if not self._cache_key:
             self._cache_key = hashlib.sha256(self.wire[: self.ends[0]]).hexdigest()[:32].encode()
-        room = self.room(self._model.window, self._model.max_output, LEAST_OUTPUT)
+        room = self.room(self._model.max_output, LEAST_OUTPUT)
         return b"".join((self.wire, b'],"prompt_cache_key":"', self._cache_key, b'","max_output_tokens":%d}' % room))
 
     def _said(self, message: Message) -> list[dict[str, Any]]:

@@ -289,7 +289,7 @@ def stream_error(who: str, key: str, error: Mapping[str, Any]) -> ModelError | T
 
 
 def error_code(error: Mapping[str, Any]) -> str:
-    """The most exact name of the cause: details.error_code (Anthropic), code (OpenAI), or else the type."""
+    """All names of the cause, the most exact one first: details.error_code (Anthropic), code (OpenAI), the type."""
     details = error.get("details")
     exact = details.get("error_code") if isinstance(details, Mapping) else None
-    return str(exact or error.get("code") or error.get("type") or "")
+    return " ".join(dict.fromkeys(str(name) for name in (exact, error.get("code"), error.get("type")) if name))

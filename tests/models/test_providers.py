@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email.utils
 import itertools
 import json
 import random
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -17,6 +19,7 @@ import pytest
 from agent.core.errors import ModelError, ModelRefused, ModelUnavailable, PromptTooLong
 from agent.core.message import Message, Opaque, Reply, Text, ToolResult, Usage, user
 from agent.models import wire
+from agent.models.failures import Rejected
 from agent.models.wire import Http
 from tests.contracts.model import answers, turn, visible
 from tests.models.rig import HEAD, Api, Conversation, Rig, rigged
@@ -164,6 +167,24 @@ async def test_retry_after_is_a_floor_and_jitter_only_adds(rig: Rig, headers: di
     assert rig.clock.slept == [floor]
 
 
+async def test_retry_after_may_be_a_date(rig: Rig) -> None:
+    date = email.utils.formatdate(time.time() + 90, usegmt=True)
+    conversation = rig.conversation([Fault(status=429, headers={"Retry-After": date}), DONE], chance=0.25)
+    await conversation.reply()
+    (slept,) = rig.clock.slept
+    assert 80 < slept <= 90
+
+
+async def test_a_refusal_in_words_we_do_not_know_is_about_the_length_where_the_window_is_full(rig: Rig) -> None:
+    refusal = Fault(status=400, message="Eingabe zu umfangreich")
+    conversation = rig.conversation([refusal, LOOK, refusal], window=8_000)
+    with pytest.raises(Rejected):
+        await conversation.reply()
+    await turn(conversation, "line\n" * 5_000)
+    with pytest.raises(PromptTooLong):
+        await conversation.reply()
+
+
 async def test_the_budget_ends_in_unavailable_with_what_the_provider_asked_for(rig: Rig) -> None:
     conversation = rig.conversation(lambda asked: Fault(status=429, headers={"retry-after": "50"}), seconds=120.0)
     with pytest.raises(ModelUnavailable) as raised:
@@ -238,7 +259,7 @@ async def test_what_stays_is_not_repeated(rig: Rig, fault: Fault, kind: type[Mod
     conversation = rig.conversation([fault])
     with pytest.raises(ModelError) as raised:
         await conversation.reply()
-    assert type(raised.value) is kind and hint in raised.value.hint
+    assert type(raised.value) in (kind, Rejected) and hint in raised.value.hint
     assert (len(rig.provider.asked), rig.clock.slept) == (1, [])
 
 
