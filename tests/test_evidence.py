@@ -824,7 +824,7 @@ async def test_the_same_report_is_not_checked_twice_and_a_mended_one_only_where_
     runs = world.made
     await checker.judge(report)
     await checker.judge(report.model_copy(update={"summary": "better words"}))
-    assert (runs, world.made) == (8, 8)
+    assert (runs, world.made) == (7, 7)
 
 
 async def test_a_repository_that_could_not_be_had_leaves_the_cause_likely(world: World) -> None:

@@ -19,7 +19,7 @@ from agent.core.errors import BadInput
 from agent.evals import comparison, rootcausebench, tables
 from agent.evals.backtest import Past, rebuild
 from agent.evals.exports import ExportOptions, import_export
-from agent.evals.runs import Plan, Result, results, run_all
+from agent.evals.runs import ABOUT, Plan, Result, results, run_all
 from agent.evals.truth import Incident, incidents
 from agent.paths import shipped
 from agent.repos import Repositories
@@ -80,9 +80,11 @@ def run_backtest(home: Path | None, data: Path | None, ids: Sequence[str], optio
 
     with tempfile.TemporaryDirectory(prefix="sre-agent-backtest-") as scratch:
         folder = options.out / "incidents" if options.out else Path(scratch)
-        if folder.exists():
+        if options.out and folder.exists():
+            if not (folder.parent / ABOUT).exists():
+                raise BadInput(f"{folder} exists and is of no earlier run", "Give another --out.")
             shutil.rmtree(folder)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         found = asyncio.run(past(folder.absolute()))
         for line_ in found.left_out:
             click.echo(f"left out: {line_}", err=True)

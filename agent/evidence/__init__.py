@@ -86,7 +86,8 @@ class Checker:
             self._compared(check, outcome, seen, cause, suspect.files)
             for check, outcome in zip(conclusion.checks, ran, strict=True)
         ]
-        if conclusion.verdict == "root_cause_found" and any(not outcome.problem for outcome in outcomes):
+        own = [outcome for outcome, other in zip(outcomes, about, strict=True) if other is cause]
+        if conclusion.verdict == "root_cause_found" and needed(own, suspect):
             suspect = await self._rivals.against(suspect, cause, seen)
         checks = [
             self._marked(check, outcome, suspect if other is cause else None)
@@ -95,7 +96,6 @@ class Checker:
         checked = conclusion.model_copy(update={"evidence": tuple(evidence), "checks": tuple(checks)})
         words = ties.words(ties.alert_text(self._case))
         alert_evidence = any(about_alert(item, words) for item in evidence)
-        own = [outcome for outcome, other in zip(outcomes, about, strict=True) if other is cause]
         verdict, lacking = rule(checked, own, suspect, alert_evidence=alert_evidence)
         lacking = [self._redactor.redact(text) for text in lacking]
         final = {"verdict": verdict, "causes": capped(checked.causes, verdict, suspect=suspect)}
@@ -202,6 +202,12 @@ class Checker:
 
     def _common(self, cause: Cause) -> tuple[str, ...]:
         return ties.common(self._case, cause.repo or "", cause.service)
+
+
+def needed(outcomes: Sequence[Outcome], suspect: Suspect) -> bool:
+    """Whether the verdict depends on the other commits that may have done it."""
+    discriminates = any(not outcome.problem for outcome in outcomes)
+    return discriminates and (not suspect.commit or not any(supports(outcome, suspect) for outcome in outcomes))
 
 
 def _about(check: Check, causes: Sequence[Cause]) -> Cause | None:

@@ -35,7 +35,7 @@ class Rivals:
         self._objects = objects
         self._bench = bench
         self._deployed = deployed
-        self._changes: dict[str, dict[str, tuple[Changed, ...]]] = {}
+        self._changes: dict[str, tuple[Changed, ...]] = {}
         self._ranked: list[tuple[str, float]] | None = None
 
     async def against(self, suspect: Suspect, cause: Cause | None, seen: str) -> Suspect:
@@ -53,29 +53,34 @@ class Rivals:
         common = ties.common(self._case, cause.repo or "", cause.service)
         found: list[Sequence[Changed]] = []
         for repo in self._deployed:
-            changes = await self._deployed_in(repo)
             older = await self._before(repo, suspect)
-            found += [files for commit, files in changes.items() if commit != suspect.commit and commit not in older]
+            found += [
+                await self._changes_of(repo, commit)
+                for commit in await self._candidates(repo)
+                if commit not in {*older, suspect.commit}
+            ]
         others = await asyncio.to_thread(lambda: [ties.between(files, seen, common) for files in found])
         scores = ties.rarity([suspect.tie, *others])
         return all(score < scores[0] for score in scores[1:])
 
-    async def _deployed_in(self, repo: str) -> dict[str, tuple[Changed, ...]]:
-        """What the newest deployed commits of a repository changed; nothing of one that cannot be read. One without a parent is
-        left out: it brought all the code there was, and there is nothing to compare it with.
+    async def _candidates(self, repo: str) -> list[str]:
+        """The newest deployed commits of a repository; none of one that cannot be read. One without a parent is left out: it
+        brought all the code there was, and there is nothing to compare it with.
         """
-        if repo not in self._changes:
-            found: dict[str, tuple[Changed, ...]] = {}
+        try:
+            commits = await self._objects.commits(repo, self._deployed[repo], limit=MOST)
+        except UNANSWERED:
+            return []  # then it has no rivals there, and its own tie decides
+        near = [commit for commit in commits if commit.at > self._case.trigger.at - LATELY] or commits[:20]
+        return [commit.id for commit in near if commit.parents]
+
+    async def _changes_of(self, repo: str, commit: str) -> tuple[Changed, ...]:
+        if commit not in self._changes:
             try:
-                commits = await self._objects.commits(repo, self._deployed[repo], limit=MOST)
-                near = [commit for commit in commits if commit.at > self._case.trigger.at - LATELY] or commits[:20]
-                for commit in near:
-                    if commit.parents:
-                        found[commit.id] = parse(await self._objects.show(repo, commit.id))
+                self._changes[commit] = parse(await self._objects.show(repo, commit))
             except UNANSWERED:
-                pass  # then it has no rivals there, and its own tie decides
-            self._changes[repo] = found
-        return self._changes[repo]
+                self._changes[commit] = ()
+        return self._changes[commit]
 
     async def _before(self, repo: str, suspect: Suspect) -> set[str]:
         """The commits that the deployments say were live before the suspect; none where several services share a repository."""
