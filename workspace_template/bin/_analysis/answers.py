@@ -286,6 +286,8 @@ def _suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:
         answer |= {"service": s.deployment.service, "live": iso(s.deployment.at), "version": s.deployment.version}
     else:
         answer |= {"live": iso(s.commit.at)}
+    if s.commit.package:
+        answer |= {"package": s.commit.package}
     if s.through:
         answer |= {"through": s.through.commit.sha}
     if n == 0:
@@ -302,7 +304,6 @@ def _suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:
             "parent": s.commit.parent,
             "author": s.commit.author,
         }
-        answer |= {"package": s.commit.package} if s.commit.package else {}
         answer |= {"within": best.within[:80]} if best.within else {}
     if n >= 1:
         answer["why"] = [w[:120] for w in s.why[:2]]

@@ -687,17 +687,26 @@ def drain(templates: list[Template]) -> list[Template]:
     return sorted((t for group in groups.values() for _, t in group), key=lambda t: (-t.count, t.service, t.text))
 
 
+_counted: dict[Path, list[tuple[int, int]]] = {}
+
+
 def line_number(path: Path, offset: int) -> int:
-    """The line, from 1, in which a byte lies."""
-    number = 1
+    """The line, from 1, in which a byte lies. What was counted before is not counted again."""
+    known = _counted.setdefault(path, [(0, 1)])
+    at, number = max(mark for mark in known if mark[0] <= offset)
     try:
         with path.open("rb") as file:
-            while offset > 0:
-                block = file.read(min(offset, BLOCK))
+            file.seek(at)
+            while at < offset:
+                block = file.read(min(offset - at, BLOCK))
                 if not block:
                     break
                 number += block.count(b"\n")
-                offset -= len(block)
+                at += len(block)
+                if at - known[-1][0] >= 64 * BLOCK:
+                    known.append((at, number))
     except OSError:
         return 0
+    known.append((at, number))
+    known.sort()
     return number

@@ -23,8 +23,9 @@ from typing import Any
 from _analysis import clock
 from _analysis.desk import Desk, cache
 
-BUDGET = 200_000_000
+BUDGET = 40_000_000
 POINTS = 3000
+SCATTER = 2654435761  # Knuth's: rows are taken in no rhythm, which the order of the series could have too
 TIME_NAMES = ("timestamp", "time", "ts", "date", "datetime", "_time", "@timestamp")
 VALUE_NAMES = ("value", "val", "v", "_value", "sum", "avg", "mean")
 METRIC_NAMES = ("metric", "name", "__name__", "metric_name", "_measurement", "_field")
@@ -120,7 +121,7 @@ def read(desk: Desk, paths: list[Path]) -> tuple[list[Series], list[str]]:
                 f"{desk.shown(path)}:{first}: {broken} unreadable row{'s' if broken > 1 else ''}, this is the first; left out"
             )
     if stride > 1:
-        notes.append(f"metrics: {total / 1e6:.0f} MB, every {stride}. row read")
+        notes.append(f"metrics: {total / 1e6:.0f} MB, one row in {stride} was read")
     return [_tidy(series) for series in found.values()], notes
 
 
@@ -141,7 +142,7 @@ def _csv_rows(path: Path, stride: int) -> Iterator[Row]:
             return
         times: dict[str, float | None] = {}
         for row in _tolerant(reader):
-            if stride > 1 and reader.line_num % stride:
+            if stride > 1 and (reader.line_num * SCATTER & 0xFFFFFFFF) % stride:
                 continue
             if row:
                 yield from _csv_row(row, names, where, times, reader.line_num)

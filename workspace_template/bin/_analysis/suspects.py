@@ -29,6 +29,7 @@ __all__ = ["Suspect", "Verdict", "judge", "same_file"]
 RIVALS = 40
 READ = 900
 NEXT = 0.1
+SURE = 0.95  # what remains is for what no feature sees
 APART = 0.35
 RELEASE = re.compile(
     r"(?i)^(?:\W*(?:release|version|bump|prepare|preparing|tag|back to development|post-release|set version|"
@@ -100,7 +101,7 @@ def judge(desk: Desk) -> Verdict:
     odds |= {id(e): EXPLANATION["bias"] + EXPLANATION["score"] * e.score for e in others}
     rivals = [odds[id(s)] for s in suspects[:RIVALS] if not s.through] + [odds[id(x)] for x in (*flips[:10], *others)] + [UNKNOWN]
     top = max(rivals)
-    total = sum(math.exp(score - top) for score in rivals)
+    total = sum(math.exp(score - top) for score in rivals) / SURE
 
     def share(score: float) -> float:
         return math.exp(score - top) / total

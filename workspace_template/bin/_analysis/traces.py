@@ -17,7 +17,9 @@ from typing import Any
 from _analysis import clock
 from _analysis.desk import Desk, service_key
 
-BUDGET = 300_000
+BUDGET = 150_000
+TAIL = 50_000_000
+LONGEST = 4_000_000
 LARGEST = 200_000_000
 
 
@@ -88,8 +90,13 @@ def summary(desk: Desk) -> Summary:
 def _rows(desk: Desk, path: Path, notes: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
     if path.suffix != ".json":
         broken = first = 0
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, 1):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if size > TAIL:
+                file.seek(size - TAIL)
+                file.readline(LONGEST)
+                notes.append(f"{desk.shown(path)}: {size / 1e6:.0f} MB, the last {TAIL / 1e6:.0f} MB were read")
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), 1):
                 try:
                     row = json.loads(line)
                     yield row, ""
