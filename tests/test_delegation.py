@@ -466,8 +466,9 @@ async def test_paths_of_files_are_known_on_both_sides(tmp_path: Path) -> None:
     await service.run()
     reports = ["results/hypothesis-h2-0-1.txt", "results/hypothesis-h2-0-2.txt"]
     assert sorted(await before.paths(context)) == [path, *reports]
-    for child in service.contexts.values():
-        assert await Results(place).paths(child) == [path]
+    for child in service.contexts.values():  # the other's report, where that had ended before this one began
+        known = await Results(place).paths(child)
+        assert known[0] == path and set(known[1:]) <= set(reports)
 
 
 @pytest.mark.slow

@@ -301,6 +301,25 @@ def test_claudes_entries_live_five_minutes_from_their_last_use_or_an_hour() -> N
     assert counting.ask(0, -1) == (1000, 0, 0)
 
 
+def test_what_a_prompt_writes_can_be_read_once_its_answer_begins() -> None:
+    counting = Counting()
+    counting.provider.script = lambda asked: Turn(text="Yes.", delay=1.0)
+    counting.blocks = ["x" * 4_000]
+    sent = []
+
+    def ask_slowly() -> tuple[int, int]:
+        content = [text(block) for block in counting.blocks]
+        content[-1]["cache_control"] = mark()
+        answer = ask(counting.provider, "/v1/messages", {"model": "m", "max_tokens": 10, "messages": [heard(*content)]})
+        sent.append(answer)
+        usage = counting.provider.usage[-1]
+        return usage["cache_read_input_tokens"] > 0, usage["cache_creation_input_tokens"] > 0
+
+    assert [ask_slowly(), ask_slowly()] == [(False, True)] * 2, "siblings at once all pay"
+    sent[0].begun()
+    assert ask_slowly() == (True, False)
+
+
 @pytest.mark.parametrize(("model", "expected"), [("gpt-6.1-sol", (1100, 1000)), ("gpt-5.2", (1024, 0))])
 def test_openai_counts_reads_and_on_newer_models_writes(model: str, expected: tuple[int, int]) -> None:
     provider = Provider(lambda asked: Turn(text="Yes."))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 LOOKBACK = 20
 """Positions before a mark at which an entry is found (Anthropic)."""
@@ -21,12 +21,16 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """How one prompt was counted. The kinds do not overlap; `write_long` is a part of `write`."""
+    """How one prompt was counted. The kinds do not overlap; `write_long` is a part of `write`.
+
+    begun: to be called when the answer begins to stream: what this prompt wrote can be read from then on, and not before.
+    """
 
     input: int
     read: int
     write: int
     write_long: int = 0
+    begun: Callable[[], None] = field(compare=False)
 
 
 class MarkedCache:
@@ -43,12 +47,16 @@ class MarkedCache:
         usable = [index for index in marked if positions[index].tokens >= least]
         end = max((positions[index].tokens for index in usable), default=0)
         long_end = max((positions[index].tokens for index in usable if positions[index].mark == "1h"), default=0)
-        for index in usable:
-            self._keep(model, positions[index].digest, positions[index].mark, now)
         if found is not None:
             self._keep(model, positions[found].digest, self._entries[model, positions[found].digest][1], now)
         write = max(0, end - read)
-        return Counted(input=total - read - write, read=read, write=write, write_long=max(0, min(long_end, end) - read))
+
+        def begun() -> None:
+            for index in usable:
+                self._keep(model, positions[index].digest, positions[index].mark, now)
+
+        write_long = max(0, min(long_end, end) - read)
+        return Counted(input=total - read - write, read=read, write=write, write_long=write_long, begun=begun)
 
     def _found(self, model: str, positions: Sequence[Position], marked: Sequence[int], now: float) -> int | None:
         best: int | None = None
@@ -86,7 +94,10 @@ class ImplicitCache:
             if self._entries.get((model, position.digest), 0.0) > now and position.tokens >= self.LEAST:
                 read = position.tokens if paid else position.tokens // self.STEP * self.STEP
                 break
-        for position in positions[-1:] if paid else positions:
-            self._entries[model, position.digest] = now + SECONDS["30m"]
         write = total - read if paid and total >= self.LEAST else 0
-        return Counted(input=total - read - write, read=read, write=write)
+
+        def begun() -> None:
+            for position in positions[-1:] if paid else positions:
+                self._entries[model, position.digest] = now + SECONDS["30m"]
+
+        return Counted(input=total - read - write, read=read, write=write, begun=begun)

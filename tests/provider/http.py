@@ -22,13 +22,17 @@ class HttpRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class HttpAnswer:
-    """What to send. `end`: after the body all is well, or the connection is closed within it, or it falls silent."""
+    """What to send. `end`: after the body all is well, or the connection is closed within it, or it falls silent.
+
+    delay: seconds before anything is sent. begun: called when it is.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     end: Literal["complete", "cut", "hang", "drop"] = "complete"
     delay: float = 0.0
+    begun: Callable[[], None] = lambda: None
 
 
 class Connection(asyncio.Protocol):
@@ -80,6 +84,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _send(self, answer: HttpAnswer) -> None:
+        answer.begun()
         transport = self._transport
         if transport is None or transport.is_closing():
             return

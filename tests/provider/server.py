@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from tests.provider.anthropic import Anthropic
@@ -101,11 +102,13 @@ class Provider:
             whole = self._openai.response(turn, body, asked.number, counted)
             events = self._openai.stream(turn, whole)
         self.usage.append(whole["usage"])
+        if not turn.delay:
+            counted.begun()
         if isinstance(step, Fault):
             return self._interrupted(api, step, list(events))
         if not body.get("stream"):
-            return _json(200, whole)
-        return HttpAnswer(headers=STREAM, body=b"".join(events), delay=turn.delay)
+            return replace(_json(200, whole), delay=turn.delay, begun=counted.begun)
+        return HttpAnswer(headers=STREAM, body=b"".join(events), delay=turn.delay, begun=counted.begun)
 
     def _authenticate(self, headers: Mapping[str, str]) -> None:
         given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ").strip()
