@@ -58,7 +58,7 @@ def prepare(name: str) -> Contestant:
         uv = _uv()
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True)
-        subprocess.run([uv, "pip", "install", "-q", "--compile-bytecode", "--python", python, *peer.packages], check=True)
+        subprocess.run([uv, "pip", "install", "-q", "--python", python, *peer.packages], check=True)
         (folder / ".complete").touch()
     package = peer.packages[0].partition("[")[0]
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
