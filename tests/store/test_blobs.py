@@ -97,6 +97,7 @@ async def test_a_file_is_kept_like_bytes(blobs: Blobs, tmp_path: Path) -> None:
     assert files(blobs) == [f"{name[:2]}/{name[2:]}"]
 
 
+@pytest.mark.slow
 def test_no_room_is_a_clear_error_that_leaves_no_partial_file(tmp_path: Path) -> None:
     """The kernel's own limit on file size stands for a full disk: the write fails in the middle."""
     (tmp_path / "big").write_bytes(os.urandom(2_000_000))
@@ -115,6 +116,7 @@ def test_no_room_is_a_clear_error_that_leaves_no_partial_file(tmp_path: Path) ->
     assert files(Blobs(root)) == [f"{name[:2]}/{name[2:]}"]
 
 
+@pytest.mark.slow
 def test_a_large_file_is_never_in_memory(tmp_path: Path) -> None:
     with (tmp_path / "big").open("wb") as file:
         file.truncate(60_000_000)

@@ -39,6 +39,7 @@ SLOW = (
     resources.flood_the_output,
     resources.use_up_the_inodes,
     privileges.become_root,
+    files.swap_a_link_during_the_call,
 )
 """Those that take more than a second."""
 
