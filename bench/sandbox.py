@@ -1,7 +1,7 @@
 """Figures of the microVM sandboxes, each machine confined as in production: how soon it answers, what it costs, what it loses.
 
-`--quick` makes fewer rounds. It needs a built image (`sre-agent sandbox build`) and root. Suspension here is that of the product:
-the disk stays, the memory does not; what the memory held that a next command could see is on the disk.
+`--quick` makes fewer rounds. It needs a built image (`sre-agent sandbox build`) and root. Medians are measured against what they
+may be at most; the best round and the load of the host stand beside them, since emulation suffers from every neighbour.
 """
 
 from __future__ import annotations
@@ -20,73 +20,142 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.errors import SandboxError
-from agent.core.sandbox import Layer, Limits, SandboxSpec
+from agent.core.sandbox import Keeping, Layer, Limits, Sandboxes, SandboxSpec
+from agent.sandboxes.bubblewrap import Bubblewrap
 from agent.sandboxes.microvm import MicroVM, copies, images
-from agent.sandboxes.microvm.channel import Ask
+from agent.sandboxes.microvm.channel import Channel
 from agent.sandboxes.microvm.machine import MicroVMSandbox
+from agent.sandboxes.microvm.qemu import Monitor
 
 LIMITS = Limits(memory=256 << 20, processes=64, disk=96 << 20, seconds=60.0, cores=2.0)
 Row = dict[str, Any]
 
 
+class Marks:
+    """When machines were last let run, and when they first answered then."""
+
+    def __init__(self) -> None:
+        self.let_run = self.answered = 0.0
+        ask, clock = Monitor.ask, Channel.clock
+
+        async def asked(monitor: Monitor, command: str, descriptor: int | None = None, /, **arguments: Any) -> Any:
+            if command == "cont":
+                self.let_run = time.monotonic()
+            return await ask(monitor, command, descriptor, **arguments)
+
+        async def told(channel: Channel) -> None:
+            await clock(channel)
+            self.answered = time.monotonic()
+
+        Monitor.ask, Channel.clock = asked, told  # type: ignore[method-assign, assignment]
+
+
 def main(arguments: Sequence[str]) -> list[Row]:
-    """Rows of what was measured: medians, with the extremes beside them."""
+    """Rows of what was measured."""
     quick = "--quick" in arguments
     with tempfile.TemporaryDirectory(prefix="bench-sandbox-") as scratch:
-        return asyncio.run(_measure(Path(scratch), 5 if quick else 15, 5 if quick else 100))
+        return asyncio.run(_measure(Path(scratch), 5 if quick else 25, 5 if quick else 100))
 
 
 async def _measure(scratch: Path, rounds: int, kills: int) -> list[Row]:
-    sandboxes = MicroVM(scratch / "sandboxes")
+    sandboxes, marks = MicroVM(scratch / "sandboxes"), Marks()
     layers = (_repository(scratch / "one", 200, 40_000), _repository(scratch / "two", 400, 20_000))
-    spec = SandboxSpec(limits=LIMITS)
-    await (await sandboxes.create("warm", SandboxSpec(limits=LIMITS, layers=layers))).delete()
-    rows = await _life(sandboxes, spec, SandboxSpec(limits=LIMITS, layers=layers), rounds)
-    rows.append(await _idle(sandboxes, spec))
-    rows.append(await _fifty(sandboxes, SandboxSpec(limits=LIMITS, layers=layers)))
+    bare, desk = SandboxSpec(limits=LIMITS), SandboxSpec(limits=LIMITS, layers=layers)
+    await (await sandboxes.create("warm", desk)).delete()
+    rows = await _creation(sandboxes, marks, bare, desk, rounds)
+    rows += await _pooled(scratch / "sandboxes", marks, desk, rounds)
+    rows += await _sleep(sandboxes, marks, desk, rounds)
+    rows += await _idle(sandboxes, bare)
+    rows.append(await _fifty(sandboxes, desk))
     rows += await _large(sandboxes, scratch, rounds)
-    rows.append(await _killed(sandboxes, spec, kills))
+    rows.append(await _killed(sandboxes, bare, kills))
     return rows
 
 
-async def _life(sandboxes: MicroVM, bare: SandboxSpec, desk: SandboxSpec, rounds: int) -> list[Row]:
-    seconds: dict[str, list[float]] = {name: [] for name in ("answer", "command", "second", "suspend", "resume", "fork")}
+async def _creation(sandboxes: MicroVM, marks: Marks, bare: SandboxSpec, desk: SandboxSpec, rounds: int) -> list[Row]:
+    answers: list[float] = []
+    commands: list[float] = []
+    seconds: list[float] = []
     for number in range(rounds):
         began = time.monotonic()
         sandbox = await sandboxes.create(f"bare-{number}", bare)
-        seconds["answer"].append(time.monotonic() - began)
+        answers.append(marks.answered - began)
         await sandbox.delete()
-        began = time.monotonic()
-        sandbox = await sandboxes.create(f"desk-{number}", desk)
-        await sandbox.run(["/bin/echo", "x"])
-        seconds["command"].append(time.monotonic() - began)
-        began = time.monotonic()
-        await sandbox.run(["/bin/echo", "x"])
-        seconds["second"].append(time.monotonic() - began)
-        assert isinstance(sandbox, MicroVMSandbox)
-        began = time.monotonic()
-        forked = await copies.fork(sandbox, f"fork-{number}")
-        await (await forked.start()).channel.ask(Ask.PING)
-        seconds["fork"].append(time.monotonic() - began)
-        await forked.delete()
-        began = time.monotonic()
-        await sandbox.suspend()
-        seconds["suspend"].append(time.monotonic() - began)
-        began = time.monotonic()
-        await (await sandbox.start()).channel.ask(Ask.PING)
-        seconds["resume"].append(time.monotonic() - began)
-        await sandbox.delete()
+        commands.append(await _to_first_command(sandboxes, f"desk-{number}", desk, seconds))
     return [
-        _row("create to the guest's answer, workspace made and mounted", seconds["answer"], 0.080),
-        _row("create to the first command's result, two repositories", seconds["command"], 0.260),
-        _row("second command", seconds["second"], None),
-        _row("suspend (disk only), two repositories", seconds["suspend"], 0.040),
-        _row("resume (disk only) to the first answer, two repositories mounted", seconds["resume"], 0.080),
-        _row("fork (disk) of a running one to its first answer", seconds["fork"], 0.080),
+        _row("create to the guest's first answer", answers, 0.080),
+        _row("create to the first command's result, two repositories", commands, 0.260),
+        _row("second command", seconds),
+        _row("bubblewrap: create to the first command's result", await _bubblewrap(sandboxes.root.parent, desk, rounds)),
     ]
 
 
-async def _idle(sandboxes: MicroVM, spec: SandboxSpec) -> Row:
+async def _to_first_command(sandboxes: Sandboxes, id: str, desk: SandboxSpec, seconds: list[float]) -> float:
+    began = time.monotonic()
+    sandbox = await sandboxes.create(id, desk)
+    await sandbox.run(["/bin/echo", "x"])
+    took = time.monotonic() - began
+    began = time.monotonic()
+    await sandbox.run(["/bin/echo", "x"])
+    seconds.append(time.monotonic() - began)
+    await sandbox.delete()
+    return took
+
+
+async def _bubblewrap(folder: Path, desk: SandboxSpec, rounds: int) -> list[float]:
+    sandboxes = Bubblewrap(folder / "bubblewrap")
+    return [await _to_first_command(sandboxes, f"desk-{number}", desk, []) for number in range(rounds)]
+
+
+async def _pooled(root: Path, marks: Marks, desk: SandboxSpec, rounds: int) -> list[Row]:
+    sandboxes = MicroVM(root, Keeping(pool=1, limits=LIMITS))
+    answers, commands = [], []
+    await sandboxes.tend()
+    for number in range(rounds):
+        await sandboxes.pooled()
+        commands.append(await _to_first_command(sandboxes, f"pooled-{number}", desk, []))
+        answers.append(marks.answered - marks.let_run)
+    await sandboxes.close()
+    return [
+        _row("paused pooled clone to its first answer", answers, 0.010),
+        _row("out of the pool: create to the first command's result, two repositories", commands, 0.260),
+    ]
+
+
+async def _sleep(sandboxes: MicroVM, marks: Marks, desk: SandboxSpec, rounds: int) -> list[Row]:
+    sandbox = await sandboxes.create("sleeper", desk)
+    assert isinstance(sandbox, MicroVMSandbox)
+    await sandbox.run("cat repos/*/d1/* | wc -c; git -C repos/one status >/dev/null")
+    rows = []
+    for form, at_most in (("pages", (0.040, 0.080)), ("stream", (None, None)), ("disk", (None, None))):
+        suspended, resumed = [], []
+        for _ in range(rounds if form == "pages" else max(3, rounds // 5)):
+            began = time.monotonic()
+            if form == "disk":
+                await sandbox.suspend(keep_memory=False)
+            else:
+                await sandbox.suspend(form="pages" if form == "pages" else "stream")
+            suspended.append(time.monotonic() - began)
+            began = time.monotonic()
+            await sandbox.start()
+            resumed.append(marks.answered - began)
+        what = {"pages": "with memory, fast path", "stream": "with memory, QEMU's stream", "disk": "disk only"}[form]
+        rows += [
+            _row(f"suspend, {what}", suspended, at_most[0]),
+            _row(f"resume to the first answer, {what}", resumed, at_most[1]),
+        ]
+    forks = []
+    for number in range(rounds):
+        began = time.monotonic()
+        forked = await copies.fork(sandbox, f"fork-{number}")
+        forks.append(marks.answered - began)
+        await forked.delete()
+    await sandbox.delete()
+    return [*rows, _row("fork of a running one to its first answer", forks, 0.080)]
+
+
+async def _idle(sandboxes: MicroVM, spec: SandboxSpec) -> list[Row]:
+    beside = await sandboxes.create("beside", spec)  # so that QEMU's own code is shared, as it is on a host in use
     sandbox = await sandboxes.create("idle", spec)
     assert isinstance(sandbox, MicroVMSandbox)
     await sandbox.run(["/bin/echo", "x"])
@@ -94,9 +163,13 @@ async def _idle(sandboxes: MicroVM, spec: SandboxSpec) -> Row:
     await asyncio.sleep(10)
     after = await copies.stats(sandbox)
     await sandbox.delete()
+    await beside.delete()
     share = (after["processor_seconds"] - before["processor_seconds"]) / 10 * 100
-    row: Row = {"figure": "idle: memory not shared with others", "unit": "MiB", "at_most": 40.0}
-    return row | {"measured": round(after["memory_private"] / (1 << 20), 1), "note": f"{share:.1f} % of a core (at most 0.5)"}
+    memory = round(after["memory_private"] / (1 << 20), 1)
+    return [
+        {"figure": "idle: memory not shared with others", "unit": "MiB", "measured": memory, "at_most": 40.0, "load": _load()},
+        {"figure": "idle: of a core", "unit": "%", "measured": round(share, 2), "at_most": 0.5, "load": _load()},
+    ]
 
 
 async def _fifty(sandboxes: MicroVM, spec: SandboxSpec) -> Row:
@@ -117,6 +190,7 @@ async def _fifty(sandboxes: MicroVM, spec: SandboxSpec) -> Row:
         "unit": "s",
         "measured": round(took, 2),
         "at_most": 9.0,
+        "load": _load(),
     }
 
 
@@ -131,7 +205,7 @@ async def _large(sandboxes: MicroVM, scratch: Path, rounds: int) -> list[Row]:
         began = time.monotonic()
         await asyncio.to_thread(images.layer_image, cache, layer)
         cached.append(time.monotonic() - began)
-    return [_row("image of a 500 MB repository, not cached", [first], 5.0), _row("the same, cached", cached, 0.020)]
+    return [_row("a 500 MB repository onto the desk, no image yet", [first], 5.0), _row("the same, image cached", cached, 0.020)]
 
 
 async def _killed(sandboxes: MicroVM, spec: SandboxSpec, rounds: int) -> Row:
@@ -158,6 +232,7 @@ async def _killed(sandboxes: MicroVM, spec: SandboxSpec, rounds: int) -> Row:
         "measured": lost,
         "note": f"of {told}",
         "at_most": 0,
+        "load": _load(),
     }
 
 
@@ -184,7 +259,11 @@ def _repository(folder: Path, count: int, size: int) -> Layer:
     return Layer(source=folder, target=f"/workspace/repos/{folder.name}", key=folder.name)
 
 
-def _row(figure: str, seconds: Sequence[float], at_most: float | None) -> Row:
+def _row(figure: str, seconds: Sequence[float], at_most: float | None = None) -> Row:
     row: Row = {"figure": figure, "unit": "s", "measured": round(statistics.median(seconds), 4)}
-    row["note"] = f"{min(seconds):.3f} to {max(seconds):.3f}, n={len(seconds)}"
-    return row | ({"at_most": at_most} if at_most is not None else {})
+    row |= {"at_most": at_most} if at_most is not None else {}
+    return row | {"best": round(min(seconds), 4), "note": f"n={len(seconds)}", "load": _load()}
+
+
+def _load() -> float:
+    return round(os.getloadavg()[0], 1)

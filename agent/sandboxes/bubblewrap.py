@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hashlib
 import os
 import platform
 import secrets
@@ -33,12 +32,8 @@ from agent.sandboxes import cgroups, locks, seccomp
 from agent.sandboxes.command import check_id, environment, folder, seconds_allowed, to_the_end, words
 from agent.sandboxes.disk import LoopDisk, check_layers, layer_sources
 from agent.sandboxes.files import Files
+from agent.sandboxes.identity import group_name, user_of
 from agent.sandboxes.launch import HOST_PATH, Room, launch
-
-_FIRST_UID = 0x70000000
-"""Host user ids from here on belong to nobody (systemd's UIDS-GIDS lists 1879048192 and above as unused)."""
-
-_UIDS = 1 << 27
 
 _GONE = ".gone-"
 """How a folder is called while it is removed."""
@@ -373,16 +368,6 @@ def write_whole(file: Path, text: str) -> None:
     new = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
     new.write_text(text)
     new.rename(file)
-
-
-def user_of(folder: Path) -> int:
-    """The host user of the sandbox in that folder: another one for each, and always the same."""
-    return _FIRST_UID + int.from_bytes(hashlib.sha256(os.fsencode(folder)).digest()[:8], "big") % _UIDS
-
-
-def group_name(folder: Path) -> str:
-    """The name of its control group."""
-    return f"sre-agent-{user_of(folder) - _FIRST_UID:x}-{folder.name}"
 
 
 def check_host() -> None:

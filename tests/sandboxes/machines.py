@@ -10,7 +10,7 @@ import pytest
 from agent.core.data import Data
 from agent.core.errors import NotFound
 from agent.core.sandbox import Layer, Limits, Sandbox, SandboxSpec
-from agent.sandboxes.bubblewrap import group_name, user_of
+from agent.sandboxes.identity import group_name, user_of
 from agent.sandboxes.microvm import MicroVM, build
 from agent.sandboxes.microvm.machine import MicroVMSandbox
 

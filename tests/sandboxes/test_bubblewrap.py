@@ -18,7 +18,7 @@ from agent.core.errors import NotFound, SandboxError, SandboxUnavailable, ToolEr
 from agent.core.sandbox import Layer, Limits, Sandbox, Sandboxes, SandboxSpec
 from agent.egress.gateway import Gateways
 from agent.egress.outside import Outside
-from agent.sandboxes import best, bubblewrap, cgroups, make, seccomp, syscalls
+from agent.sandboxes import best, bubblewrap, cgroups, identity, make, seccomp, syscalls
 from agent.sandboxes.bubblewrap import Bubblewrap
 from tests.contracts.attacks import SandboxAttacks
 from tests.contracts.attacks.files import facts
@@ -43,8 +43,8 @@ class Left(Data):
 
 
 def left(root: Path) -> Left:
-    owners = {bubblewrap.user_of(root / id) for id in IDS}
-    groups = _groups({bubblewrap.group_name(root / id) for id in IDS})
+    owners = {identity.user_of(root / id) for id in IDS}
+    groups = _groups({identity.group_name(root / id) for id in IDS})
     processes = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and _owner(entry) in owners]
     return Left(
         mounts=sum(str(root) in line for line in Path("/proc/self/mountinfo").read_text().splitlines()),

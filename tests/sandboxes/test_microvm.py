@@ -16,8 +16,8 @@ import pytest
 
 from agent.core.errors import BadInput, SandboxError
 from agent.core.sandbox import Layer, SandboxSpec
-from agent.sandboxes.bubblewrap import user_of
 from agent.sandboxes.cgroups import Group
+from agent.sandboxes.identity import user_of
 from agent.sandboxes.microvm import MicroVM, build, call, qemu, template
 from agent.sandboxes.microvm.channel import Channel
 from tests.contracts.attacks import SandboxAttacks
@@ -85,7 +85,7 @@ async def main():
         await sandbox.delete()
 asyncio.run(main())
 """
-    for round in range(12):
+    for round in range(0, 12, 2 if "KILL_POINTS" in os.environ else 1):
         arguments = [str(tmp_path), LIMITS.model_dump_json()]
         maker = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *arguments, stdout=asyncio.subprocess.PIPE)
         assert maker.stdout and await maker.stdout.readline() == b"ready\n"

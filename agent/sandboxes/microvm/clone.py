@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.core.sandbox import Limits
 from agent.sandboxes import cgroups
-from agent.sandboxes.bubblewrap import group_name
+from agent.sandboxes.identity import group_name
 from agent.sandboxes.microvm.place import record
 from agent.sandboxes.microvm.qemu import Machine, Tier
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from agent.core.errors import SandboxError
 from agent.core.sandbox import Layer, SandboxSpec
 from agent.sandboxes import syscalls
-from agent.sandboxes.disk import SMALLEST, copy_tree, inside_workspace
+from agent.sandboxes.disk import SMALLEST as SMALLEST
+from agent.sandboxes.disk import copy_tree, inside_workspace
 from agent.sandboxes.microvm.build import HOST_PATH, USER
 from agent.sandboxes.microvm.qemu import SLOTS
 

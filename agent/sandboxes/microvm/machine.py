@@ -26,9 +26,9 @@ from agent.core.egress import Egress
 from agent.core.errors import NotFound, SandboxError, ToolError
 from agent.core.sandbox import WORKSPACE, FileInfo, Result, SandboxSpec
 from agent.egress.gateway import Gateway
-from agent.sandboxes.bubblewrap import user_of
 from agent.sandboxes.command import environment, folder, seconds_allowed, to_the_end, words
 from agent.sandboxes.files import READ_AT_ONCE, inside
+from agent.sandboxes.identity import user_of
 from agent.sandboxes.microvm import images, memory, qemu, template
 from agent.sandboxes.microvm.build import Image
 from agent.sandboxes.microvm.call import explain, result_of, with_reason, within
@@ -40,6 +40,9 @@ from agent.sandboxes.microvm.qemu import KERNEL_MEGABYTES, Machine
 from agent.sandboxes.microvm.running import Machines, Running
 
 log = logging.getLogger(__name__)
+
+_LATER = 1.0
+"""Seconds after a start before another machine is started in advance: the new one is about to be worked in."""
 
 
 class State(Data):
@@ -213,6 +216,8 @@ class MicroVMSandbox:
                 if machine is None:
                     machine = await self._cloned(lock, files, [layer.target for layer in mounted], making)
             tell(self.place, "running" if self.machines.of(self.place).busy else "idle")
+            if self.machines.pool is not None:
+                self.machines.pool.fill(after=_LATER)
             return machine
         except OSError as error:
             room = f"{self.place.parent} has {shutil.disk_usage(self.place.parent).free >> 20} MiB free."

@@ -15,14 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.core.errors import SandboxError
-from agent.core.sandbox import Limits
+from agent.core.sandbox import Limits, SandboxSpec
 from agent.sandboxes import cgroups
-from agent.sandboxes.bubblewrap import user_of
-from agent.sandboxes.microvm import template
+from agent.sandboxes.identity import user_of
+from agent.sandboxes.microvm import images, sparse, template
 from agent.sandboxes.microvm.build import Image
+from agent.sandboxes.microvm.channel import Ask, Refused
 from agent.sandboxes.microvm.clone import Clone, group_for
 from agent.sandboxes.microvm.place import lock_of, locked, recorded
-from agent.sandboxes.microvm.qemu import Tier
+from agent.sandboxes.microvm.qemu import Machine, Tier
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +38,15 @@ class Pool:
         self._filling: asyncio.Task[None] | None = None
 
     async def take(self, image: Image, tier: Tier, accelerator: str) -> Clone | None:
-        """A paused clone, if one waits; others are started behind it."""
+        """A paused clone, if one waits. What then is missing is started by `fill`, when there is time."""
         if not self.size:
             return None
         await self.expect(image, tier, accelerator)
         while self._waiting:
             clone = self._waiting.pop(0)
-            self.fill()
             if clone.machine.alive:
                 return clone
             await discard(clone)
-        self.fill()
         return None
 
     async def expect(self, image: Image, tier: Tier, accelerator: str) -> None:
@@ -57,10 +56,10 @@ class Pool:
             await self.empty()
             self._kind = kind
 
-    def fill(self) -> None:
+    def fill(self, *, after: float = 0.0) -> None:
         """Starts what is missing, one after the other, in the background."""
         if self.size and self._kind is not None and (self._filling is None or self._filling.done()):
-            self._filling = asyncio.create_task(self._fill(*self._kind))
+            self._filling = asyncio.create_task(self._fill(after, *self._kind))
 
     async def filled(self) -> None:
         """Waits until nothing is being started."""
@@ -76,7 +75,8 @@ class Pool:
         while self._waiting:
             await discard(self._waiting.pop())
 
-    async def _fill(self, image: Image, tier: Tier, accelerator: str) -> None:
+    async def _fill(self, after: float, image: Image, tier: Tier, accelerator: str) -> None:
+        await asyncio.sleep(after)
         while len(self._waiting) < self.size:
             try:
                 async with self._gate():
@@ -92,10 +92,7 @@ class Pool:
             group = group_for(place, tier, Limits())
             machine = await template.paused(place.name, image, tier, accelerator, uid=user_of(place), group=group)
             try:
-                await machine.monitor.ask("cont")
-                await machine.channel.clock()
-                await template.warm(machine, ("/bin/true",))
-                await machine.monitor.ask("stop")
+                await self._warm(machine, place / "disk.img")
             except BaseException:
                 await machine.stop()
                 raise
@@ -105,6 +102,35 @@ class Pool:
             os.close(lock)
             raise
         return Clone(machine, group, place, lock)
+
+    async def _warm(self, machine: Machine, own: Path) -> None:
+        """Mounts a disk and runs a command, twice, so that their code is translated; then gives the disk up again."""
+        disk = self.folder / ".disk.img"
+        if not disk.exists():
+            await asyncio.to_thread(_make_disk, disk)
+        await asyncio.to_thread(sparse.copy, disk, own)  # no two machines have anything in common that one could write
+        file = os.open(own, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            await machine.attach([file])
+            await machine.monitor.ask("cont")
+            await machine.channel.clock()
+            for _ in range(2):
+                await machine.channel.mount(1 << 30, 64, [])
+                await template.warm(machine, ("/bin/true",))
+                await machine.channel.ask(Ask.UNMOUNT)
+            await machine.monitor.ask("stop")
+        except Refused as error:
+            raise SandboxError(f"a disk cannot be mounted: {error}") from error
+        finally:
+            os.close(file)
+
+
+def _make_disk(disk: Path) -> None:
+    """The disk of which clones mount a copy while they are warmed."""
+    new = disk.with_name(f"{disk.name}-{secrets.token_hex(4)}")
+    images.allocate(new, images.SMALLEST)
+    images.make_workspace(new, SandboxSpec(), disk.with_name(f".stage-{secrets.token_hex(4)}"))
+    new.rename(disk)
 
 
 async def discard(clone: Clone) -> None:

@@ -171,10 +171,11 @@ class Machine:
         return self.process.returncode is None and self.channel.alive
 
     async def attach(self, files: Sequence[int]) -> None:
-        """Puts open files behind the empty disks, the first one writable. Only while it is paused."""
+        """Puts open files behind the disks, the first one writable. Only while it is paused, and nothing of them is mounted."""
         for slot, file in enumerate(files):
-            writable, name = slot == 0, f"f{slot}"
+            writable = slot == 0
             handed = await self.monitor.ask("add-fd", file)
+            name = f"f{handed['fdset-id']}"
             await self.monitor.ask("blockdev-add", **_node(name, handed["fdset-id"], writable=writable))
             disk = {"driver": "raw", "node-name": f"d{slot}", "file": name, "read-only": not writable, "discard": "unmap"}
             await self.monitor.ask("blockdev-reopen", options=[disk])
