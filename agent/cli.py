@@ -234,11 +234,12 @@ def sandbox() -> None:
 @click.option("--packages", type=FOLDER, multiple=True, help="A file with more Debian packages, one a line.")
 @click.option("--mirror", help="The Debian mirror to install from.")
 @click.option("--root", type=FOLDER, help="An OCI image archive that becomes the system, instead of Debian packages.")
-def sandbox_build(packages: tuple[Path, ...], mirror: str | None, root: Path | None) -> None:
+@click.option("--tier", "tiers", type=click.Choice(["XS", "S", "M", "L"]), multiple=True, help="Warm these tiers. [default: all]")
+def sandbox_build(packages: tuple[Path, ...], mirror: str | None, root: Path | None, tiers: tuple[str, ...]) -> None:
     """Build what a microVM boots, once for each list of packages, and its warm templates."""
     from agent.commands.sandbox import build_image
 
-    build_image(packages, mirror, root)
+    build_image(packages, mirror, root, tiers)
 
 
 @sandbox.command("list")

@@ -9,24 +9,29 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from agent import triggers
 from agent.assembly import Parts, assemble
-from agent.config import ModelSettings, Settings
+from agent.config import ModelSettings, SandboxSettings, Settings
 from agent.core.investigation import Case, Investigation, Status
 from agent.core.report import Report
 from agent.incident import read_incident
 from agent.paths import shipped
+from tests.sandboxes.machines import NEEDS_MACHINES
 
 INCIDENT = shipped("incidents") / "first"
 TRUTH = json.loads((shipped("incidents") / "truth" / "first.json").read_text())
 
 
 @asynccontextmanager
-async def _service(tmp_path: Path, model: str = "statistical", announced: list[str] | None = None) -> AsyncIterator[Parts]:
-    settings = Settings(home=tmp_path, data=tmp_path / "data", model=ModelSettings(name=model))
+async def _service(
+    tmp_path: Path, model: str = "statistical", announced: list[str] | None = None, kind: Literal["auto", "microvm"] = "auto"
+) -> AsyncIterator[Parts]:
+    chosen = SandboxSettings(kind=kind)
+    settings = Settings(home=tmp_path, data=tmp_path / "data", model=ModelSettings(name=model), sandbox=chosen)
     heard = announced if announced is not None else []
     async with assemble(settings, announce=lambda investigation, text: heard.append(text)) as parts:
         yield parts
@@ -41,9 +46,10 @@ async def _run(parts: Parts, case: Case) -> tuple[Investigation, Report]:
     return await parts.store.investigation(investigation.id), report
 
 
-async def test_from_an_alert_to_a_proposed_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["auto", pytest.param("microvm", marks=NEEDS_MACHINES)])
+async def test_from_an_alert_to_a_proposed_change(tmp_path: Path, kind: Literal["auto", "microvm"]) -> None:
     announced: list[str] = []
-    async with _service(tmp_path, announced=announced) as parts:
+    async with _service(tmp_path, announced=announced, kind=kind) as parts:
         investigation, report = await _run(parts, read_incident(INCIDENT, triggers.read))
         entries = await (await parts.store.journal(investigation.id)).entries()
         left = await parts.sandboxes.ids()

@@ -38,8 +38,8 @@ _MARK = "\x1esre-agent "
 """Before what the shell says about where it ended."""
 
 
-def build_image(packages: Sequence[Path], mirror: str | None, root: Path | None) -> None:
-    """Builds the image and the smallest tier's template, with a bar of progress, and says what was made."""
+def build_image(packages: Sequence[Path], mirror: str | None, root: Path | None, tiers: Sequence[str]) -> None:
+    """Builds the image and the templates of these tiers, or of all, with a bar of progress, and says what was made."""
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description:<32}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
@@ -52,14 +52,14 @@ def build_image(packages: Sequence[Path], mirror: str | None, root: Path | None)
         if root is not None:
             image = build.build_from_archive(root, image, progress=show)
         bar.update(task, description="warm templates")
-        chosen = asyncio.run(_warm(image))
+        chosen = asyncio.run(_warm(image, tiers))
         bar.update(task, completed=1.0, description="done")
     print(f"{image.origin}, Linux {image.kernel}, {len(image.packages)} packages, accelerator {chosen}: {image.folder}")
 
 
-async def _warm(image: build.Image) -> str:
+async def _warm(image: build.Image, tiers: Sequence[str]) -> str:
     chosen = await accelerator.choose(image)
-    for tier in qemu.TIERS:
+    for tier in (tier for tier in qemu.TIERS if not tiers or tier.name in tiers):
         await template.ready(image, tier, chosen)
     return chosen
 

@@ -273,14 +273,17 @@ def _install(root: Path, boot: Path, names: Sequence[str], mirror: str, progress
             said.append(line.strip())
             progress(next((at for words, at in steps.items() if words in line), 0.02), "packages")
     if process.returncode != 0:
-        missing = re.findall(r"Unable to locate package (\S+)", "\n".join(said))
-        if missing:
-            raise BadInput(
-                f"there is no package {', '.join(sorted(set(missing)))} in Debian {SUITE}", "Mend the list of packages."
-            )
-        errors = [line for line in said if line.startswith("E:")] or said
-        hint = f"Is the mirror {mirror} reachable, and is there room on the disk?"
-        raise SandboxError(f"the system cannot be installed: {'; '.join(errors[-4:])}", hint)
+        raise why_not_installed(said, mirror)
+
+
+def why_not_installed(said: Sequence[str], mirror: str) -> BadInput | SandboxError:
+    """The error behind what the installation printed."""
+    missing = re.findall(r"Unable to locate package (\S+)", "\n".join(said))
+    if missing:
+        return BadInput(f"there is no package {', '.join(sorted(set(missing)))} in Debian {SUITE}", "Mend the list of packages.")
+    errors = [line for line in said if line.startswith("E:")] or said
+    hint = f"Is the mirror {mirror} reachable, and is there room on the disk?"
+    return SandboxError(f"the system cannot be installed: {'; '.join(errors[-4:])}", hint)
 
 
 def furnish(root: Path) -> None:

@@ -26,6 +26,7 @@ from agent.sandboxes.cgroups import Group
 from agent.sandboxes.command import ENVIRONMENT
 from agent.sandboxes.microvm import qemu, sparse
 from agent.sandboxes.microvm.build import Image
+from agent.sandboxes.microvm.call import with_reason
 from agent.sandboxes.microvm.channel import Ask
 from agent.sandboxes.microvm.qemu import Machine, Tier
 
@@ -147,6 +148,8 @@ async def _boot_and_save(template: Template, image: Image, tier: Tier, accelerat
         await booted.monitor.give("state", state)
         await booted.monitor.ask("migrate", uri="fd:state")
         await booted.monitor.until_migrated()
+    except SandboxError as error:
+        raise with_reason(error, booted) from error
     finally:
         await booted.stop()
 

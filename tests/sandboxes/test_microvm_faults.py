@@ -1,0 +1,108 @@
+"""What goes wrong around a microVM: each fault has an error with its mend, leaks nothing, and is nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.core.errors import BadInput, SandboxError, SandboxUnavailable
+from agent.core.sandbox import SandboxSpec
+from agent.sandboxes.microvm import MicroVM, build, qemu, template
+from tests.sandboxes.machines import LIMITS, NEEDS_MACHINES, Left, created, left, remove_all, said
+
+
+def machines(test: object) -> object:
+    """A test that boots machines."""
+    for mark in NEEDS_MACHINES:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system with little room."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@machines
+async def test_a_full_host_is_the_error_of_who_fills_it_and_the_machine_goes_on(small: Path, tmp_path: Path) -> None:
+    sandboxes, elsewhere = MicroVM(small / "sandboxes"), MicroVM(tmp_path / "sandboxes")
+    beside = await created(elsewhere, "two")
+    try:
+        sandbox = await created(sandboxes, "one")
+        result = await sandbox.run("head -c 80000000 /dev/zero > big; sync; echo $?")
+        assert result.stdout != b"0\n" or b"error" in result.stderr or result.exit_code != 0
+        with pytest.raises(SandboxError, match=r"MiB free|room"):
+            await sandbox.suspend()
+        assert (await sandbox.run("echo on")).stdout == b"on\n"
+        assert await said(beside, "echo fine") == "fine\n"
+        await sandbox.delete()
+        assert left(sandboxes.root) == Left()
+    finally:
+        await remove_all(sandboxes)
+        await remove_all(elsewhere)
+
+
+@machines
+async def test_a_kernel_that_panics_is_quoted_and_leaves_nothing(tmp_path: Path) -> None:
+    image = build.current()
+    copy = image.model_copy(update={"folder": tmp_path / "image"})
+    copy.folder.mkdir()
+    for name in ("vmlinux", "base.ext4"):
+        os.link(image.folder / name, copy.folder / name)
+    (copy.folder / "initrd.cpio").write_bytes(b"no archive")
+    with pytest.raises(SandboxError, match="panic"):
+        await template.ready(copy, qemu.TIERS[0], "tcg")
+    assert [path.name for path in (copy.folder / "templates").iterdir() if not path.name.endswith(".lock")] == []
+
+
+@machines
+async def test_two_processes_that_need_a_template_at_once_make_one(tmp_path: Path) -> None:
+    image = build.current()
+    copy = image.model_copy(update={"folder": tmp_path / "image"})
+    copy.folder.mkdir()
+    for name in ("vmlinux", "initrd.cpio", "base.ext4"):
+        os.link(image.folder / name, copy.folder / name)
+    program = """
+import asyncio, sys
+from agent.sandboxes.microvm import qemu, template
+from agent.sandboxes.microvm.build import Image
+print(asyncio.run(template.ready(Image.model_validate_json(sys.argv[1]), qemu.TIERS[0], "tcg")).id)
+"""
+    arguments = [sys.executable, "-c", program, copy.model_dump_json()]
+    both = [await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE) for _ in range(2)]
+    told = [(await process.communicate())[0] for process in both]
+    assert told[0] == told[1] != b""
+
+
+async def test_without_qemu_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("without root it is root that is missing")
+    monkeypatch.setattr(build, "HOST_PATH", str(tmp_path))
+    with pytest.raises(SandboxUnavailable, match=r"apt-get install .*qemu-system-x86"):
+        await MicroVM(tmp_path / "sandboxes").create("one", SandboxSpec(limits=LIMITS))
+    assert not (tmp_path / "sandboxes").exists()
+
+
+def test_an_unknown_package_and_an_unreachable_mirror_are_told_apart() -> None:
+    installer = ["I: running apt-get update...", "E: Unable to locate package nosuch", "E: apt-get failed"]
+    unknown = build.why_not_installed(installer, build.MIRROR)
+    assert isinstance(unknown, BadInput) and "nosuch" in unknown.problem
+    other = build.why_not_installed(["I: running apt-get update...", "E: apt-get update failed"], "http://mirror")
+    assert isinstance(other, SandboxError) and "http://mirror" in other.hint
+
+
+async def test_a_machine_larger_than_the_largest_tier_is_refused() -> None:
+    with pytest.raises(SandboxError, match="at most 4096 MB"):
+        qemu.tier_for(5 << 30)
+    assert [qemu.tier_for(size << 20).name for size in (100, 384, 385, 1024, 3000, 4096)] == ["XS", "XS", "S", "M", "L", "L"]
