@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.core.sandbox import Limits
 from agent.sandboxes import cgroups
 from agent.sandboxes.identity import group_name
-from agent.sandboxes.microvm.place import record
+from agent.sandboxes.microvm.place import record, recorded
 from agent.sandboxes.microvm.qemu import Machine, Tier
 
 _QEMU_MEMORY = 320 << 20
@@ -34,6 +34,11 @@ class Clone:
 def group_for(place: Path, tier: Tier, limits: Limits, name: str = "") -> cgroups.Group:
     """The control group of the machine in that folder, recorded there. name: of one that it is in already."""
     bounds = Limits(memory=(tier.megabytes << 20) + _QEMU_MEMORY, processes=64, disk=limits.disk, cores=limits.cores)
+    before = recorded(place)
+    if not before.folders:  # so that killed in between, it is found
+        record(place, cgroups.candidates(name or group_name(place)))
     group = cgroups.make(name or group_name(place), bounds)
     record(place, group)
+    if before.folders != group.folders:  # of a machine out of the pool that died with its process
+        before.remove()
     return group

@@ -12,6 +12,7 @@ file's content, is on the disk by then, so a machine may die at any moment: it s
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import posixpath
@@ -40,6 +41,9 @@ from agent.sandboxes.microvm.qemu import KERNEL_MEGABYTES, Machine
 from agent.sandboxes.microvm.running import Machines, Running
 
 log = logging.getLogger(__name__)
+
+_LARGEST_KEPT = 512 << 20
+"""Bytes of memory that are kept of a machine in which no command runs."""
 
 _LATER = 1.0
 """Seconds after a start before another machine is started in advance: the new one is about to be worked in."""
@@ -89,6 +93,8 @@ class MicroVMSandbox:
             try:
                 ended, timed_out = await within(call, seconds, kills, machine.channel)
             except Refused as error:
+                if error.number in (errno.EIO, errno.EROFS, errno.ENOSPC):
+                    raise SandboxError(f"{self.id}: what the command wrote is lost: {error}", self._room()) from error
                 raise SandboxError(f"the command could not be started: {error}", "Too many may be running at once.") from error
             except SandboxError as error:
                 if running.stopping:
@@ -163,10 +169,11 @@ class MicroVMSandbox:
     async def suspend(self, *, keep_memory: bool | None = None, form: memory.Form = "pages") -> None:
         """See agent/core/sandbox.py. keep_memory: the memory too, where the kind's setting is not to decide.
 
+        By the setting, a memory that would fill the host's disk for nothing but what the guest had cached is not kept.
         Commands that run pause with their memory, and go on when the machine does. Without it they are killed.
         """
         self._check_exists()
-        await to_the_end(self._suspend(self.machines.keep_memory if keep_memory is None else keep_memory, form))
+        await to_the_end(self._suspend(keep_memory, form))
 
     async def delete(self) -> None:
         """See agent/core/sandbox.py."""
@@ -220,8 +227,7 @@ class MicroVMSandbox:
                 self.machines.pool.fill(after=_LATER)
             return machine
         except OSError as error:
-            room = f"{self.place.parent} has {shutil.disk_usage(self.place.parent).free >> 20} MiB free."
-            raise SandboxError(f"the machine {self.id!r} cannot be started: {error}", room) from error
+            raise SandboxError(f"the machine {self.id!r} cannot be started: {error}", self._room()) from error
         finally:
             if not making.done():
                 await asyncio.wait([making])
@@ -307,12 +313,16 @@ class MicroVMSandbox:
         uid = user_of(self.place)
         return Clone(await template.paused(self.id, state.image, tier, state.accelerator, uid=uid, group=group), group)
 
+    def _room(self) -> str:
+        return f"{self.place.parent} has {shutil.disk_usage(self.place.parent).free >> 20} MiB free."
+
     def _tier(self) -> qemu.Tier:
         return next(tier for tier in qemu.TIERS if tier.name == self.state.tier)
 
-    async def _suspend(self, keep_memory: bool, form: memory.Form) -> None:
+    async def _suspend(self, wanted: bool | None, form: memory.Form) -> None:
         running = self.machines.of(self.place)
         async with running.starting:
+            keep_memory = self._is_worth_keeping(running) if wanted is None else wanted
             if keep_memory and running.machine is not None and running.machine.alive:
                 await self._freeze(running, running.machine, form)
             elif running.machine is not None or running.frozen is not None:
@@ -372,6 +382,11 @@ class MicroVMSandbox:
             if time.monotonic() > deadline:
                 raise SandboxError(f"the machine {self.id!r} is run by another process", "End that, or ask it.")
             await asyncio.sleep(0.005)
+
+    def _is_worth_keeping(self, running: Running) -> bool:
+        if not self.machines.keep_memory or running.machine is None or not running.machine.alive:
+            return self.machines.keep_memory
+        return bool(running.busy) or running.machine.own_memory() <= _LARGEST_KEPT
 
     def _give_back(self, keep_memory: bool) -> None:
         recorded(self.place).remove()

@@ -30,8 +30,8 @@ _HELD: tuple[Life, ...] = ("creating", "running", "idle", "suspending", "resumin
 
 
 def tell(place: Path, life: Life) -> None:
-    """Says what its machine is doing. Only for who holds the lock."""
-    with suppress(FileNotFoundError):
+    """Says what its machine is doing. Only for who holds the lock. Where there is no room for the word, nobody is told."""
+    with suppress(OSError):
         (place / "life").write_text(life)
 
 
@@ -51,7 +51,7 @@ def life_of(place: Path) -> Life:
 
 def last_used(place: Path) -> float:
     """When, in seconds since 1970. Raises NotFound."""
-    for name in ("life", "state.json"):
+    for name in ("life", "lock", "state.json"):
         with suppress(FileNotFoundError):
             return (place / name).stat().st_mtime
     raise NotFound(f"there is no sandbox {place.name!r} any more", "It was deleted.")

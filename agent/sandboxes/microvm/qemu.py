@@ -204,6 +204,11 @@ class Machine:
         await self.door.close()
         await asyncio.wait([self._errors])
 
+    def own_memory(self) -> int:
+        """Bytes that are its own: of the guest's memory, what is no longer the template's."""
+        status = Path(f"/proc/{self.pid()}/status").read_text()
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon:"))
+
     def pid(self) -> int:
         """QEMU's own process on the host: the grandchild of bubblewrap. Raises SandboxError if it is gone."""
         try:

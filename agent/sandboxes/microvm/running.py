@@ -66,8 +66,10 @@ class Running:
         self.keep_console(machine)
 
     def keep_console(self, machine: Machine) -> None:
+        """Writes down what its console said, where there is room for it."""
         if machine.console.said and self.place.exists():
-            (self.place / "console.log").write_text(machine.console.said, "utf-8")
+            with suppress(OSError):
+                (self.place / "console.log").write_text(machine.console.said, "utf-8")
 
 
 class Machines:

@@ -144,7 +144,7 @@ async def burn_the_processor(field: Field) -> str | None:
     await field.beside.run("echo fine")
     took = time.monotonic() - started
     await burning
-    return f"the neighbour waited {took:.1f} s" if took > 2.0 else None
+    return f"the neighbour waited {took:.1f} s" if took > 6.0 else None
 
 
 @attack

@@ -100,9 +100,13 @@ static void write_file(const char *path, const char *text) {
     if (file >= 0) close(file);
 }
 
-/* What the host was told is on the disk: a machine that dies afterwards takes nothing of it along. */
-static void settle(void) {
-    if (disk >= 0 && syncfs(disk)) complain("syncfs");
+/* What the host was told is on the disk: a machine that dies afterwards takes nothing of it along. -1 and errno if it is not. */
+static int settle(void) {
+    if (disk < 0 || !syncfs(disk)) return 0;
+    int kept = errno;
+    complain("syncfs");
+    errno = kept;
+    return -1;
 }
 
 /* ---- Files, with the user's rights ---- */
@@ -234,7 +238,7 @@ static void written(struct writing *writing) {
     *place = writing->next;
     if (!writing->error && ftruncate(writing->file, writing->total)) writing->error = errno;
     close(writing->file);
-    settle();
+    if (settle() && !writing->error) writing->error = errno;
     if (writing->error && writing->created) unlink_inside(writing->path);
     if (writing->error) fail(writing->id, writing->error, "%s", writing->path);
     else say(writing->id, OK, "", 0);
@@ -538,13 +542,14 @@ static void finish(void) {
             while (run->out[n].pipe >= 0) take(run, n);
             say_tail(run, n);
         }
-        settle();
+        int lost = settle() ? errno : 0;
         char answer[20];
         uint32_t code = run->code;
         memcpy(answer, &code, 4);
         memcpy(answer + 4, &run->out[0].total, 8);
         memcpy(answer + 12, &run->out[1].total, 8);
-        say(run->id, EXITED, answer, sizeof answer);
+        if (lost) fail(run->id, lost, "what the command wrote");
+        else say(run->id, EXITED, answer, sizeof answer);
         if (run->input >= 0) close(run->input);
         *place = run->next;
         free(run->pending);
