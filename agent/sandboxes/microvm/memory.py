@@ -87,9 +87,10 @@ async def save(
         )
         (new / "about.json").write_text(about.model_dump_json())
         new.rename(folder)
-    except OSError as error:
+    except (OSError, SandboxError) as error:
         free = shutil.disk_usage(folder.parent).free >> 20
-        raise SandboxError(f"the memory cannot be saved: {error}", f"{folder.parent} has {free} MiB free.") from error
+        why = error.problem if isinstance(error, SandboxError) else str(error)
+        raise SandboxError(f"the memory cannot be saved: {why}", f"{folder.parent} has {free} MiB free.") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return about
