@@ -31,6 +31,7 @@ class Scene:
         self.changes: list[dict[str, Any]] = []
         self.metric = ""
         self.service = "orders"
+        self.at = AT
         for name in ("incident", "telemetry/logs", "telemetry/metrics", "telemetry/traces", "repos"):
             (root / name).mkdir(parents=True)
 
@@ -38,7 +39,7 @@ class Scene:
         trigger = {
             "kind": "alert",
             "key": "k",
-            "at": rfc(AT),
+            "at": rfc(self.at),
             "title": f"{self.service} is failing",
             "service": self.service,
             "labels": {"metric": self.metric},
@@ -74,6 +75,9 @@ class Scene:
             git(folder, "commit", "-q", "--allow-empty", "-m", subject, moment=moment)
             ids.append(git(folder, "rev-parse", "HEAD").strip())
         return ids
+
+    def git(self, repository: str, *arguments: str) -> str:
+        return git(self.root / "repos" / repository, *arguments)
 
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         self.furnish()

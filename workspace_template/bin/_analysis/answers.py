@@ -355,7 +355,8 @@ def suspects_text(answer: dict[str, Any]) -> str:
 
 def dependency_diff(desk: Desk, package: str, old: str, new: str, verdict: suspects.Verdict | None, limit: int) -> dict[str, Any]:
     """What the commits between two versions of a package changed, from its own history."""
-    moves = [(p, a, b) for d in desk.deployments for p, a, b in d.packages if not package or p == package]
+    known = [*desk.deployments, *(verdict.history.moved if verdict else ())]
+    moves = [(p, a, b) for d in known for p, a, b in d.packages if not package or p == package]
     if package and old and new:
         moves = [(package, old, new)]
     rows, told = [], []

@@ -15,6 +15,9 @@ from _analysis.symptoms import VOLUME, Anomaly, Symptoms
 DIRECT, PRESENT = 1.0, 2.5
 """An explanation whose direct signs reach DIRECT gets PRESENT: it begins at the onset, where a commit has to earn its timing."""
 
+MIXED = 3.0
+"""What traffic loses where it only changed the mixture of a ratio: more came, but nothing had too little capacity."""
+
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|net|org|io|cloud|dev|app|ai|co|gov|edu)\b")
 ANSWERED = re.compile(
     r"(?i)\b50[0234]\b|unavailable|slow ?down|internal ?error|throttl|too many "
@@ -95,6 +98,10 @@ def explain(desk: Desk, symptoms: Symptoms) -> list[Explanation]:
         _growth(desk, symptoms),
         _unsound(desk, symptoms),
     ]
+    unsound = found[-1]
+    if unsound.away:
+        for explanation in found[:-1]:
+            explanation.score -= MIXED if explanation.category == "capacity" else 0.0
     for explanation in found:
         if explanation.score >= DIRECT:
             explanation.score += PRESENT

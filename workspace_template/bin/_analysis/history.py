@@ -86,6 +86,7 @@ class History:
     dated: set[str] = field(default_factory=set)
     heads: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    moved: list[Deployment] = field(default_factory=list)
     seen: int = 0
 
 
@@ -137,10 +138,10 @@ def candidates(desk: Desk) -> History:
     for name in [name for name in found if found[name]]:
         _undeployed(desk, name, desk.repos[name], found[name])
         history.commits += _with_diffs(name, desk.repos[name], found[name], history)
-    moved = _moved(desk, history)
+    history.moved = _moved(desk, history)
     for name, commits in found.items():
         known = set(commits)
-        _upgraded(desk, moved, name, commits, history)
+        _upgraded(desk, history.moved, name, commits, history)
         if not commits:
             _recent(desk, name, desk.repos[name], history.heads[name], commits)
         fresh = {sha: commit for sha, commit in commits.items() if sha not in known}
