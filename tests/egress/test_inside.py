@@ -17,6 +17,7 @@ from agent.egress.outside import Outside
 from agent.sandboxes.bubblewrap import Bubblewrap
 from agent.sandboxes.microvm import MicroVM, build, copies
 from agent.sandboxes.microvm.machine import MicroVMSandbox
+from tests.contracts.attacks import ATTACKS, Attack, Field, battlefield
 from tests.egress.conftest import rule
 from tests.egress.world import World, echoes, says
 
@@ -30,7 +31,9 @@ class DoorContract:
 
     @pytest.fixture
     def outside(self, world: World) -> Outside:
-        return Outside(secrets={"key": SECRET}, authorities=world.authorities, resolve=world.resolve)
+        many = world.authorities.with_name("many.pem")  # as long as a system's whole bundle
+        many.write_bytes(b"what is not a certificate is skipped\n" * 6_000 + world.authorities.read_bytes())
+        return Outside(secrets={"key": SECRET}, authorities=many, resolve=world.resolve)
 
     @pytest.fixture
     def sandboxes(self, tmp_path: Path, outside: Outside) -> Sandboxes:
@@ -227,6 +230,33 @@ class TestBubblewrap(DoorContract):
         yield made
         for id in await made.ids():
             await (await made.open(id)).delete()
+
+
+class OpenBubblewrap(Bubblewrap):
+    """Every sandbox of it has a door that leads somewhere."""
+
+    async def create(self, id: str, spec: SandboxSpec) -> Sandbox:
+        rules = (Rule(hosts=("somewhere.test",), cidrs=("203.0.113.0/24",)),)
+        return await super().create(id, spec.model_copy(update={"egress": Egress(rules=rules)}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="bubblewrap sandboxes need root")
+class TestAttacksWithAnOpenDoor:
+    """What a sandbox withstands without a door it withstands with one."""
+
+    @pytest.fixture
+    async def field(self, tmp_path: Path) -> AsyncIterator[Field]:
+        made = OpenBubblewrap(tmp_path / "sandboxes")
+        async with battlefield(made) as field:
+            yield field
+        for id in await made.ids():
+            await (await made.open(id)).delete()
+
+    @pytest.mark.parametrize("attack", [a for a in ATTACKS if a.__module__.endswith(("network", "reading", "outliving"))])
+    async def test_attack(self, field: Field, attack: Attack) -> None:
+        assert await attack(field) in (None, "saw 'egress\\n'")  # /run is empty but for the certificates
+        assert field.host.heard == []
 
 
 @pytest.mark.slow

@@ -23,6 +23,9 @@ WINDOW = 128 << 10
 MOST = 128
 """Connections at a time; the guest's end has no more either, and who serves them may allow fewer."""
 
+MOST_CERTIFICATES = 1 << 20
+"""Bytes; the guest takes no more."""
+
 _HEAD = struct.Struct("<B3xII")
 _LARGEST = 1 << 16
 _PART = 32 << 10
@@ -44,6 +47,7 @@ class Kind(IntEnum):
     CLOSE = 5
     READY = 6
     HELLO = 7
+    TRUST = 8
 
 
 class Passage(Protocol):
@@ -86,11 +90,13 @@ class Door:
         """
         async with self._opening:
             if self._passage is None:
+                certificates = passage.certificates()
+                if len(certificates) > MOST_CERTIFICATES:
+                    hint = "Put only those of your own servers into policy.egress.authorities."
+                    raise SandboxError(f"the certificates to be trusted inside are {len(certificates)} bytes long", hint)
                 self._passage, self._most = passage, most
                 self._running = [asyncio.create_task(self._listen()), asyncio.create_task(self._send())]
-                certificates = passage.certificates()
-                self._put(bytes(_LARGEST + _HEAD.size))
-                self._put(_HEAD.pack(Kind.HELLO, 0, _NONCE + len(certificates)) + self._nonce + certificates)
+                self._greet(certificates)
             try:
                 async with asyncio.timeout(10.0):
                     number = await asyncio.shield(self._ready)
@@ -105,6 +111,13 @@ class Door:
             raise SandboxError(
                 f"the machine's door is closed: {self._reason}", "Suspend the sandbox: it opens at the next start."
             )
+
+    def _greet(self, certificates: bytes) -> None:
+        self._put(bytes(_LARGEST + _HEAD.size))
+        for at in range(0, len(certificates), _PART):
+            piece = certificates[at : at + _PART]
+            self._put(_HEAD.pack(Kind.TRUST, at, len(piece)) + piece)
+        self._put(_HEAD.pack(Kind.HELLO, 0, _NONCE) + self._nonce)
 
     async def close(self) -> None:
         """Ends every connection, the door and the port."""

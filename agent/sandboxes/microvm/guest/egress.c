@@ -28,7 +28,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { OPEN = 1, DATA, CREDIT, END, CLOSE, READY, HELLO };
+enum { OPEN = 1, DATA, CREDIT, END, CLOSE, READY, HELLO, TRUST };
 
 #ifndef LISTEN_PORT
 #define LISTEN_PORT 3128
@@ -38,6 +38,7 @@ enum { OPEN = 1, DATA, CREDIT, END, CLOSE, READY, HELLO };
 #define PART (32 << 10)
 #define LARGEST (1 << 16)
 #define NONCE 16
+#define CERTIFICATES (1 << 20)
 #define BUNDLE "etc/ssl/certs/ca-certificates.crt"
 
 struct head { uint8_t type, none[3]; uint32_t id, length; };
@@ -53,7 +54,8 @@ struct connection {
 
 static struct connection connections[MOST];
 static int port = -1, listener = -1, inside = -1, original = -1, bundle = -1;
-static uint32_t last;
+static uint32_t last, trusted;
+static char certificates[CERTIFICATES];
 
 static void send_frame(uint8_t type, uint32_t id, const void *payload, uint32_t length) {
     static char buffer[sizeof(struct head) + LARGEST];
@@ -105,8 +107,8 @@ static int mount_at(const char *what, const char *path, const char *kind, unsign
 }
 
 /* The bundle lies in memory at /run/egress and over the system's own, if there is one. */
-static int trust(const char *certificates, uint32_t length) {
-    if (inside < 0) return 0;
+static int trust(void) {
+    if (inside < 0 || !trusted) return 0;
     if (bundle < 0) {
         if (mount_at("run", "run", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4m,mode=755")) return -1;
         int run = open_below(inside, "run", O_PATH | O_DIRECTORY);
@@ -120,7 +122,15 @@ static int trust(const char *certificates, uint32_t length) {
         if (original >= 0 && mount_at("run/egress/ca-certificates.crt", BUNDLE, NULL, MS_BIND, NULL)) return -1;
     }
     if (ftruncate(bundle, 0) || lseek(bundle, 0, SEEK_SET) < 0 || (original >= 0 && copy_all(original, bundle))) return -1;
-    return write(bundle, certificates, length) == (ssize_t)length ? 0 : -1;
+    return write(bundle, certificates, trusted) == (ssize_t)trusted ? 0 : -1;
+}
+
+/* What the host says is to be trusted comes in pieces before its HELLO, each with the place where it belongs. */
+static void collect(uint32_t at, const char *piece, uint32_t length) {
+    if (!at) trusted = 0;
+    if (at != trusted || length > CERTIFICATES - trusted) return;
+    memcpy(certificates + trusted, piece, length);
+    trusted += length;
 }
 
 /* ---- Connections ---- */
@@ -207,7 +217,7 @@ static void hello(const char *payload, uint32_t length) {
             setsockopt(connections[n].socket, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
             drop(&connections[n], 0);
         }
-    if (length > NONCE && trust(payload + NONCE, length - NONCE)) number = errno ? errno : EIO;
+    if (trust()) number = errno ? errno : EIO;
     if (listener < 0) {
         struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons(LISTEN_PORT), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
         int on = 1, made = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -227,6 +237,7 @@ static void obey_host(const struct head *head, const char *payload) {
     uint32_t count;
     switch (head->type) {
     case HELLO: hello(payload, head->length); break;
+    case TRUST: collect(head->id, payload, head->length); break;
     case DATA: from_host(one, payload, head->length); break;
     case CREDIT:
         if (!one || head->length != 4) break;
