@@ -122,7 +122,7 @@ async def test_ten_compactions_lose_no_finding_no_path_and_no_word_of_the_first_
 
 async def test_what_is_paid_for_summaries_is_counted_across_restarts(rig: Rig, tmp_path: Path) -> None:
     journal = MemoryJournal()
-    context = await _long(rig, tmp_path, Script(steps=30), pruning=NEVER, compaction=SMALL).run(journal)
+    context = await _long(rig, tmp_path, Script(steps=20), pruning=NEVER, compaction=SMALL).run(journal)
     summaries = [entry.data for entry in await journal.entries() if entry.kind == "summary"]
     replies = [entry.data for entry in await journal.entries() if entry.kind == "reply"]
     paid = sum((Usage.model_validate(data["usage"]) for data in summaries + replies), Usage())
@@ -133,7 +133,7 @@ async def test_what_is_paid_for_summaries_is_counted_across_restarts(rig: Rig, t
 
 
 async def test_pruning_alone_asks_no_model(rig: Rig, tmp_path: Path) -> None:
-    script = Script(steps=40)
+    script = Script(steps=20)
     journal = MemoryJournal()
     context = await _long(rig, tmp_path, script, pruning=Pruning(tokens=12_000)).run(journal)
     assert set((await _epochs(journal))[1:]) == {"prune"} and script.asked == 0
@@ -172,11 +172,11 @@ async def _problems(journal: Journal) -> list[str]:
 async def test_a_prompt_that_is_too_long_is_rebuilt_from_the_ledger_once(tmp_path: Path) -> None:
     for api in ("anthropic", "openai"):
         async with rigged(api, window=14_000) as rig:
-            script, journal = Script(steps=40), MemoryJournal()
+            script, journal = Script(steps=22), MemoryJournal()
             context = await _long(rig, tmp_path / api, script, pruning=NEVER).run(journal)
             assert set((await _epochs(journal))[1:]) == {"compact (too long)"} and script.asked == 0
             assert len(rig.provider.refused) == context.epoch - 1
-            assert "claim 39." in rig.provider.asked[-1].raw.decode()
+            assert "claim 21." in rig.provider.asked[-1].raw.decode()
 
 
 async def test_a_prompt_that_is_too_long_even_then_is_final(rig: Rig, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ async def test_a_model_of_another_provider_is_told_what_a_signed_summary_says(tm
 
 async def test_cache_shortfalls_are_journaled_with_their_cause_and_only_where_there_is_one(rig: Rig, tmp_path: Path) -> None:
     journal = MemoryJournal()
-    await _long(rig, tmp_path, Script(steps=40, wide=12), size=2_000, pruning=NEVER, compaction=Compaction(tokens=30_000)).run(
+    await _long(rig, tmp_path, Script(steps=20, wide=12), size=2_000, pruning=NEVER, compaction=Compaction(tokens=20_000)).run(
         journal
     )
     causes = [entry.data["cause"] for entry in await journal.entries() if entry.kind == "cache"]

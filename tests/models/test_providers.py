@@ -573,7 +573,7 @@ def spoilt(body: bytes, chance: random.Random) -> bytes:
     return b"\n\n".join(events)
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 25))])
 async def test_no_answer_breaks_the_adapter_or_the_next_request(rig: Rig, seed: int) -> None:
     chance = random.Random(seed)
     conversation = rig.conversation([LOOK, LOOK, DONE, DONE, DONE], seconds=0.5)
