@@ -32,9 +32,9 @@ from agent.core.report import (
 )
 from agent.core.sandbox import Sandbox, SandboxSpec
 from agent.core.workspace import furnish
-from agent.evidence import Checker, ties
+from agent.evidence import Checker, quotes, ties
 from agent.evidence.diffs import Changed
-from agent.evidence.exercise import Effect, Exercise, effect
+from agent.evidence.exercise import Effect, Exercise, collect, effect, prepare
 from agent.redaction import Redaction
 from agent.repos import Checkout, Mirror, Repositories
 from agent.sandboxes.local import Local
@@ -477,6 +477,23 @@ async def test_a_check_that_prints_nothing_is_watched_while_it_runs(world: World
     assert (judged.conclusion.verdict, judged.downgraded) == ("root_cause_found", "")
 
 
+async def test_only_functions_of_the_repository_are_watched_and_not_the_checks_own_ones(world: World) -> None:
+    sandbox = await world.sandboxes.create("watched", SandboxSpec())
+    await sandbox.write("repos/shop/pricing/total.py", TOTAL.replace('order.get("discount", 0)', 'order["discount"]').encode())
+    environment = await prepare(sandbox)
+    program = (
+        "import sys; sys.path.insert(0, '.')\ndef own(): raise ValueError('mine')\ntry: own()\nexcept ValueError: pass\n"
+        "from pricing.total import total_price; total_price(dict(price=2, count=3))"
+    )
+    await sandbox.run(f'cd repos/shop && python3 -c "{program}"', env=environment)
+    found = await collect(sandbox)
+    await sandbox.delete()
+    assert (list(found.calls), found.raised) == (
+        ["shop/pricing/total.py:total_price"],
+        {"KeyError: 'discount'": "shop/pricing/total.py:total_price"},
+    )
+
+
 SYNTAX = """python3 -c 'import ast; t = ast.dump(ast.parse(open("repos/shop/web/banner.py").read())); raise SystemExit("sale" not in t)'"""
 
 
@@ -596,6 +613,18 @@ async def test_who_blames_no_commit_has_to_look_at_the_one_that_the_host_finds(
     judged = await (await world.checker()).judge(world.report("guilty", window(), causes=(cause,), evidence=evidence))
     assert judged.conclusion.verdict == ("likely" if leading else "root_cause_found")
     assert (f"finds commit {world.commits['guilty'][:12]} far more probable" in judged.downgraded) is leading
+
+
+def test_a_stack_trace_is_of_the_line_before_it() -> None:
+    log = FAILURE.format(minute=5, number=7) + FAILURE.format(minute=6, number=8)
+    from_line = quotes.find(log.encode(), "ERROR web order 7 failed")
+    from_error = quotes.find(log.encode(), "KeyError: 'discount'", near=5)
+    whole = FAILURE.format(minute=5, number=7).rstrip("\n")
+    assert from_line and from_error
+    assert (from_line.start_line, from_line.end_line, from_line.region) == (1, 1, whole)
+    assert (from_error.start_line, from_error.end_line, from_error.region) == (5, 5, whole)
+    plain = quotes.find(b"one\ntwo and three\nfour\n", "two and three")
+    assert plain and plain.region == "two and three"
 
 
 def test_the_names_of_fields_tie_nothing_to_anything() -> None:

@@ -80,7 +80,7 @@ class Checker:
         ran = await asyncio.gather(
             *(self._run(check, other, number) for number, (check, other) in enumerate(zip(conclusion.checks, about, strict=True)))
         )
-        seen = self._redactor.restore(_symptoms(evidence))
+        seen = "\n".join(self._citations.lines(item) for item in evidence if item.verified and _is_telemetry(item))
         suspect = await self._suspect(cause, seen)
         outcomes = [
             self._compared(check, outcome, seen, cause, suspect.files)
@@ -218,12 +218,8 @@ def _about(check: Check, causes: Sequence[Cause]) -> Cause | None:
     return next(iter((*named, *same, *causes)), None)
 
 
-def _symptoms(evidence: Sequence[Evidence]) -> str:
-    """What was seen of the incident in verified telemetry: not the code, and not what was deployed or announced."""
-    return "\n".join(item.quote for item in evidence if item.verified and _is_telemetry(item))
-
-
 def _is_telemetry(item: Evidence) -> bool:
+    """Whether something was seen in telemetry: not in the code, and not what was deployed or announced."""
     if isinstance(item.source, CommandSource):
         return not re.search(r"repos\b|incident\b|git\b", item.source.command)
     return not isinstance(item.source, CodeSource) and not getattr(item.source, "path", "").startswith("incident/")

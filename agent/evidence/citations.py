@@ -43,11 +43,14 @@ Located = TypeVar("Located", CodeSource, TelemetrySource)
 
 
 class Verified(Data):
-    """What became of one citation: the source with its lines put right and the digest, or the problem."""
+    """What became of one citation: the source with its lines put right and the digest, or the problem. lines: of telemetry, the
+    whole lines that the quote is of.
+    """
 
     source: CodeSource | TelemetrySource | QuerySource | CommandSource
     sha256: str = ""
     problem: str = ""
+    lines: str = ""
 
 
 class Citations:
@@ -62,6 +65,11 @@ class Citations:
         self._bench = bench
         self._payloads = payloads
         self._redactor = redactor
+        self._lines: dict[str, str] = {}
+
+    def lines(self, evidence: Evidence) -> str:
+        """The whole lines of telemetry that a verified quote is of; the quote where it is of something else."""
+        return self._lines.get(evidence.model_dump_json(), "") or self._redactor.restore(evidence.quote)
 
     async def check(self, evidence: Evidence) -> Evidence:
         """The evidence with `verified`, `sha256` and `problem` set. Placeholders in it stay as they are."""
@@ -75,7 +83,7 @@ class Citations:
                 result = await self._source(evidence.source, quote)
             except UNANSWERED as error:
                 result = Verified(source=evidence.source, problem=f"{error.problem}{'; ' + error.hint if error.hint else ''}")
-        return evidence.model_copy(
+        checked = evidence.model_copy(
             update={
                 "source": result.source,
                 "sha256": result.sha256,
@@ -83,6 +91,8 @@ class Citations:
                 "problem": self._redactor.redact(result.problem),
             }
         )
+        self._lines[checked.model_dump_json()] = result.lines
+        return checked
 
     async def _source(self, source: CodeSource | TelemetrySource | QuerySource | CommandSource, quote: str) -> Verified:
         if isinstance(source, CodeSource):
@@ -134,7 +144,7 @@ class Citations:
             return Verified(source=source, problem=f"{str(path)!r} cannot be evidence: {reason}")
         if found is None:
             return Verified(source=source, problem=f"the quote is not in {path}{quotes.not_found(quote)}")
-        return Verified(source=_at(source, found), sha256=found.sha256)
+        return Verified(source=_at(source, found), sha256=found.sha256, lines=found.region)
 
     def _file(self, path: PurePosixPath) -> Path:
         """A file of the incident's telemetry on the host, and nothing outside of it."""

@@ -23,7 +23,7 @@ BLOCKS = sys.getallocatedblocks()
 def place(code):
     name = NAMES.get(code)
     if name is None:
-        path = os.path.abspath(code.co_filename)
+        path = "" if code.co_filename.startswith("<") else os.path.abspath(code.co_filename)
         name = NAMES[code] = path[len(REPOS):] + ":" + code.co_name if path.startswith(REPOS) else ""
     return name
 def shown(value):

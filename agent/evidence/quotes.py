@@ -13,20 +13,28 @@ from typing import IO
 from agent.core.data import Data
 
 LONGEST = 8_000
+REGION = 8_000
 FEWEST = 8
 """Letters and digits that a quote must hold at least."""
 CHUNK = 4 << 20
 OVERLAP = 1 << 16
 LINE = 1 << 20
+AROUND = 60
+"""Lines before and after that may be of the same record of a log."""
+RECORD = re.compile(rb"\s{0,2}[\[({\"]?(?:\d{2,4}[-/.:]\d{2}|\{|\d{10}|[A-Z][a-z]{2} [ \d]\d \d\d:)")
 NUMBERED = re.compile(r"^\s*\d+(?:[:\t|→-]|\s{2,})", re.MULTILINE)
 
 
 class Found(Data):
-    """Where a quote stands: lines counted from 1, and the sha256 of those lines with their ends (`sed -n 'A,Bp' | sha256sum`)."""
+    """Where a quote stands: lines counted from 1, and the sha256 of those lines with their ends (`sed -n 'A,Bp' | sha256sum`).
+
+    region: the records of a log that they are of: a stack trace is of the line before it; or the beginning of them.
+    """
 
     start_line: int
     end_line: int
     sha256: str
+    region: str = ""
 
 
 def unfit(quote: str) -> str:
@@ -107,6 +115,22 @@ def _window(file: IO[bytes], start: int, end: int) -> tuple[int, bytes]:
     return start, b"".join(line for line, _ in zip(iter(lambda: file.readline(LINE), b""), range(end - start + 1), strict=False))
 
 
+def _record(content: bytes, start: int, end: int) -> bytes:
+    """The lines from start to end with what belongs to them: from the last line that begins a record to the next that does.
+
+    A record begins with a time or as JSON. Where none does nearby, the lines alone.
+    """
+    before = content[max(0, start - REGION) : start].split(b"\n")[:-1]
+    after = content[end + 1 : end + 1 + REGION].split(b"\n")
+    first, *_ = content[start:end].split(b"\n", 1)
+    head: list[bytes] = []
+    if not RECORD.match(first):
+        place = next((i for i in range(len(before) - 1, max(-1, len(before) - 1 - AROUND), -1) if RECORD.match(before[i])), None)
+        head = before[place:] if place is not None else []
+    last = next((i for i, line in enumerate(after[:AROUND]) if RECORD.match(line)), None)
+    return b"\n".join([*head, content[start:end], *(after[:last] if last is not None else [])])
+
+
 def _buffers(path: Path) -> Iterator[tuple[bytes, int]]:
     """A file in overlapping buffers, each with how many of its bytes do not come again."""
     carry = b""
@@ -129,4 +153,5 @@ def _found(content: bytes, span: tuple[int, int], line: int) -> Found:
     if len(region) > LINE + span[1] - span[0]:
         region = content[slice(*span)]
     last = line + content.count(b"\n", span[0], span[1])
-    return Found(start_line=line, end_line=last, sha256=hashlib.sha256(region).hexdigest())
+    shown = _record(content, start, end if end >= 0 else len(content))[:REGION].decode("utf-8", "replace")
+    return Found(start_line=line, end_line=last, sha256=hashlib.sha256(region).hexdigest(), region=shown)

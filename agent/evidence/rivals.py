@@ -83,18 +83,23 @@ class Rivals:
         return self._changes[commit]
 
     async def _before(self, repo: str, suspect: Suspect) -> set[str]:
-        """The commits that the deployments say were live before the suspect; none where several services share a repository."""
+        """The commits that the deployments say were live before the suspect; in a repository of several services, those that any
+        deployment before had in it and none names from then on.
+        """
         if suspect.live is None or not suspect.recorded:
             return set()
         names = {ref.service for ref in self._case.repositories if ref.name == repo} - {""}
         until = suspect.live - SLACK
-        earlier = [d for d in self._case.deployments if d.commit and aware(d.timestamp) < until and d.service in names]
-        for deployment in sorted(earlier, key=lambda d: aware(d.timestamp), reverse=True):
+        own = [d for d in self._case.deployments if d.commit and (d.service in names or not names)]
+        for deployment in sorted(own, key=lambda d: aware(d.timestamp), reverse=True):
+            if aware(deployment.timestamp) >= until:
+                continue
             try:
                 commits = await self._objects.commits(repo, deployment.commit or "", limit=MOST)
             except UNANSWERED:
                 continue  # a record that names a commit nobody has says nothing
-            return {commit.id for commit in commits}
+            later = tuple(d.commit for d in own if d.commit and aware(d.timestamp) >= until) if not names else ()
+            return {commit.id for commit in commits if not commit.id.startswith(later)} if later else {c.id for c in commits}
         return set()
 
     async def _first(self, suspect: Suspect) -> bool:

@@ -100,7 +100,7 @@ def supports(outcome: Outcome, suspect: Suspect) -> bool:
     if outcome.kind == "commit":
         stands_out = suspect.first or (suspect.tie.strong and suspect.foremost)
         return outcome.executes and (outcome.reproduces or (outcome.calls and stands_out))
-    singled_out = suspect.foremost and (suspect.tie.strong or (suspect.first and bool(suspect.tie.names)))
+    singled_out = (suspect.foremost and suspect.tie.strong) or (suspect.first and bool(suspect.tie.names))
     return singled_out and in_time(outcome, suspect)
 
 
