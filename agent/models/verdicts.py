@@ -15,8 +15,7 @@ from typing import Any
 
 from agent.models.known import Known, moment, rfc
 
-FOUND = 0.85
-FEW = 3
+FOUND = 0.88
 LIKELY = 0.45
 APART = 2.5
 LEAST = 0.12
@@ -282,8 +281,8 @@ def _shown(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _direct(what: dict[str, Any]) -> bool:
-    """Whether more than time speaks for this one of all that came with it: the code that failed, or hardly anything else came."""
-    return bool(what.get("direct")) or int(what.get("among") or 0) <= FEW
+    """Whether more than time speaks for this one of all that came with it."""
+    return bool(what.get("direct"))
 
 
 def _alone(known: Known, what: dict[str, Any]) -> bool:

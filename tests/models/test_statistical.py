@@ -27,6 +27,7 @@ GUILTY = {
     "commit": "a" * 40,
     "parent": "b" * 40,
     "p": 0.93,
+    "direct": True,
     "score": 9.1,
     "subject": "Simplify settling",
     "why": ["live at orders 20 s before the onset", "removed guard: if entry.currency is None: (ledger.py)"],

@@ -430,14 +430,17 @@ def _changed(desk: Desk, verdict: suspects.Verdict) -> list[str]:
 
 
 def _likely(verdict: suspects.Verdict) -> str:
-    options = [
-        (s.p, f"commit {s.commit.sha[:10]} ({s.why[2] if len(s.why) > 2 else s.commit.subject})") for s in verdict.suspects[:1]
-    ]
+    options = [(s.p, f"commit {s.commit.sha[:10]} of {s.commit.repo}: {_does(s)}") for s in verdict.suspects[:1]]
     options += [(p, f"no commit: {e.statement} ({e.why[0]})") for e, p in verdict.explanations[:1]]
     options += [(f.p, f"{f.change.kind} {f.change.name}") for f in verdict.flips[:1]]
     options.append((verdict.unknown, "nothing that is on the desk"))
     p, text = max(options, key=lambda o: o[0])
     return f"{p:.0%} {text}"[:240]
+
+
+def _does(s: suspects.Suspect) -> str:
+    """What a suspect does, in a few words."""
+    return f"{s.best.kind}: {s.best.what[:90]} ({s.best.path})" if s.best else s.commit.subject[:90]
 
 
 def owner(desk: Desk, verdict: suspects.Verdict) -> str:
@@ -456,8 +459,21 @@ def owner(desk: Desk, verdict: suspects.Verdict) -> str:
                 found = _code_owner(file.read_text("utf-8", errors="replace"), verdict)
                 if found:
                     return f"{found} (repos/{name}/{place})"
+    if said := _said_owner(desk, verdict):
+        return said
     top = verdict.suspects[0] if verdict.suspects else None
     return f"{top.commit.author} wrote the first suspect" if top and top.p > 0.2 else "unknown"
+
+
+def _said_owner(desk: Desk, verdict: suspects.Verdict) -> str:
+    """The owner that a service's own repository names."""
+    for name in [d for key in verdict.symptoms.services for d in desk.repos if service_key(d) == key]:
+        for place in ("README.md", "README.rst", "README", "OWNERS", "MAINTAINERS", "catalog-info.yaml"):
+            file = desk.repos[name] / place
+            text = file.read_text("utf-8", errors="replace")[:20_000] if file.is_file() else ""
+            if match := re.search(r"(?im)^[\s*#>-]*(?:owner|owned by|maintainer|team)s?\s*:\s*(\S.{1,80})$", text):
+                return f"{match[1].strip()} (repos/{name}/{place})"
+    return ""
 
 
 def _code_owner(text: str, verdict: suspects.Verdict) -> str:

@@ -58,6 +58,8 @@ def chart(desk: Desk, symptoms: Symptoms) -> Map:
             made.graphs[name] = calls
             made.functions[name] = calls.distances(roots, FAR)
             made.names[name] = _names(calls, made.functions[name])
+            for word, distance in _quoted(symptoms, calls).items():
+                made.names[name][word] = min(distance, made.names[name].get(word, math.inf))
     return made
 
 
@@ -133,6 +135,16 @@ def _imported(repo: Path, package: str, home: Path) -> set[str]:
             found |= set(WORD.findall(match[1]))
         found |= {name for top in tops for name in re.findall(rf"\b{re.escape(top)}(?:\.\w+)*\.(\w+)", row)}
     return found - tops
+
+
+def _quoted(symptoms: Symptoms, calls: Graph) -> dict[str, float]:
+    """Names in the lines of this repository that the stack traces quote, nearest where it was raised."""
+    found: dict[str, float] = {}
+    for frame in symptoms.frames[:FRAMES]:
+        if frame.code and frame.depth <= 2 and any(same_file(frame.file, path) for path in calls.by_file):
+            for word in set(WORD.findall(frame.code)) - NOT_NAMES:
+                found[word] = min(0.3 + 0.5 * frame.depth, found.get(word, math.inf))
+    return found
 
 
 def _names(calls: Graph, distances: dict[int, float]) -> dict[str, float]:
@@ -332,6 +344,8 @@ def named(symptoms: Symptoms, commit: Commit) -> tuple[float, str]:
             files = [f.path for f in commit.files if any(name in row.text for h in f.hunks for row in h.lines if row.tag == "-")]
             worth += 0.3 * any(same_file(path, f) for path in re.findall(r"[\w./-]+\.\w+", texts) for f in files)
             worth -= 0.3 * all(kind_of(f) in IDLE for f in files)
+            if name.isdigit() and not any(same_file(frame.file, f) for frame in symptoms.frames[:8] for f in files):
+                continue
             best = max(best, (worth, f"it takes “{name}” away, which the errors miss"))
         elif less != 0:
             best = max(best, (0.3, f"it changes “{name}”, which the errors name"))

@@ -59,8 +59,10 @@ class Suspect:
 
     @property
     def direct(self) -> bool:
-        """Whether it acts where the failure is, and does not just fit in time and kind."""
+        """Whether it acts where the failure is, or came alone with the means and the words: more than fitting in time and kind."""
         f = self.features
+        if self.among == 1 and f.get("means", 0.0) >= 0.8 and f.get("words", 0.0) >= 0.4:
+            return True
         return max(f.get("line", 0.0) / 0.5, f.get("frame", 0.0) / 0.6, f.get("writes", 0.0), f.get("named", 0.0) / 0.7) >= 1.0
 
 

@@ -264,6 +264,9 @@ def _named(made: Symptoms) -> None:
     """Identifiers that the new errors name."""
     texts = [a.text for a in made.anomalies if a.kind in ("log", "span") and a.fresh and a.level >= 3][:20]
     texts += [f.raised for f in made.scan.frames[:60] if f.raised]
+    for text in [f.raised for f in made.scan.frames[:60]]:
+        if match := re.search(r"KeyError: (\d{1,6})$", text.strip()):
+            made.named[match[1]] = True
     for text in dict.fromkeys(texts):
         absent = bool(ABSENT.search(text))
         for quoted, called in QUOTED.findall(text):
