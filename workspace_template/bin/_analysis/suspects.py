@@ -59,7 +59,7 @@ class Suspect:
 
     @property
     def direct(self) -> bool:
-        """Whether it acts where the failure is, or came alone with the means and the words: more than fitting in time and kind."""
+        """Whether it acts where the failure is, or came alone with the means and the words: more than fit in time and kind."""
         f = self.features
         if self.among == 1 and f.get("means", 0.0) >= 0.8 and f.get("words", 0.0) >= 0.4:
             return True
