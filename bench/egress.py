@@ -23,14 +23,13 @@ from agent.sandboxes import KINDS, make
 from tests.egress.world import world as a_world
 
 Row = dict[str, Any]
-LIMITS = Limits(memory=256 << 20, processes=64, disk=96 << 20, seconds=120.0, cores=2.0)
-LARGE = 20 << 20
+LIMITS = Limits(memory=256 << 20, processes=64, disk=96 << 20, seconds=300.0, cores=2.0)
 MOST = {"bubblewrap": (0.010, 0.020, 0.040), "microvm": (0.040, 0.080, 0.200)}
 """Seconds: a connection to the door, a plain request, one through TLS. By emulation the program's own TLS is most of it."""
 
 INSIDE = """
 import http.client, json, socket, ssl, sys, time
-rounds, plain, passed, read = (int(word) for word in sys.argv[1:])
+rounds, size, plain, passed, read = (int(word) for word in sys.argv[1:])
 trust = ssl.create_default_context(cafile="/run/egress/ca-certificates.crt")
 
 def connect():
@@ -63,19 +62,19 @@ calls = {"connect": (connect,), "plain": (get, plain, "plain.test", False), "pas
          "read": (get, read, "read.test", True)}
 found = {name: [timed(*call) for _ in range(rounds)] for name, call in calls.items()}
 for name, call in list(calls.items())[1:]:
-    found[f"{name} MB/s"] = [LARGE / 1e6 / timed(*call, "/large") for _ in range(2)]
-found["out MB/s"] = [LARGE / 1e6 / timed(put, plain, "plain.test", LARGE) for _ in range(2)]
+    found[f"{name} MB/s"] = [size / 1e6 / timed(*call, f"/{size}") for _ in range(2)]
+found["out MB/s"] = [size / 1e6 / timed(put, plain, "plain.test", size) for _ in range(2)]
 print(json.dumps(found))
-""".replace("LARGE", str(LARGE))
+"""
 
 
 def main(arguments: Sequence[str]) -> list[Row]:
     """Rows of what was measured."""
     with tempfile.TemporaryDirectory(prefix="bench-egress-") as scratch:
-        return asyncio.run(_measure(Path(scratch), 5 if "--quick" in arguments else 30))
+        return asyncio.run(_measure(Path(scratch), *((5, 2 << 20) if "--quick" in arguments else (30, 20 << 20))))
 
 
-async def _measure(scratch: Path, rounds: int) -> list[Row]:
+async def _measure(scratch: Path, rounds: int, size: int) -> list[Row]:
     rows: list[Row] = []
     async with a_world(scratch) as world:
         ports = [
@@ -87,23 +86,24 @@ async def _measure(scratch: Path, rounds: int) -> list[Row]:
         rules.append(Rule(hosts=("read.test",), ports=(ports[2],), cidrs=("127.0.0.0/8",), headers={"X-Key": "{key}"}))
         outside = Outside(secrets={"key": "a-secret-of-the-host"}, authorities=world.authorities, resolve=world.resolve)
         for kind in KINDS:
-            rows += await _kind(kind, make(kind, scratch / "sandboxes", outside), Egress(rules=tuple(rules)), ports, rounds)
+            made = make(kind, scratch / "sandboxes", outside=outside)
+            rows += await _kind(kind, made, Egress(rules=tuple(rules)), ports, (rounds, size))
     return rows
 
 
-async def _kind(name: str, sandboxes: Sandboxes, egress: Egress, ports: Sequence[int], rounds: int) -> list[Row]:
+async def _kind(name: str, sandboxes: Sandboxes, egress: Egress, ports: Sequence[int], how: tuple[int, int]) -> list[Row]:
     try:
         sandbox = await sandboxes.create("bench", SandboxSpec(limits=LIMITS, egress=egress))
     except AgentError as error:
         print(f"{name} is left out: {error.problem}")
         return []
     try:
-        done = await sandbox.run(["/usr/bin/python3", "-c", INSIDE, str(rounds), *map(str, ports)])
+        done = await sandbox.run(["/usr/bin/python3", "-c", INSIDE, *map(str, how), *map(str, ports)])
     finally:
         await sandbox.delete()
         await sandboxes.close()
     if done.exit_code != 0:
-        raise SystemExit(done.stderr.decode("utf-8", "replace"))
+        raise SystemExit("the program inside took too long" if done.timed_out else done.stderr.decode("utf-8", "replace"))
     found = json.loads(done.stdout)
     connect, plain, read = MOST[name]
     targets = {"connect": connect, "plain": plain, "passed": read, "read": read}
@@ -131,7 +131,8 @@ async def _answer(head: bytes, reader: asyncio.StreamReader, writer: asyncio.Str
             left = int(line.partition(b":")[2])
             while left:
                 left -= len(await reader.read(min(left, 1 << 16)))
-    body = bytes(LARGE) if head.split()[1] == b"/large" else b"ok"
+    asked = head.split()[1][1:]
+    body = bytes(int(asked)) if asked.isdigit() else b"ok"
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
     for at in range(0, len(body), 1 << 16):
         writer.write(body[at : at + (1 << 16)])

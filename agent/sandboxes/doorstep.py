@@ -70,7 +70,7 @@ def _listen(process: int) -> socket.socket:
             raise OSError("the command has no network of its own")
         syscalls.enter_network(theirs.fileno())
         try:
-            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else asyncio sets no TCP_NODELAY
         finally:
             syscalls.enter_network(ours.fileno())
     try:
