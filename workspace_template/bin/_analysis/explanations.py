@@ -361,7 +361,7 @@ def _unsound(desk: Desk, symptoms: Symptoms) -> Explanation:
         return made
     if desk.metric and symptoms.series and not any(s.metric in desk.metric for s in symptoms.shifts):
         if not strong:
-            made.add(4.0, f"{desk.metric} did not change, and neither did anything else")
+            made.add(1.2, f"{desk.metric} did not change, and neither did anything else")
     elif not strong and symptoms.series >= 3:
-        made.add(3.0, "no metric, log or span changed")
+        made.add(1.0, "no metric, log or span changed")
     return made
