@@ -24,7 +24,7 @@ import pytest
 from agent.core.errors import NotFound, SandboxError, ToolError
 from agent.core.sandbox import FileInfo, Layer, Limits, Result, Sandbox, Sandboxes, SandboxSpec
 
-LIMITS = Limits(memory=256 << 20, processes=64, disk=96 << 20, seconds=30.0, cores=2.0)
+LIMITS = Limits(memory=256 << 20, processes=64, disk=96 << 20, seconds=90.0, cores=2.0)
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ async def test_memory_comes_back_and_a_command_goes_on_where_it_was(sandboxes: M
 async def test_time_that_a_command_has_stops_while_its_machine_sleeps_and_who_gives_up_need_not_wait(sandboxes: MicroVM) -> None:
     sandbox = await created(sandboxes, "one")
     patient, hasty = (
-        asyncio.create_task(sandbox.run(f"echo x > {n}; {WAITS}; echo went on > {n}; sleep 60", timeout=4.0)) for n in "ab"
+        asyncio.create_task(sandbox.run(f"echo x > {n}; {WAITS}; echo went on > {n}; sleep 60", timeout=9.0)) for n in "ab"
     )
     await until(sandbox, "a")
     await until(sandbox, "b")
@@ -61,7 +61,7 @@ async def test_time_that_a_command_has_stops_while_its_machine_sleeps_and_who_gi
     hasty.cancel()
     with pytest.raises(asyncio.CancelledError):
         await hasty
-    await asyncio.wait([patient], timeout=4.2)
+    await asyncio.wait([patient], timeout=9.2)
     assert not patient.done()
     await sandbox.write("go", b"")
     assert (await patient).timed_out
