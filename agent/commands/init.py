@@ -35,7 +35,7 @@ connectors: {}
 #   app-logs: {kind: logs, paths: ["/var/log/app/*.log"]}
 
 # policy:                # what sandboxes may reach over HTTP(S): nothing, unless a rule allows it
-#   egress: {rules: [{hosts: [pypi.org, files.pythonhosted.org]}]}
+#   egress: {rules: [{hosts: [packages.example.org]}]}
 #   redact: {customer: "CUST-[0-9]{6}"}
 """
 

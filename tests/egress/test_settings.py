@@ -25,7 +25,7 @@ policy:
     secrets: {registry: "${TOKEN}"}
     authorities: private.pem
     rules:
-      - {name: packages, hosts: [pypi.org, "*.pythonhosted.org"], ports: [443]}
+      - {name: packages, hosts: [packages.example.org, "*.mirror.example.net"], ports: [443]}
       - {hosts: [Registry.Example.org], paths: [/v2/*], methods: [GET], headers: {Authorization: "Bearer {registry}"}}
       - {action: deny, hosts: ["*"]}
 """
@@ -39,7 +39,7 @@ def written(folder: Path, text: str) -> Path:
 def test_rules_secrets_and_authorities_are_read(tmp_path: Path) -> None:
     settings = load(written(tmp_path, RULES), environment={"TOKEN": "s3cr3t-value"})
     egress = settings.policy.egress
-    assert [rule.hosts for rule in egress.rules] == [("pypi.org", "*.pythonhosted.org"), ("registry.example.org",), ("*",)]
+    assert [rule.hosts for rule in egress.rules] == [("packages.example.org", "*.mirror.example.net"), ("registry.example.org",), ("*",)]
     beyond = outside(settings)
     assert (beyond.secrets, beyond.authorities, beyond.audit) == (
         {"registry": "s3cr3t-value"},

@@ -101,7 +101,7 @@ def test_wrong_input_says_what_to_do(tmp_path: Path) -> None:
 def test_nothing_of_a_home_reaches_outside_but_its_model(tmp_path: Path) -> None:
     (tmp_path / "sre-agent.yaml").write_text(
         "services: {orders: {owner: a}}\nconnectors: {logs: {kind: logs, paths: [/var/log/x]}}\nforges: {a: {path: forge}}\n"
-        "policy: {egress: {rules: [{hosts: [pypi.org]}]}}\nmodel: {name: anthropic, max_output: 1000}\n"
+        "policy: {egress: {rules: [{hosts: [packages.example.org]}]}}\nmodel: {name: anthropic, max_output: 1000}\n"
     )
     settings = load(tmp_path, environment={})
     plan = Plan(model="anthropic:other", sandbox="bubblewrap")
