@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 class Rule(Data):
     """One rule.
 
-    hosts: names (`packages.example.org`), everything below a name (`*.example.org`), or `*`; addresses as a client would write them.
+    hosts: names (`packages.example.org`), everything below a name (`*.example.org`), or `*`; addresses as clients write them.
     cidrs: networks that the resolved address must lie in. A rule names hosts or cidrs or both.
     methods, paths: of the request; `*` in a path stands for any characters. Empty: all. For https they need the proxy to
     end TLS itself, with a certificate that the sandbox trusts; so do `headers` and `inspect`.
