@@ -35,6 +35,9 @@ from agent.core.workspace import furnish
 from agent.evidence import Checker, quotes, ties
 from agent.evidence.diffs import Changed
 from agent.evidence.exercise import Effect, Exercise, collect, effect, prepare
+from agent.evidence.experiments import Outcome
+from agent.evidence.verdict import Suspect as Standing
+from agent.evidence.verdict import supports
 from agent.redaction import Redaction
 from agent.repos import Checkout, Mirror, Repositories
 from agent.sandboxes.local import Local
@@ -632,6 +635,23 @@ def test_the_names_of_fields_tie_nothing_to_anything() -> None:
     change = Changed(path="web/a.go", added=("trace_id := charge_card(basket)",))
     assert ties.between([change], line, ()) == ties.Tie(names=("basket", "charge_card"), strong=True)
     assert ties.between([Changed(path="a.go", added=("trace_id := f()",))], line, ()) == ties.Tie()
+
+
+@pytest.mark.parametrize(
+    ("suspect", "expected"),
+    [
+        ({"foremost": True, "tie": ties.Tie(names=("a", "b"), strong=True)}, True),
+        ({"foremost": True, "tie": ties.Tie(names=("a",))}, False),
+        ({"first": True, "akin": True}, True),
+        ({"first": True}, False),
+        ({"akin": True, "tie": ties.Tie(names=("a", "b"), strong=True)}, False),
+    ],
+)
+def test_a_check_by_time_counts_for_the_commit_that_stands_out(suspect: dict[str, Any], expected: bool) -> None:
+    outcome = Outcome(kind="window", start=AT, until=AT)
+    assert supports(outcome, Standing(commit="c", live=AT, recorded=True, **suspect)) is expected
+    late = Standing(commit="c", live=AT - timedelta(hours=2), recorded=True, **suspect)
+    assert not supports(outcome, late), "it was live in both windows"
 
 
 def test_a_name_that_many_changes_share_counts_for_little() -> None:

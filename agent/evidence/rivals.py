@@ -46,7 +46,9 @@ class Rivals:
             leading = await self._leading()
             return suspect.model_copy(update={"rival": f"commit {leading[:12]}" if leading and not suspect.problem else ""})
         foremost = bool(suspect.tie.names) and await self._foremost(suspect, cause, seen)
-        return suspect.model_copy(update={"foremost": foremost, "first": await self._first(suspect)})
+        first = await self._first(suspect)
+        akin = first and cause.repo is not None and await self._akin(suspect, cause.repo, seen)
+        return suspect.model_copy(update={"foremost": foremost, "first": first, "akin": akin})
 
     async def _foremost(self, suspect: Suspect, cause: Cause, seen: str) -> bool:
         """Whether no commit that went live with the suspect, or later, has as much in common with the symptom."""
@@ -62,6 +64,12 @@ class Rivals:
         others = await asyncio.to_thread(lambda: [ties.between(files, seen, common) for files in found])
         scores = ties.rarity([suspect.tie, *others])
         return all(score < scores[0] for score in scores[1:])
+
+    async def _akin(self, suspect: Suspect, repo: str, seen: str) -> bool:
+        """Whether it has anything in common with the telemetry or the alert but the names of services."""
+        names = [name for ref in self._case.repositories for name in (ref.name, ref.service)]
+        files = await self._changes_of(repo, suspect.commit)
+        return bool(ties.between(files, f"{seen}\n{ties.alert_text(self._case)}", (*names, self._case.trigger.service)).names)
 
     async def _candidates(self, repo: str) -> list[str]:
         """The newest deployed commits of a repository; none of one that cannot be read. One without a parent is left out: it

@@ -20,8 +20,8 @@ class Suspect(Data):
     problem: it does not exist, or it cannot have done it; "" if nothing speaks against it. unknown: no such commit.
     files: what it changed. tie: names that it shares with the verified telemetry. live: since when it was deployed, as far as
     the deployments say, else made; recorded: whether they say it. foremost: no other commit that was deployed shares as much.
-    first: the host's own analysis has it first, far above all others. rival: for a cause without a commit, the commit that this
-    analysis has far above all else.
+    first: the host's own analysis has it first, far above all others; akin: and it shares names with what was seen or alerted.
+    rival: for a cause without a commit, the commit that this analysis has far above all else.
     """
 
     commit: str = ""
@@ -33,6 +33,7 @@ class Suspect(Data):
     recorded: bool = False
     foremost: bool = False
     first: bool = False
+    akin: bool = False
     rival: str = ""
 
 
@@ -100,7 +101,7 @@ def supports(outcome: Outcome, suspect: Suspect) -> bool:
     if outcome.kind == "commit":
         stands_out = suspect.first or (suspect.tie.strong and suspect.foremost)
         return outcome.executes and (outcome.reproduces or (outcome.calls and stands_out))
-    singled_out = (suspect.foremost and suspect.tie.strong) or (suspect.first and bool(suspect.tie.names))
+    singled_out = (suspect.foremost and suspect.tie.strong) or (suspect.first and suspect.akin)
     return singled_out and in_time(outcome, suspect)
 
 
