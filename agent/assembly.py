@@ -29,6 +29,7 @@ from agent.core.sandbox import Sandbox, Sandboxes
 from agent.core.tool import Tool
 from agent.delegation import Delegation
 from agent.desk import Desk
+from agent.egress import audit
 from agent.egress.outside import outside
 from agent.forges.local import Local
 from agent.hooks import stack
@@ -102,6 +103,7 @@ async def assemble(
     """
     data = settings.data
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    audit.tidy(data / "egress", settings.policy.keep_days)
     sources = build_connectors(settings)
     chosen = await choose_sandboxes(settings)
     thinking = build_model(settings, settings.model_name)

@@ -6,6 +6,8 @@ No secret and no query is in it: a query becomes `?`, and a path is scrubbed of 
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -73,6 +75,15 @@ class Audit:
 def earlier(file: Path) -> Path:
     """Where the lines before those in `file` are."""
     return file.with_name(f"{file.name}.1")
+
+
+def tidy(folder: Path, days: float) -> None:
+    """Removes audits to which nothing was added for so many days."""
+    oldest = time.time() - days * 86_400
+    for file in folder.glob("*.ndjson*"):
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime < oldest:
+                file.unlink()
 
 
 def shown(path: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 from agent.core.errors import SandboxError
 from agent.egress.environment import PORT
@@ -59,7 +60,8 @@ class Doorstep:
 async def open_doorstep(process: int, gateway: Gateway) -> Doorstep:
     """For the command whose first process that is, and which waits. Raises SandboxError."""
     try:
-        return Doorstep(await asyncio.to_thread(_listen, process), gateway)
+        with ThreadPoolExecutor(1) as alone:  # a thread that could not come back must not go on with other work
+            return Doorstep(await asyncio.get_running_loop().run_in_executor(alone, _listen, process), gateway)
     except OSError as error:
         raise SandboxError(f"{gateway.sandbox}: its door cannot be opened: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from agent.core.egress import Egress, Rule
 from agent.core.errors import BadInput, ConfigError
 from agent.core.investigation import Case, Trigger
 from agent.core.sandbox import SandboxSpec
+from agent.egress.audit import tidy
 from agent.egress.outside import outside
 from agent.sandboxes.bubblewrap import Bubblewrap
 
@@ -70,6 +72,14 @@ def test_a_wrong_rule_is_named_with_its_line(tmp_path: Path, wrong: str, said: s
     text = f"policy:\n  egress:\n    secrets: {{registry: x}}\n    rules:\n      - {wrong}\n"
     with pytest.raises(ConfigError, match=said):
         load(written(tmp_path, text), environment={})
+
+
+def test_audits_that_are_older_than_what_is_kept_go(tmp_path: Path) -> None:
+    for name, age in (("old.ndjson", 40), ("old.ndjson.1", 50), ("new.ndjson", 1), ("other", 50)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age * 86_400,) * 2)
+    tidy(tmp_path, 30)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["new.ndjson", "other"]
 
 
 def test_a_file_of_rules_for_one_sandbox_is_read_the_same_way(tmp_path: Path) -> None:
