@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 BRIEF = "brief"
 FAULTS = "faults"
-ANALYSIS_SECONDS = 120.0
+ANALYSIS_SECONDS = 300.0
 """Seconds that an analysis command may take: it is quick, but not in a machine by emulation."""
 MOST_FAULTS = 30
 EARLIER = 10
