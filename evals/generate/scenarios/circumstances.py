@@ -146,8 +146,8 @@ def unsound_alert(rng: Random) -> Scenario:
     """The ratio falls because more of what is counted can never hit: quotes with coupons are not cached, by design."""
     minute = 36 + rng.random() * 6
     home = ("DE",)
-    usual = Mix(per_second=24.0, single=0.92, countries=home, coupons={"SPRING15": 0.06, "TENOFF": 0.04})
-    campaign = Mix(per_second=24.0, single=0.92, countries=home, coupons={"SPRING15": 0.72, "TENOFF": 0.12})
+    usual = Mix(per_second=34.0, single=0.92, countries=home, coupons={"SPRING15": 0.06, "TENOFF": 0.04})
+    campaign = Mix(per_second=34.0, single=0.92, countries=home, coupons={"SPRING15": 0.72, "TENOFF": 0.12})
     return Scenario(
         kind="unsound_alert",
         category="alert",

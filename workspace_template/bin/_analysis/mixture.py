@@ -40,7 +40,8 @@ def found(desk: Desk, shifts: list[Shift], onset: float | None) -> Mixture | Non
     series, _ = metrics.read(desk, metrics.files(desk))
     for shift in fallen[:3]:
         counts = _counts(series, shift.service, shift.onset, desk.at)
-        told = _without(counts, shift) or _labels(series, shift, desk.at)
+        minutes = max(1.0, ((desk.at or shift.onset) - shift.onset) / 60)
+        told = _without(counts, shift, minutes) or _labels(series, shift, desk.at)
         if told:
             return Mixture(told=told, shift=shift)
     return None
@@ -74,8 +75,8 @@ def _means(series: Series, onset: float, at: float | None) -> tuple[float | None
     return sum(before) / len(before), sum(after) / len(after)
 
 
-def _without(counts: Counts, shift: Shift) -> str:
-    """A part of the population without which the ratio is what it was."""
+def _without(counts: Counts, shift: Shift, minutes: float) -> str:
+    """A part of the population without which the ratio is what it was, as far as so few hits in so many minutes can tell."""
     best, told = 0.0, ""
     for hit, other in permutations(counts, 2):
         for summed in (False, True):
@@ -96,7 +97,8 @@ def _without(counts: Counts, shift: Shift) -> str:
                     continue
                 pure = [counts[hit][i] / rest[i] for i in (0, 1)]
                 change = abs(math.log(pure[1] / pure[0]))
-                if change < SAME and moved / max(change, 0.02) > max(BETTER, best):
+                noise = 1.0 / math.sqrt(max(1.0, counts[hit][1] * minutes))
+                if change < SAME + min(noise, SAME) and moved / max(change, 0.02) > max(BETTER, best):
                     best = moved / max(change, 0.02)
                     told = (
                         f"without {part}, which grew from {before / population[0]:.0%} to {after / population[1]:.0%} of what "
