@@ -642,6 +642,7 @@ def test_the_names_of_fields_tie_nothing_to_anything() -> None:
     [
         ({"foremost": True, "tie": ties.Tie(names=("a", "b"), strong=True)}, True),
         ({"foremost": True, "tie": ties.Tie(names=("a",))}, False),
+        ({"foremost": True, "tie": ties.Tie(names=("a", "b"), strong=True), "rival": "commit d"}, False),
         ({"first": True, "akin": True}, True),
         ({"first": True}, False),
         ({"akin": True, "tie": ties.Tie(names=("a", "b"), strong=True)}, False),

@@ -46,9 +46,11 @@ class Rivals:
             leading = await self._leading()
             return suspect.model_copy(update={"rival": f"commit {leading[:12]}" if leading and not suspect.problem else ""})
         foremost = bool(suspect.tie.names) and await self._foremost(suspect, cause, seen)
-        first = await self._first(suspect)
+        leading = await self._leading()
+        first = leading == suspect.commit
         akin = first and cause.repo is not None and await self._akin(suspect, cause.repo, seen)
-        return suspect.model_copy(update={"foremost": foremost, "first": first, "akin": akin})
+        rival = f"commit {leading[:12]}" if leading and not first else ""
+        return suspect.model_copy(update={"foremost": foremost, "first": first, "akin": akin, "rival": rival})
 
     async def _foremost(self, suspect: Suspect, cause: Cause, seen: str) -> bool:
         """Whether no commit that went live with the suspect, or later, has as much in common with the symptom."""
@@ -109,9 +111,6 @@ class Rivals:
             later = tuple(d.commit for d in own if d.commit and aware(d.timestamp) >= until) if not names else ()
             return {commit.id for commit in commits if not commit.id.startswith(later)} if later else {c.id for c in commits}
         return set()
-
-    async def _first(self, suspect: Suspect) -> bool:
-        return await self._leading() == suspect.commit
 
     async def _leading(self) -> str:
         """The commit that the host's own analysis has far above everything else, or ""."""

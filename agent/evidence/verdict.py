@@ -21,7 +21,7 @@ class Suspect(Data):
     files: what it changed. tie: names that it shares with the verified telemetry. live: since when it was deployed, as far as
     the deployments say, else made; recorded: whether they say it. foremost: no other commit that was deployed shares as much.
     first: the host's own analysis has it first, far above all others; akin: and it shares names with what was seen or alerted.
-    rival: for a cause without a commit, the commit that this analysis has far above all else.
+    rival: another commit that this analysis has far above all else.
     """
 
     commit: str = ""
@@ -71,7 +71,7 @@ def _lacking(conclusion: Conclusion, cause: Cause, outcomes: Sequence[Outcome], 
     """What root_cause_found needs and this conclusion has not."""
     verified = [item for item in conclusion.evidence if item.verified]
     lacking = [suspect.problem] if suspect.problem else []
-    if suspect.rival:
+    if suspect.rival and not suspect.commit:
         lacking.append(
             f"it says that no commit is guilty, and the host's own analysis finds {suspect.rival} far more probable than anything"
             " else: look at it, and at what it changed"
@@ -99,9 +99,9 @@ def supports(outcome: Outcome, suspect: Suspect) -> bool:
     if not suspect.commit:
         return outcome.kind != "commit" or outcome.executes
     if outcome.kind == "commit":
-        stands_out = suspect.first or (suspect.tie.strong and suspect.foremost)
+        stands_out = suspect.first or (suspect.tie.strong and suspect.foremost and not suspect.rival)
         return outcome.executes and (outcome.reproduces or (outcome.calls and stands_out))
-    singled_out = (suspect.foremost and suspect.tie.strong) or (suspect.first and suspect.akin)
+    singled_out = (suspect.foremost and suspect.tie.strong and not suspect.rival) or (suspect.first and suspect.akin)
     return singled_out and in_time(outcome, suspect)
 
 
@@ -128,6 +128,11 @@ def _why_not(outcomes: Sequence[Outcome], suspect: Suspect) -> str:
         )
     if any(o.kind == "commit" for o in good):
         return "the check reads the change itself instead of running the code, which any commit would pass"
+    if suspect.rival:
+        return (
+            f"the check shows when it began, not that commit {short} did it, and the host's own analysis finds {suspect.rival}"
+            " far more probable: run the code at the commit and at its parent, or look at that one"
+        )
     return (
         f"the check shows when it began, not that commit {short} did it: other commits went live too, and the verified telemetry"
         " names nothing that only this one changed"

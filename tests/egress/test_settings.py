@@ -41,7 +41,11 @@ def written(folder: Path, text: str) -> Path:
 def test_rules_secrets_and_authorities_are_read(tmp_path: Path) -> None:
     settings = load(written(tmp_path, RULES), environment={"TOKEN": "s3cr3t-value"})
     egress = settings.policy.egress
-    assert [rule.hosts for rule in egress.rules] == [("packages.example.org", "*.mirror.example.net"), ("registry.example.org",), ("*",)]
+    assert [rule.hosts for rule in egress.rules] == [
+        ("packages.example.org", "*.mirror.example.net"),
+        ("registry.example.org",),
+        ("*",),
+    ]
     beyond = outside(settings)
     assert (beyond.secrets, beyond.authorities, beyond.audit) == (
         {"registry": "s3cr3t-value"},
