@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ def test_each_command_in_the_readme_exists() -> None:
     assert used and used <= set(main.commands)
     for name in used:
         assert CliRunner().invoke(main, [name, "--help"]).exit_code == 0
+
+
+def test_dev_is_a_program_that_says_what_it_does() -> None:
+    said = subprocess.run([ROOT / "dev", "help"], capture_output=True, text=True, check=True).stdout
+    assert "./dev setup" in said and "./dev inspect" in said
 
 
 def test_each_command_of_dev_in_the_readme_exists() -> None:
