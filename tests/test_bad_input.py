@@ -58,6 +58,7 @@ async def test_everything_broken_at_once_still_finds_the_cause(tmp_path: Path) -
         assert problem in said, f"{problem!r} is not in:\n{said}"
 
 
+@pytest.mark.slow
 async def test_an_empty_log_folder_and_no_repository_is_an_honest_report(tmp_path: Path) -> None:
     folder = tmp_path / "incident"
     (folder / "telemetry/logs").mkdir(parents=True)

@@ -51,7 +51,8 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not imported & {"pydantic", "anthropic", "openai", "dbos", "sqlalchemy", "fastapi", "git", "rich"}
 
 
-@pytest.mark.parametrize(("verdict", "code"), [("inconclusive", 3), pytest.param("alert_unsound", 3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("verdict", "code"), [("inconclusive", 3), ("alert_unsound", 3)])
+@pytest.mark.slow
 def test_an_empty_incident_is_investigated_and_the_exit_code_is_the_verdict(tmp_path: Path, verdict: str, code: int) -> None:
     done = _run("investigate", _incident(tmp_path), "--model", _script(tmp_path, verdict=verdict), "--out", "out", cwd=tmp_path)
     assert done.returncode == code, done.stderr

@@ -511,6 +511,7 @@ SYNTAX = """python3 -c 'import ast; t = ast.dump(ast.parse(open("repos/shop/web/
     ],
     ids=["its syntax", "beside the log", "beside the guilty code", "beside a harmless call"],
 )
+@pytest.mark.slow
 async def test_a_fact_about_the_commit_is_not_the_symptom_whatever_is_printed_beside_it(world: World, command: str) -> None:
     judged = await (await world.checker()).judge(world.report("decoy", world.at_commits("decoy", command)))
     assert judged.conclusion.verdict == "likely"
@@ -597,6 +598,7 @@ def test_what_is_printed_counts_where_only_the_suspect_prints_it(output: str, ot
 @pytest.mark.parametrize(
     ("first", "second", "leading"), [(0.8, 0.1, True), (0.8, 0.3, False), (0.4, 0.0, False), (0.9, None, True)]
 )
+@pytest.mark.slow
 async def test_who_blames_no_commit_has_to_look_at_the_one_that_the_host_finds(
     world: World, first: float, second: float | None, leading: bool
 ) -> None:

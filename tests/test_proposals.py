@@ -422,6 +422,7 @@ class Dying(MemoryJournal):
 
 class TestOnce:
     @pytest.mark.parametrize("where", ["before find", "before publish", "after publish", "0", "1", "2"])
+    @pytest.mark.slow
     async def test_a_kill_between_any_two_steps_publishes_once(self, quick: Bench, where: str) -> None:
         """A number: so many entries are written before the kill, of prepared, intent and done."""
         quick.forge = forge = Counting()

@@ -161,6 +161,7 @@ def test_the_deepest_failing_span_and_repeated_calls_are_named(scene: Scene) -> 
     assert answer["repeated"] == [{"caller": "web GET /", "callee": "stock Get", "times_at_most": 12, "median": 12.0}]
 
 
+@pytest.mark.slow
 def test_an_empty_desk_is_answered_by_every_command(scene: Scene) -> None:
     for command in ("log-templates", "metric-shifts", "spans", "suspects", "dependency-diff", "changes", "brief"):
         scene.answer(command)

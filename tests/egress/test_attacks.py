@@ -324,6 +324,7 @@ async def _drip(writer: asyncio.StreamWriter, content: bytes) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_tunnel_that_is_silent_and_one_that_never_says_hello_are_cut(world: World, door: MakeDoor) -> None:
     port = await world.serve(says(b"x"), world.tls("a.test"))
     one = await door(rule("a.test", ports=[port]), limits=LIMITS)

@@ -108,6 +108,7 @@ class TestBubblewrap(SandboxContract):
             yield made
 
 
+@pytest.mark.slow
 class TestAttacks(SandboxAttacks):
     @pytest.fixture
     def sandboxes(self, tmp_path: Path) -> Sandboxes:
@@ -127,6 +128,7 @@ async def sandbox(sandboxes: Bubblewrap) -> AsyncIterator[Sandbox]:
     await made.delete()
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_of_what_lived_and_ended_in_every_way(sandboxes: Bubblewrap, source: Path) -> None:
     layers = (Layer(source=source, target="/workspace/a", key="a"), Layer(source=source, target="/workspace/b/c", key="a"))
     made = [await sandboxes.create(id, SandboxSpec(seed=source, layers=layers, limits=LIMITS)) for id in IDS]
@@ -142,6 +144,7 @@ async def test_nothing_is_left_of_what_lived_and_ended_in_every_way(sandboxes: B
     assert await settled(sandboxes.root) == NOTHING
 
 
+@pytest.mark.slow
 async def test_commands_cut_at_any_moment_leave_nothing(sandbox: Sandbox, sandboxes: Bubblewrap) -> None:
     """Cancelled or out of time while bubblewrap starts, in the middle, at the end: no process, no descriptor, no waiting."""
     await sandbox.run("true")
@@ -240,6 +243,7 @@ async def test_a_creation_that_fails_leaves_nothing(sandboxes: Bubblewrap, tmp_p
     assert await settled(sandboxes.root) == NOTHING
 
 
+@pytest.mark.slow
 async def test_a_disk_that_another_mount_namespace_still_holds_is_the_same_disk(sandboxes: Bubblewrap) -> None:
     """Whoever has copied our mounts keeps the file system alive, and unwritten data in it, after it was unmounted here."""
     sandbox = await sandboxes.create("one", SandboxSpec(limits=LIMITS))
@@ -259,6 +263,7 @@ async def test_a_disk_that_another_mount_namespace_still_holds_is_the_same_disk(
     assert await settled(sandboxes.root) == NOTHING
 
 
+@pytest.mark.slow
 async def test_a_source_that_is_gone_at_resumption_is_named(sandboxes: Bubblewrap, source: Path) -> None:
     spec = SandboxSpec(layers=(Layer(source=source, target="/workspace/a", key="a"),), limits=LIMITS)
     sandbox = await sandboxes.create("one", spec)
@@ -272,6 +277,7 @@ async def test_a_source_that_is_gone_at_resumption_is_named(sandboxes: Bubblewra
     assert await settled(sandboxes.root) == NOTHING
 
 
+@pytest.mark.slow
 async def test_files_of_other_owners_are_read_only_or_the_sandboxs_by_the_owner_of_the_layer(
     sandboxes: Bubblewrap, source: Path
 ) -> None:
@@ -296,6 +302,7 @@ async def test_files_of_other_owners_are_read_only_or_the_sandboxs_by_the_owner_
     assert [(path, facts(path)) for path in source.rglob("*")] == before
 
 
+@pytest.mark.slow
 async def test_where_ids_cannot_be_mapped_owners_are_changed_on_the_overlay(
     sandboxes: Bubblewrap, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +348,7 @@ async def test_names_with_colons_commas_and_blanks_are_only_names(tmp_path: Path
     assert await settled(sandboxes.root) == NOTHING
 
 
+@pytest.mark.slow
 async def test_without_a_control_group_there_are_rlimits_and_the_probe_says_so(
     sandboxes: Bubblewrap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -362,6 +370,7 @@ async def test_without_a_control_group_there_are_rlimits_and_the_probe_says_so(
     assert await settled(sandboxes.root) == NOTHING
 
 
+@pytest.mark.slow
 async def test_it_works_under_a_hard_limit_that_even_root_may_not_raise(sandboxes: Bubblewrap) -> None:
     """sudo forbids core files, and a container may take the right to raise limits away."""
     program = f"""

@@ -109,6 +109,7 @@ async def test_a_stream_tells_the_journal_as_it_grows_and_ends_with_it(service: 
     await closed(service)
 
 
+@pytest.mark.slow
 async def test_a_client_that_comes_back_hears_everything_once_also_from_another_process(tmp_path: Path) -> None:
     heard_ids: list[str] = []
     async with desk(tmp_path) as service:
@@ -131,6 +132,7 @@ async def test_a_client_that_comes_back_hears_everything_once_also_from_another_
     assert heard_ids == ["1", "2", "3", "4", "5", "6"]
 
 
+@pytest.mark.slow
 async def test_many_clients_hear_the_same(service: Desk) -> None:
     async with listening(service) as server, reach(server) as client:
         id, journal = await begin(service, client)
@@ -147,6 +149,7 @@ async def test_many_clients_hear_the_same(service: Desk) -> None:
     await closed(service)
 
 
+@pytest.mark.slow
 async def test_a_silent_stream_shows_that_it_lives(service: Desk) -> None:
     async with listening(service) as server, reach(server) as client:
         id, _ = await begin(service, client)
@@ -168,6 +171,7 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(service: Desk) -> No
     assert len(asyncio.all_tasks()) == before
 
 
+@pytest.mark.slow
 async def test_a_client_that_takes_nothing_is_let_go_and_holds_up_nobody(service: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "STALLED_SECONDS", 0.5)
     async with listening(service) as server, reach(server) as client:
@@ -229,6 +233,7 @@ async def raw(server: serving.Server, *parts: bytes, seconds: float = 5.0) -> by
     return answer
 
 
+@pytest.mark.slow
 async def test_a_client_that_dawdles_over_its_headers_is_let_go(service: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.Impatient, "header_seconds", 0.4)
     async with listening(service) as server, reach(server) as client:
@@ -274,6 +279,7 @@ async def test_a_chunked_body_without_end_is_cut_off_at_the_limit(service: Desk)
         b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
     ],
 )
+@pytest.mark.slow
 async def test_what_is_no_http_harms_nobody(service: Desk, request_bytes: bytes) -> None:
     async with listening(service) as server, reach(server) as client:
         answer = await raw(server, request_bytes, seconds=0.3)
@@ -281,6 +287,7 @@ async def test_what_is_no_http_harms_nobody(service: Desk, request_bytes: bytes)
         assert (await client.get("/healthz")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_a_crash_between_keeping_and_placing_is_made_good_by_the_next_process(tmp_path: Path) -> None:
     async with desk(tmp_path) as service:
 

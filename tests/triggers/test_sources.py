@@ -247,9 +247,13 @@ def test_what_does_not_belong_here_is_refused_with_the_mend(source: str, file: s
 
 
 @pytest.mark.parametrize("source", list(triggers.SOURCES))
-@pytest.mark.parametrize("file", sorted(path.name for path in PAYLOADS.glob("*.json")))
-def test_no_source_breaks_on_what_another_sends(source: str, file: str) -> None:
+def test_no_source_breaks_on_what_another_sends(source: str) -> None:
     """Parts of a payload are replaced by every kind of JSON value: a source reads it or refuses it, and raises nothing else."""
+    for file in sorted(path.name for path in PAYLOADS.glob("*.json")):
+        _send_mutants(source, file)
+
+
+def _send_mutants(source: str, file: str) -> None:
     original = json.loads((PAYLOADS / file).read_bytes())
     kinds: tuple[Any, ...] = (None, 7, True, "", "x", [], {}, [None], {"a": None}, -1e400, "9" * 30)
     bodies = [body for wrong in kinds for body in _mutants(original, wrong)]
