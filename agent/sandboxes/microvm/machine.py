@@ -392,6 +392,7 @@ class MicroVMSandbox:
         recorded(self.place).remove()
         if not keep_memory and (self.place / "memory").is_dir():
             memory.remove(self.place / "memory")
+        tell(self.place, "suspended" if (self.place / "memory").is_dir() else "stopped")
 
     def _check_exists(self) -> None:
         if not (self.place / "state.json").exists():

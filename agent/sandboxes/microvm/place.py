@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from agent.core.errors import NotFound
 from agent.sandboxes import cgroups
@@ -26,13 +26,12 @@ GONE = ".gone-"
 Life = Literal["creating", "running", "idle", "suspending", "suspended", "resuming", "stopped"]
 """running: a call is under way. idle: none is. suspended: its memory is kept on the disk. stopped: only its disk is left."""
 
-_HELD: tuple[Life, ...] = ("creating", "running", "idle", "suspending", "resuming")
-
 
 def tell(place: Path, life: Life) -> None:
     """Says what its machine is doing. Only for who holds the lock. Where there is no room for the word, nobody is told."""
     with suppress(OSError):
-        (place / "life").write_text(life)
+        (place / "life.new").write_text(life)
+        (place / "life.new").rename(place / "life")  # whoever reads it meanwhile finds a whole word
 
 
 def life_of(place: Path) -> Life:
@@ -45,7 +44,7 @@ def life_of(place: Path) -> Life:
         return "creating"
     with suppress(FileNotFoundError):
         said = (place / "life").read_text()
-        return next((life for life in _HELD if life == said), "running")
+        return next((life for life in get_args(Life) if life == said), "running")
     return "running"
 
 
