@@ -595,29 +595,55 @@ def test_what_is_printed_counts_where_only_the_suspect_prints_it(output: str, ot
     assert ties.printed(output, other, command, "WARN unpriced basket, total=11900", ("Basket alert",)) is expected
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "leading"), [(0.8, 0.1, True), (0.8, 0.3, False), (0.4, 0.0, False), (0.9, None, True)]
-)
-@pytest.mark.slow
-async def test_who_blames_no_commit_has_to_look_at_the_one_that_the_host_finds(
-    world: World, first: float, second: float | None, leading: bool
-) -> None:
-    """The analysis is a command on the desk; here one stands in for it that says what it is told to say."""
-    rows = [{"commit": world.commits["guilty"], "p": first}]
-    rows += [{"commit": world.commits["decoy"], "p": second}] if second is not None else []
+def _analysed(world: World, **answer: list[dict[str, Any]]) -> None:
+    """The analysis is a command on the desk; from now on one stands in for it that gives this answer."""
     template = world.folder / "template"
     (template / "bin").mkdir(parents=True)
-    (template / "bin" / "suspects").write_text(f"#!/bin/sh\necho '{json.dumps({'suspects': rows})}'\n")
+    (template / "bin" / "suspects").write_text(f"#!/bin/sh\necho '{json.dumps({'suspects': [], **answer})}'\n")
     (template / "bin" / "suspects").chmod(0o755)
     world.template = template
+
+
+def _of_the_provider(world: World, *checks: Check) -> Conclusion:
+    """A report that blames no commit, with true quotes of the symptom."""
     cause = Cause(statement="the provider failed", category="external", commit=None, confidence=0.9)
     evidence = tuple(
         Evidence(claim="c", supports=kind, source=TelemetrySource(path="telemetry/logs/web.log"), quote="KeyError: 'discount'")
         for kind in ("symptom", "mechanism")
     )
-    judged = await (await world.checker()).judge(world.report("guilty", window(), causes=(cause,), evidence=evidence))
-    assert judged.conclusion.verdict == ("likely" if leading else "root_cause_found")
-    assert (f"finds commit {world.commits['guilty'][:12]} far more probable" in judged.downgraded) is leading
+    return world.report("guilty", *checks, causes=(cause,), evidence=evidence)
+
+
+@pytest.mark.parametrize(
+    ("commit", "explanation", "category", "expected"),
+    [
+        (0.1, 0.8, "external", "root_cause_found"),
+        (0.1, 0.8, "data", "likely"),
+        (0.3, 0.6, "external", "likely"),
+        (0.3, 0.4, "external", "likely"),
+        (0.8, 0.1, "external", "likely"),
+    ],
+)
+@pytest.mark.slow
+async def test_a_check_by_time_carries_a_cause_without_a_commit_only_where_the_host_finds_such_a_one(
+    world: World, commit: float, explanation: float, category: str, expected: str
+) -> None:
+    _analysed(
+        world,
+        suspects=[{"commit": world.commits["guilty"], "p": commit}],
+        explanations=[{"category": category, "p": explanation}],
+    )
+    judged = await (await world.checker()).judge(_of_the_provider(world, window()))
+    assert judged.conclusion.verdict == expected
+    assert (f"finds commit {world.commits['guilty'][:12]} far more probable" in judged.downgraded) is (commit == 0.8)
+
+
+async def test_a_flag_that_the_host_finds_has_to_be_the_one_that_the_report_names(world: World) -> None:
+    _analysed(world, flips=[{"name": "new_tax", "p": 0.9}])
+    other = _of_the_provider(world, window())
+    flag = other.model_copy(update={"causes": (other.causes[0].model_copy(update={"mechanism": "the flag NEW_TAX went on"}),)})
+    checker = await world.checker()
+    assert [(await checker.judge(report)).conclusion.verdict for report in (other, flag)] == ["likely", "root_cause_found"]
 
 
 def test_a_stack_trace_is_of_the_line_before_it() -> None:
@@ -823,15 +849,10 @@ async def test_no_mechanism_no_symptom_or_nothing_verified(world: World) -> None
     ]
 
 
-async def test_a_cause_without_a_commit_stands_on_a_check_by_time(world: World) -> None:
-    cause = Cause(statement="the provider failed", category="external", commit=None, confidence=0.9)
-    evidence = tuple(
-        Evidence(claim="c", supports=kind, source=TelemetrySource(path="telemetry/logs/web.log"), quote="KeyError: 'discount'")
-        for kind in ("symptom", "mechanism")
-    )
-    report = world.report("guilty", window(), causes=(cause,), evidence=evidence)
-    judged = await (await world.checker()).judge(report)
-    assert (judged.conclusion.verdict, judged.objections) == ("root_cause_found", ())
+async def test_when_it_began_says_not_that_no_commit_did_it(world: World) -> None:
+    judged = await (await world.checker()).judge(_of_the_provider(world, window()))
+    assert judged.conclusion.verdict == "likely"
+    assert "a commit that went live then would pass it too" in judged.downgraded
 
 
 async def test_a_sick_and_a_healthy_instance_make_a_check_by_label(world: World) -> None:
@@ -843,8 +864,10 @@ async def test_a_sick_and_a_healthy_instance_make_a_check_by_label(world: World)
         with_=Side(label="web-1"),
         without=Side(label="web-2"),
     )
-    judged = await (await world.checker()).judge(world.report("guilty", check))
+    checker = await world.checker()
+    judged = await checker.judge(world.report("guilty", check))
     assert judged.conclusion.checks[0].discriminates
+    assert (await checker.judge(_of_the_provider(world, check))).conclusion.verdict == "root_cause_found"
 
 
 async def test_an_unsound_alert_needs_evidence_about_the_alerts_own_data(world: World) -> None:

@@ -10,7 +10,9 @@ import asyncio
 import json
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any, Literal
 
+from agent.core.data import Data
 from agent.core.investigation import Case
 from agent.core.report import Cause
 from agent.evidence import ties
@@ -27,6 +29,14 @@ SURE, APART = 0.5, 3.0
 """How probable the analysis has to find the suspect, and how many times as probable as the next."""
 
 
+class Leading(Data):
+    """What the analysis puts at one place: a commit's id, an explanation's category, or the name of a flag or setting."""
+
+    kind: Literal["commit", "explanation", "change"]
+    name: str
+    p: float
+
+
 class Rivals:
     """The deployed commits of one investigation. What was read once is kept."""
 
@@ -36,21 +46,32 @@ class Rivals:
         self._bench = bench
         self._deployed = deployed
         self._changes: dict[str, tuple[Changed, ...]] = {}
-        self._ranked: list[tuple[str, float]] | None = None
+        self._ranked: list[Leading] | None = None
 
     async def against(self, suspect: Suspect, cause: Cause | None, seen: str) -> Suspect:
         """The suspect, and whether it stands out. seen: the verified telemetry."""
         if cause is None:
             return suspect
         if not suspect.commit:
-            leading = await self._leading()
-            return suspect.model_copy(update={"rival": f"commit {leading[:12]}" if leading and not suspect.problem else ""})
+            return await self._without_commit(suspect, cause)
         foremost = bool(suspect.tie.names) and await self._foremost(suspect, cause, seen)
-        leading = await self._leading()
+        ranked = await self._leading()
+        leading = ranked.name if ranked and ranked.kind == "commit" else ""
         first = leading == suspect.commit
         akin = first and cause.repo is not None and await self._akin(suspect, cause.repo, seen)
         rival = f"commit {leading[:12]}" if leading and not first else ""
         return suspect.model_copy(update={"foremost": foremost, "first": first, "akin": akin, "rival": rival})
+
+    async def _without_commit(self, suspect: Suspect, cause: Cause) -> Suspect:
+        """The suspect that is no commit: first where the analysis finds a cause of its kind, or the change that it names."""
+        leading = await self._leading()
+        if leading is None or suspect.problem:
+            return suspect
+        if leading.kind == "commit":
+            return suspect.model_copy(update={"rival": f"commit {leading.name[:12]}"})
+        told = f"{cause.statement} {cause.mechanism}".lower()
+        same = leading.name == cause.category if leading.kind == "explanation" else leading.name.lower() in told
+        return suspect.model_copy(update={"first": same})
 
     async def _foremost(self, suspect: Suspect, cause: Cause, seen: str) -> bool:
         """Whether no commit that went live with the suspect, or later, has as much in common with the symptom."""
@@ -112,17 +133,23 @@ class Rivals:
             return {commit.id for commit in commits if not commit.id.startswith(later)} if later else {c.id for c in commits}
         return set()
 
-    async def _leading(self) -> str:
-        """The commit that the host's own analysis has far above everything else, or ""."""
+    async def _leading(self) -> Leading | None:
+        """What the host's own analysis has far above everything else, or None."""
         if self._ranked is None:
             try:
                 result = await self._bench.run(ANALYSIS, {})
-                answer = json.loads(result.stdout)
-                rows = [(str(row["commit"]), float(row["p"])) for row in answer["suspects"]]
+                self._ranked = _ranked(json.loads(result.stdout))
             except (*UNANSWERED, ValueError, KeyError, TypeError):
-                rows = []  # no opinion
-            self._ranked = sorted(rows, key=lambda row: -row[1])
+                self._ranked = []  # no opinion
         if not self._ranked:
-            return ""
-        second = self._ranked[1][1] if len(self._ranked) > 1 else 0.0
-        return self._ranked[0][0] if self._ranked[0][1] >= max(SURE, APART * second) else ""
+            return None
+        second = self._ranked[1].p if len(self._ranked) > 1 else 0.0
+        return self._ranked[0] if self._ranked[0].p >= max(SURE, APART * second) else None
+
+
+def _ranked(answer: Any) -> list[Leading]:
+    """Everything that the analysis ranks, likeliest first."""
+    rows = [Leading(kind="commit", name=str(row["commit"]), p=float(row["p"])) for row in answer["suspects"]]
+    rows += [Leading(kind="explanation", name=str(row["category"]), p=float(row["p"])) for row in answer.get("explanations", ())]
+    rows += [Leading(kind="change", name=str(row["name"]), p=float(row["p"])) for row in answer.get("flips", ())]
+    return sorted(rows, key=lambda row: -row.p)

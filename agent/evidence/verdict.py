@@ -20,7 +20,8 @@ class Suspect(Data):
     problem: it does not exist, or it cannot have done it; "" if nothing speaks against it. unknown: no such commit.
     files: what it changed. tie: names that it shares with the verified telemetry. live: since when it was deployed, as far as
     the deployments say, else made; recorded: whether they say it. foremost: no other commit that was deployed shares as much.
-    first: the host's own analysis has it first, far above all others; akin: and it shares names with what was seen or alerted.
+    first: the host's own analysis has it first, far above all others; of a cause without a commit, a cause of its kind. akin: and
+    it shares names with what was seen or alerted.
     rival: another commit that this analysis has far above all else.
     """
 
@@ -93,11 +94,13 @@ def supports(outcome: Outcome, suspect: Suspect) -> bool:
 
     One that runs the code has to make happen what was observed; or else it has to call functions, and the commit has to stand out
     among all that went live with it. One that looks at data says when it began: nothing but the commit can say which one it was.
+    Where no commit is blamed, one that compares instances does, for they run the same code; one that says when it began does only
+    where the host's own analysis finds such a cause.
     """
     if outcome.problem:
         return False
     if not suspect.commit:
-        return outcome.kind != "commit" or outcome.executes
+        return outcome.kind == "instance" or (outcome.kind != "commit" and suspect.first)
     if outcome.kind == "commit":
         stands_out = suspect.first or (suspect.tie.strong and suspect.foremost and not suspect.rival)
         return outcome.executes and (outcome.reproduces or (outcome.calls and stands_out))
@@ -116,8 +119,14 @@ def in_time(outcome: Outcome, suspect: Suspect) -> bool:
 def _why_not(outcomes: Sequence[Outcome], suspect: Suspect) -> str:
     good = [outcome for outcome in outcomes if not outcome.problem]
     short = suspect.commit[:12]
+    if not suspect.commit and any(o.kind == "commit" for o in good):
+        return "the check compares commits, and the report says that none is guilty"
     if not suspect.commit:
-        return "the check only reads the text of a change"
+        return (
+            "the check shows when it began, and a commit that went live then would pass it too: compare an instance, region or"
+            " input that has the trouble with one that runs the same code and has not. A check by time counts only where the"
+            " host's own analysis finds such a cause (`suspects` lists explanations with their categories)"
+        )
     if any(o.kind != "commit" and not in_time(o, suspect) for o in good):
         return f"the check's windows do not lie on both sides of the moment when commit {short} went live ({suspect.live})"
     if any(o.executes for o in good):

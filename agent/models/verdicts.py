@@ -216,16 +216,17 @@ def _from_query(known: Known, claim: str, supports: str, path: str, quote: str) 
 
 
 def _mechanism(what: dict[str, Any]) -> list[dict[str, Any]]:
-    """The line that does it: at the commit where it was added, at its parent where it was removed."""
-    text = str(what.get("text") or "").strip()
-    if len(re.sub(r"\W", "", text)) < 8 or not what.get("path"):
-        return []
-    removed = what.get("side") == "-"
-    source = {"type": "code", "repo": what["repo"], "commit": what["commit"]}
-    if not removed:
-        source |= {"path": what["path"], "start_line": what["line"], "end_line": what["line"]}
-    claim = f"{'It removes' if removed else 'It brings'} this line ({what.get('kind')}: {what.get('what')})"
-    return [{"claim": claim, "supports": "mechanism", "source": source, "quote": text}]
+    """What it changes, quoted: from its file where lines came, from its diff where they went."""
+    items = []
+    for passage in what.get("quotes") or ():
+        came = passage["side"] == "+"
+        source = {"type": "code", "repo": what["repo"], "commit": what["commit"]}
+        if came:
+            source |= {"path": passage["path"], "start_line": passage["start"], "end_line": passage["end"]}
+        does = f"{what['kind']}: {what['what']}" if what.get("what") else what["subject"]
+        claim = f"{'It brings' if came else 'It takes away'} this in {passage['path']} ({does})"
+        items.append({"claim": claim, "supports": "mechanism", "source": source, "quote": passage["text"]})
+    return items
 
 
 def _signs(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:

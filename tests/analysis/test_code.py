@@ -161,3 +161,29 @@ def test_what_an_upgrade_in_a_manifest_brought_is_read_from_the_packages_own_his
     assert answer["suspects"][0]["package"] == "parcels" and answer["suspects"][1]["through"] == library[1]
     upgrade = scene.answer("dependency-diff")["upgrades"]
     assert [(u["package"], u["from"], u["to"], u["commits"]) for u in upgrade] == [("parcels", "1.0.0", "1.1.0", 2)]
+
+
+def _committed(*lines: str, path: str = "pay.py") -> Any:
+    """A commit with one hunk, its lines as a diff has them; the hunk begins at line 10."""
+    head = f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -10,9 +10,9 @@ def pay(order):\n"
+    return part("history").Commit(repo="pay", sha="a" * 40, files=part("history").parse(head + "\n".join(lines)))
+
+
+def test_a_short_line_is_quoted_with_its_neighbours_and_what_stood_there_before() -> None:
+    commit = _committed("     order.check()", "-    n = 9", "+    n = 1", "     order.send(n)", "     return order.total")
+    passages = part("passages").of(commit, part("deltas").of(commit)[0])
+    assert [(p.side, p.start, p.end, p.text) for p in passages] == [
+        ("+", 11, 13, "    n = 1\n    order.send(n)\n    return order.total"),
+        ("-", 11, 13, "    n = 9\n    order.send(n)\n    return order.total"),
+    ]
+
+
+def test_a_long_line_is_quoted_alone_and_a_commit_that_does_nothing_by_its_longest_line() -> None:
+    line = "    return order.warehouse.reserve(order.lines, timeout=3)"
+    alone = _committed("     order.check()", f"+{line}", "     order.send(n)")
+    idle = _committed("-# Pays an order.", "+# Pays an order, once and for all, in cents.", "+", path="README.md")
+    assert [p.text for p in part("passages").of(alone, part("deltas").of(alone)[0])] == [line]
+    assert [p.text for p in part("passages").of(idle, None)] == [
+        "# Pays an order, once and for all, in cents.",
+        "# Pays an order.",
+    ]

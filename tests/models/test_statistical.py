@@ -41,6 +41,7 @@ GUILTY = {
     "line": 2,
     "text": "    if entry.currency is None:",
     "author": "Kim",
+    "quotes": [{"path": "ledger.py", "side": "-", "start": 2, "end": 2, "text": "    if entry.currency is None:"}],
 }
 SYMPTOM = {
     "kind": "log",
@@ -111,7 +112,7 @@ def test_one_change_far_above_all_others_is_a_root_cause_with_evidence_check_and
     assert (report.verdict, report.causes[0].commit, report.causes[0].category) == ("root_cause_found", "a" * 40, "code")
     assert [(e.supports, e.source.type, e.quote) for e in report.evidence] == [
         ("symptom", "telemetry", SYMPTOM["quote"]),
-        ("mechanism", "code", "if entry.currency is None:"),
+        ("mechanism", "code", "    if entry.currency is None:"),
     ]
     check = report.checks[0]
     assert check.command == "holds --log 'has no attribute while settling' --service orders"

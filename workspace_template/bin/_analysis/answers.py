@@ -6,9 +6,10 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
-from _analysis import history, logs, metrics, reproduce, suspects, symptoms, traces, words
+from _analysis import history, logs, metrics, passages, reproduce, suspects, symptoms, traces, words
 from _analysis.clock import iso, span
 from _analysis.desk import Deployment, Desk, cache, describe, service_key
 from _analysis.output import table
@@ -305,6 +306,8 @@ def _suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:
             "author": s.commit.author,
         }
         answer |= {"within": best.within[:80]} if best.within else {}
+    if n < 2:
+        answer["quotes"] = [asdict(p) for p in passages.of(s.commit, s.best)[: 2 - n]]
     if n >= 1:
         answer["why"] = [w[:120] for w in s.why[:2]]
     return answer
