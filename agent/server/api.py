@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from agent import triggers
@@ -16,10 +16,8 @@ from agent.core.investigation import Deployment, Investigation, Trigger
 from agent.core.report import ProposalRecord, Report, Verdict
 from agent.markdown import render
 from agent.server import events, requests, views
-from agent.server.auth import Caller, Guard
-from agent.server.events import Streams
-from agent.server.intake import Intake
 from agent.server.needs import Engine, Store
+from agent.server.service import Enter, Here
 from agent.triggers import payload
 
 MOST_RECORDS = 10_000
@@ -40,7 +38,7 @@ def body_of(model: type[Any], *, or_list: bool = False) -> dict[str, Any]:
 
 def base(request: Request) -> str:
     """The address of this service as its users know it, without a slash at the end."""
-    return str(request.app.state.public_url or request.base_url).rstrip("/")
+    return str(request.app.state.service.public_url or request.base_url).rstrip("/")
 
 
 def checked(id: str) -> str:
@@ -106,150 +104,153 @@ def _proposal(report: Report | None, id: str, number: int) -> ProposalRecord:
     return proposals[number - 1]
 
 
-def alerts(guard: Guard, intake: Intake, limit: int) -> APIRouter:
-    """The webhook's door, which authenticates by signature too."""
-    router = APIRouter(prefix="/v1", tags=["alerts"])
+webhook = APIRouter(prefix="/v1", tags=["alerts"])
+"""The alerts' door, which authenticates by signature too."""
 
-    @router.post(
-        "/alerts/{source}",
-        status_code=202,
-        responses={code: {"model": views.Problem} for code in (401, 403, 404, 408, 413, 503)},
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}},
+router = APIRouter(prefix="/v1", responses={code: {"model": views.Problem} for code in (401, 403, 404, 422, 503)})
+"""Everything else."""
+
+
+@webhook.post(
+    "/alerts/{source}",
+    status_code=202,
+    responses={code: {"model": views.Problem} for code in (401, 403, 404, 408, 413, 503)},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}},
+)
+async def alert(source: str, request: Request, here: Here) -> views.Received:
+    """Takes an alert as its source sends it. It is on disk before it is read; 5xx only where it could not be kept."""
+    caller = here.guard.sender(request, source)
+    if source not in triggers.SOURCES:
+        unknown = triggers.UnknownSource(source)
+        raise NotFound(unknown.problem, unknown.hint)
+    headers = dict(request.headers)
+    try:
+        content = await requests.body(request, here.body_limit)
+    except requests.TooLarge as error:
+        if caller is not None:
+            await here.intake.flag(source, headers, error.start, str(error))
+        raise
+    if caller is None or here.guard.checks_signature(source, headers):
+        here.guard.signed(source, headers, content)
+    return views.received(await here.intake.take(source, headers, content), base(request))
+
+
+@router.post("/deployments", status_code=201, tags=["deployments"], openapi_extra=body_of(views.DeploymentRecord, or_list=True))
+async def deployments(request: Request, here: Here, caller: Enter) -> views.Recorded:
+    """Records deployments, one or a list, all or none. Sent twice, they are kept once."""
+    value = await requests.json(request, here.body_limit)
+    records, ignored = _records(value)
+    return views.Recorded(recorded=len(records), new=await here.store.record_deployments(records), ignored=ignored)
+
+
+@router.post("/investigations", status_code=202, tags=["investigations"], openapi_extra=body_of(views.Ask))
+async def ask(request: Request, here: Here, caller: Enter) -> views.Started:
+    """Asks for an investigation. With an `Idempotency-Key` header, asking again while it is open joins it."""
+    asked = requests.fit(views.Ask, await requests.json(request, here.body_limit))
+    trigger = Trigger(
+        kind="api",
+        key=f"api:{request.headers.get('idempotency-key') or uuid.uuid4()}",
+        at=min(asked.at or datetime.now(UTC), datetime.now(UTC)),
+        title=payload.one_line(asked.title),
+        severity=asked.severity,
+        service=asked.service,
+        labels=asked.labels,
+        request=asked.request or asked.title,
     )
-    async def alert(source: str, request: Request) -> views.Received:
-        """Takes an alert as its source sends it. It is on disk before it is read; 5xx only where it could not be kept."""
-        caller = guard.sender(request, source)
-        if source not in triggers.SOURCES:
-            unknown = triggers.UnknownSource(source)
-            raise NotFound(unknown.problem, unknown.hint)
-        headers = dict(request.headers)
-        try:
-            content = await requests.body(request, limit)
-        except requests.TooLarge as error:
-            if caller is not None:
-                await intake.flag(source, headers, error.start, str(error))
-            raise
-        if caller is None or guard.checks_signature(source, headers):
-            guard.signed(source, headers, content)
-        return views.received(await intake.take(source, headers, content), base(request))
-
-    return router
+    found, created = await here.intake.begin(trigger)
+    return views.Started(id=found.id, created=created, why="asked", links=views.links(base(request), found.id))
 
 
-def api(store: Store, engine: Engine, guard: Guard, intake: Intake, streams: Streams, limit: int) -> APIRouter:
-    """Everything else."""
-    router = APIRouter(prefix="/v1", responses={code: {"model": views.Problem} for code in (401, 403, 404, 422, 503)})
-    Enter = Annotated[Caller, Depends(guard.enter)]
+@router.get("/investigations", tags=["investigations"])
+async def listing(request: Request, here: Here, caller: Enter, which: Annotated[views.Listed, Query()]) -> views.Listing:
+    """Lists investigations, newest first."""
+    found = await here.store.investigations(status=which.status, limit=which.limit + 1, before=which.before)
+    page = found[: which.limit]
+    said = await verdicts(here.store, page)
+    summaries = tuple(views.summary(one, verdict, base(request)) for one, verdict in zip(page, said, strict=True))
+    return views.Listing(investigations=summaries, next=page[-1].id if len(found) > len(page) else None)
 
-    @router.post(
-        "/deployments", status_code=201, tags=["deployments"], openapi_extra=body_of(views.DeploymentRecord, or_list=True)
-    )
-    async def deployments(request: Request, caller: Enter) -> views.Recorded:
-        """Records deployments, one or a list, all or none. Sent twice, they are kept once."""
-        value = await requests.json(request, limit)
-        records, ignored = _records(value)
-        return views.Recorded(recorded=len(records), new=await store.record_deployments(records), ignored=ignored)
 
-    @router.post("/investigations", status_code=202, tags=["investigations"], openapi_extra=body_of(views.Ask))
-    async def ask(request: Request, caller: Enter) -> views.Started:
-        """Asks for an investigation. With an `Idempotency-Key` header, asking again while it is open joins it."""
-        asked = requests.fit(views.Ask, await requests.json(request, limit))
-        trigger = Trigger(
-            kind="api",
-            key=f"api:{request.headers.get('idempotency-key') or uuid.uuid4()}",
-            at=min(asked.at or datetime.now(UTC), datetime.now(UTC)),
-            title=payload.one_line(asked.title),
-            severity=asked.severity,
-            service=asked.service,
-            labels=asked.labels,
-            request=asked.request or asked.title,
-        )
-        found, created = await intake.begin(trigger)
-        return views.Started(id=found.id, created=created, why="asked", links=views.links(base(request), found.id))
+@router.get("/investigations/{id}", tags=["investigations"])
+async def investigation(id: str, request: Request, here: Here, caller: Enter) -> views.Detail:
+    """One investigation: trigger, brief, messages, report."""
+    found = await here.store.investigation(checked(id))
+    report, brief, posts = await asyncio.gather(here.store.report(id), brief_of(here.store, id), here.store.messages(id))
+    said = tuple(views.Said(number=p.number, at=p.at, kind=p.kind, author=p.author, text=p.text) for p in posts)
+    return views.detail(found, report, brief, said, base(request))
 
-    @router.get("/investigations", tags=["investigations"])
-    async def listing(request: Request, caller: Enter, which: Annotated[views.Listed, Query()]) -> views.Listing:
-        """Lists investigations, newest first."""
-        found = await store.investigations(status=which.status, limit=which.limit + 1, before=which.before)
-        page = found[: which.limit]
-        said = await verdicts(store, page)
-        summaries = tuple(views.summary(one, verdict, base(request)) for one, verdict in zip(page, said, strict=True))
-        return views.Listing(investigations=summaries, next=page[-1].id if len(found) > len(page) else None)
 
-    @router.get("/investigations/{id}", tags=["investigations"])
-    async def investigation(id: str, request: Request, caller: Enter) -> views.Detail:
-        """One investigation: trigger, brief, messages, report."""
-        found = await store.investigation(checked(id))
-        report, brief, posts = await asyncio.gather(store.report(id), brief_of(store, id), store.messages(id))
-        said = tuple(views.Said(number=p.number, at=p.at, kind=p.kind, author=p.author, text=p.text) for p in posts)
-        return views.detail(found, report, brief, said, base(request))
+@router.get(
+    "/investigations/{id}/events",
+    tags=["investigations"],
+    response_class=StreamingResponse,
+    response_model=None,
+    responses={
+        200: {
+            "description": "Journal entries under their kind, with their number as id; and `state`, `problem`, `end`",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    },
+)
+async def stream(
+    id: str, request: Request, here: Here, caller: Enter, after: Annotated[int, Query(ge=0, le=1 << 53)] = 0
+) -> Response:
+    """Streams the journal as it grows, from its beginning or after `Last-Event-ID`. It closes after an event named `end`."""
+    await here.store.investigation(checked(id))
+    return here.streams.respond(id, events.place(request.headers, after), events.encode)
 
-    @router.get(
-        "/investigations/{id}/events",
-        tags=["investigations"],
-        response_class=StreamingResponse,
-        response_model=None,
-        responses={
-            200: {
-                "description": "Journal entries under their kind, with their number as id; and `state`, `problem`, `end`",
-                "content": {"text/event-stream": {"schema": {"type": "string"}}},
-            }
-        },
-    )
-    async def stream(id: str, request: Request, caller: Enter, after: Annotated[int, Query(ge=0, le=1 << 53)] = 0) -> Response:
-        """Streams the journal as it grows, from its beginning or after `Last-Event-ID`. It closes after an event named `end`."""
-        await store.investigation(checked(id))
-        return streams.respond(id, events.place(request.headers, after), events.encode)
 
-    @router.get("/investigations/{id}/report.md", tags=["investigations"], response_class=PlainTextResponse)
-    async def report(id: str, caller: Enter) -> PlainTextResponse:
-        """The report as markdown."""
-        found = await store.report(checked(id))
-        if found is None:
-            raise NotFound(f"{id} has no report yet", f"Its progress is at /v1/investigations/{id}/events.")
-        return PlainTextResponse(render(found), media_type="text/markdown; charset=utf-8")
+@router.get("/investigations/{id}/report.md", tags=["investigations"], response_class=PlainTextResponse)
+async def report(id: str, here: Here, caller: Enter) -> PlainTextResponse:
+    """The report as markdown."""
+    found = await here.store.report(checked(id))
+    if found is None:
+        raise NotFound(f"{id} has no report yet", f"Its progress is at /v1/investigations/{id}/events.")
+    return PlainTextResponse(render(found), media_type="text/markdown; charset=utf-8")
 
-    @router.post("/investigations/{id}/messages", status_code=202, tags=["investigations"], openapi_extra=body_of(views.Say))
-    async def message(id: str, request: Request, caller: Enter) -> views.Sent:
-        """Says something to an investigation. A running one hears it at its next turn; a finished one looks again."""
-        said = requests.fit(views.Say, await requests.json(request, limit))
-        key = said.key or request.headers.get("idempotency-key") or str(uuid.uuid4())
-        new = await store.send(checked(id), said.text, author=said.author or caller.name, key=f"message:{key}")
-        await engine.wake(id)
-        return views.Sent(investigation=id, new=new)
 
-    @router.post(
-        "/investigations/{id}/proposals/{number}/decision",
-        status_code=202,
-        tags=["investigations"],
-        openapi_extra=body_of(views.Decide),
-        responses={409: {"model": views.Problem}},
-    )
-    async def decision(id: str, number: int, request: Request, caller: Enter) -> views.Sent:
-        """Approves or rejects a proposal; the first is number 1. The first decision counts."""
-        decided = requests.fit(views.Decide, await requests.json(request, limit))
-        new = await decide(store, engine, checked(id), number, decided, decided.author or caller.name)
-        return views.Sent(investigation=id, new=new)
+@router.post("/investigations/{id}/messages", status_code=202, tags=["investigations"], openapi_extra=body_of(views.Say))
+async def message(id: str, request: Request, here: Here, caller: Enter) -> views.Sent:
+    """Says something to an investigation. A running one hears it at its next turn; a finished one looks again."""
+    said = requests.fit(views.Say, await requests.json(request, here.body_limit))
+    key = said.key or request.headers.get("idempotency-key") or str(uuid.uuid4())
+    new = await here.store.send(checked(id), said.text, author=said.author or caller.name, key=f"message:{key}")
+    await here.engine.wake(id)
+    return views.Sent(investigation=id, new=new)
 
-    @router.post(
-        "/investigations/{id}/verdict",
-        status_code=202,
-        tags=["investigations"],
-        openapi_extra=body_of(views.Judge),
-        responses={409: {"model": views.Problem}},
-    )
-    async def verdict(id: str, request: Request, caller: Enter) -> views.Sent:
-        """Keeps an engineer's verdict on the report: whether its cause is right, and what it really was. It feeds the evals."""
-        said = requests.fit(views.Judge, await requests.json(request, limit))
-        return views.Sent(investigation=id, new=await judge(store, checked(id), said, said.author or caller.name))
 
-    @router.get("/schema/report.json", tags=["schema"])
-    async def schema(caller: Enter) -> JSONResponse:
-        """The JSON schema of a report."""
-        document = Report.model_json_schema(by_alias=True, mode="serialization")
-        return JSONResponse({"$schema": "https://json-schema.org/draft/2020-12/schema"} | document)
+@router.post(
+    "/investigations/{id}/proposals/{number}/decision",
+    status_code=202,
+    tags=["investigations"],
+    openapi_extra=body_of(views.Decide),
+    responses={409: {"model": views.Problem}},
+)
+async def decision(id: str, number: int, request: Request, here: Here, caller: Enter) -> views.Sent:
+    """Approves or rejects a proposal; the first is number 1. The first decision counts."""
+    decided = requests.fit(views.Decide, await requests.json(request, here.body_limit))
+    new = await decide(here.store, here.engine, checked(id), number, decided, decided.author or caller.name)
+    return views.Sent(investigation=id, new=new)
 
-    return router
+
+@router.post(
+    "/investigations/{id}/verdict",
+    status_code=202,
+    tags=["investigations"],
+    openapi_extra=body_of(views.Judge),
+    responses={409: {"model": views.Problem}},
+)
+async def verdict(id: str, request: Request, here: Here, caller: Enter) -> views.Sent:
+    """Keeps an engineer's verdict on the report: whether its cause is right, and what it really was. It feeds the evals."""
+    said = requests.fit(views.Judge, await requests.json(request, here.body_limit))
+    return views.Sent(investigation=id, new=await judge(here.store, checked(id), said, said.author or caller.name))
+
+
+@router.get("/schema/report.json", tags=["schema"])
+async def schema(caller: Enter) -> JSONResponse:
+    """The JSON schema of a report."""
+    document = Report.model_json_schema(by_alias=True, mode="serialization")
+    return JSONResponse({"$schema": "https://json-schema.org/draft/2020-12/schema"} | document)
 
 
 def _records(value: Any) -> tuple[list[Deployment], tuple[str, ...]]:

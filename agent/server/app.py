@@ -10,9 +10,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
@@ -20,9 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from agent.config import ServerSettings
 from agent.core.errors import AgentError, BadInput, NotFound, StoreError, StoreUnavailable
-from agent.server import api, auth, events, pages, requests, steering, views
+from agent.server import api, auth, events, health, pages, requests, steering, views
 from agent.server.intake import Intake
 from agent.server.needs import CaseFor, Engine, Store
+from agent.server.service import Service
 from agent.triggers.grouping import Rules
 
 log = logging.getLogger(__name__)
@@ -87,16 +88,20 @@ def application(
         await intake.close()
 
     app = FastAPI(title="sre-agent", version=version, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.public_url = settings.public_url
-    app.state.streams = streams
-    app.state.intake = intake
-    app.include_router(api.alerts(guard, intake, settings.body_limit))
-    app.include_router(api.api(store, engine, guard, intake, streams, settings.body_limit))
-    app.include_router(steering.steering(store, engine, guard, settings.body_limit))
-    app.include_router(pages.pages(store, engine, guard, streams))
-    app.include_router(_health(store, ready))
-    if metrics is not None:
-        app.include_router(_metrics(guard, metrics))
+    app.state.service = Service(
+        store=store,
+        engine=engine,
+        guard=guard,
+        intake=intake,
+        streams=streams,
+        body_limit=settings.body_limit,
+        public_url=settings.public_url,
+        metrics=metrics,
+        ready=ready,
+    )
+    # Shared as they are: include_router would describe each of them again.
+    for router in (api.webhook, api.router, steering.router, pages.router, health.router):
+        app.router.routes += router.routes
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(AgentError, _explain)
     app.add_exception_handler(RequestValidationError, _explain_parameters)
@@ -133,37 +138,6 @@ class Hardened:
             await send(message)
 
         await self._app(scope, receive, add if scope["type"] == "http" else send)
-
-
-def _health(store: Store, ready: Callable[[], Awaitable[None]] | None) -> APIRouter:
-    router = APIRouter(tags=["health"])
-
-    @router.get("/healthz", response_class=PlainTextResponse)
-    async def healthz() -> str:
-        """The process answers."""
-        return "ok\n"
-
-    @router.get("/readyz", response_class=PlainTextResponse, responses={503: {"model": views.Problem}})
-    async def readyz() -> str:
-        """It can take alerts: the store answers and the engine runs."""
-        await store.investigations(limit=1)
-        if ready is not None:
-            await ready()
-        return "ready\n"
-
-    return router
-
-
-def _metrics(guard: auth.Guard, metrics: Callable[[], bytes]) -> APIRouter:
-    router = APIRouter(tags=["health"])
-
-    @router.get("/metrics", response_class=PlainTextResponse)
-    async def exposition(request: Request) -> Response:
-        """The metrics of this process, for Prometheus."""
-        await guard.enter(request)
-        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    return router
 
 
 async def _explain(request: Request, error: Exception) -> Response:

@@ -8,10 +8,10 @@ import re
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.sse import format_sse_event
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -21,9 +21,10 @@ from agent.core.investigation import Investigation
 from agent.core.journal import Entry
 from agent.markdown import VERDICTS, place
 from agent.server import api, events, requests, timeline, views
-from agent.server.auth import COOKIE, SESSION_SECONDS, Caller, Guard, Refused
+from agent.server.auth import COOKIE, SESSION_SECONDS, Refused
 from agent.server.intake import NOTHING
-from agent.server.needs import Delivery, Engine, Store
+from agent.server.needs import Delivery, Store
+from agent.server.service import Enter, Here
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = 50
@@ -85,81 +86,85 @@ def _ago(value: datetime) -> str:
 ENVIRONMENT = _environment()
 
 
-def pages(store: Store, engine: Engine, guard: Guard, streams: events.Streams) -> APIRouter:
-    """The pages."""
-    router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    Enter = Annotated[Caller, Depends(guard.enter)]
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
-    @router.get("/")
-    async def start(request: Request, caller: Enter, before: str | None = None) -> Response:
-        found, rows = await asyncio.gather(store.investigations(limit=PAGE + 1, before=before), store.inbox(INBOX))
-        page = found[:PAGE]
-        listed = list(zip(page, await api.verdicts(store, page), strict=True))
-        return _html(
-            "index.html",
-            listed=listed,
-            next=page[-1].id if len(found) > PAGE else None,
-            before=before,
-            problems=[row for row in rows if _is_problem(row)][:PROBLEMS],
-            waiting=sum(row.state == "received" for row in rows),
-            address=api.base(request),
-            guarded=guard.asks,
-        )
 
-    @router.get("/investigations")
-    async def listing(caller: Enter) -> Response:
+@router.get("/")
+async def start(request: Request, here: Here, caller: Enter, before: str | None = None) -> Response:
+    found, rows = await asyncio.gather(here.store.investigations(limit=PAGE + 1, before=before), here.store.inbox(INBOX))
+    page = found[:PAGE]
+    listed = list(zip(page, await api.verdicts(here.store, page), strict=True))
+    return _html(
+        "index.html",
+        listed=listed,
+        next=page[-1].id if len(found) > PAGE else None,
+        before=before,
+        problems=[row for row in rows if _is_problem(row)][:PROBLEMS],
+        waiting=sum(row.state == "received" for row in rows),
+        address=api.base(request),
+        guarded=here.guard.asks,
+    )
+
+
+@router.get("/investigations")
+async def listing(caller: Enter) -> Response:
+    return RedirectResponse("/", 303)
+
+
+@router.get("/investigations/{id}")
+async def investigation(id: str, request: Request, here: Here, caller: Enter) -> Response:
+    found = await here.store.investigation(api.checked(id))
+    entries = await (await here.store.journal(id)).entries(limit=SHOWN_ENTRIES)
+    return _html("investigation.html", guarded=here.guard.asks, **await _shown(here.store, found, entries))
+
+
+@router.get("/investigations/{id}/live")
+async def live(id: str, request: Request, here: Here, caller: Enter, after: int = 0) -> Response:
+    """Events for the page: each item of the timeline as the markup that the page itself would have had for it."""
+    await here.store.investigation(api.checked(id))
+    return here.streams.respond(id, events.place(request.headers, after), _live)
+
+
+@router.post("/investigations/{id}/messages")
+async def message(id: str, request: Request, here: Here, caller: Enter) -> Response:
+    said = requests.fit(views.Say, await _form(request))
+    await here.store.send(api.checked(id), said.text, author=said.author or caller.name, key=f"message:{uuid.uuid4()}")
+    await here.engine.wake(id)
+    return RedirectResponse(f"/investigations/{id}#messages", 303)
+
+
+@router.post("/investigations/{id}/proposals/{number}/decision")
+async def decision(id: str, number: int, request: Request, here: Here, caller: Enter) -> Response:
+    decided = requests.fit(views.Decide, await _form(request))
+    await api.decide(here.store, here.engine, api.checked(id), number, decided, decided.author or caller.name)
+    return RedirectResponse(f"/investigations/{id}#proposals", 303)
+
+
+@router.get("/login")
+async def door(request: Request, here: Here) -> Response:
+    if not here.guard.asks:
         return RedirectResponse("/", 303)
+    return _html("login.html", next=_inside(request.query_params.get("next", "/")), problem="", guarded=False)
 
-    @router.get("/investigations/{id}")
-    async def investigation(id: str, request: Request, caller: Enter) -> Response:
-        found = await store.investigation(api.checked(id))
-        entries = await (await store.journal(id)).entries(limit=SHOWN_ENTRIES)
-        return _html("investigation.html", guarded=guard.asks, **await _shown(store, found, entries))
 
-    @router.get("/investigations/{id}/live")
-    async def live(id: str, request: Request, caller: Enter, after: int = 0) -> Response:
-        """Events for the page: each item of the timeline as the markup that the page itself would have had for it."""
-        await store.investigation(api.checked(id))
-        return streams.respond(id, events.place(request.headers, after), _live)
+@router.post("/login")
+async def enter(request: Request, here: Here) -> Response:
+    given = await _form(request)
+    next = _inside(given.get("next", "/"))
+    session = here.guard.session(given.get("token", ""))
+    if session is None:
+        return _html("login.html", 401, next=next, problem="This token is not valid.", guarded=False)
+    response = RedirectResponse(next, 303)
+    secure = request.url.scheme == "https" or api.base(request).startswith("https:")
+    response.set_cookie(COOKIE, session, max_age=SESSION_SECONDS, httponly=True, samesite="lax", secure=secure)
+    return response
 
-    @router.post("/investigations/{id}/messages")
-    async def message(id: str, request: Request, caller: Enter) -> Response:
-        said = requests.fit(views.Say, await _form(request))
-        await store.send(api.checked(id), said.text, author=said.author or caller.name, key=f"message:{uuid.uuid4()}")
-        await engine.wake(id)
-        return RedirectResponse(f"/investigations/{id}#messages", 303)
 
-    @router.post("/investigations/{id}/proposals/{number}/decision")
-    async def decision(id: str, number: int, request: Request, caller: Enter) -> Response:
-        decided = requests.fit(views.Decide, await _form(request))
-        await api.decide(store, engine, api.checked(id), number, decided, decided.author or caller.name)
-        return RedirectResponse(f"/investigations/{id}#proposals", 303)
-
-    @router.get("/login")
-    async def door(request: Request) -> Response:
-        if not guard.asks:
-            return RedirectResponse("/", 303)
-        return _html("login.html", next=_inside(request.query_params.get("next", "/")), problem="", guarded=False)
-
-    @router.post("/login")
-    async def enter(request: Request) -> Response:
-        given = await _form(request)
-        next = _inside(given.get("next", "/"))
-        session = guard.session(given.get("token", ""))
-        if session is None:
-            return _html("login.html", 401, next=next, problem="This token is not valid.", guarded=False)
-        response = RedirectResponse(next, 303)
-        secure = request.url.scheme == "https" or api.base(request).startswith("https:")
-        response.set_cookie(COOKIE, session, max_age=SESSION_SECONDS, httponly=True, samesite="lax", secure=secure)
-        return response
-
-    @router.post("/logout")
-    async def leave() -> Response:
-        response = RedirectResponse("/login", 303)
-        response.delete_cookie(COOKIE)
-        return response
-
-    return router
+@router.post("/logout")
+async def leave() -> Response:
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(COOKIE)
+    return response
 
 
 async def _shown(store: Store, found: Investigation, entries: list[Entry]) -> dict[str, Any]:

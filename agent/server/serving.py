@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.streams.stop()
+        self._app.state.service.streams.stop()
         await super().shutdown(sockets)
 
     @property

@@ -134,7 +134,7 @@ async def test_a_storm_of_single_deliveries_makes_few_investigations_and_loses_n
 
     answers = await asyncio.gather(*(client.post("/v1/alerts/generic", content=one(n)) for n in range(60)))
     assert {answer.status_code for answer in answers} == {202}
-    await service.app.state.intake.settled()
+    await service.app.state.service.intake.settled()
     found = await service.all()
     assert len(found) == 6
     seen = [alert.fingerprint for each in found for alert in each.case.trigger.alerts]
@@ -148,7 +148,7 @@ async def test_ten_thousand_alerts_in_one_payload(tmp_path: Path) -> None:
     async with desk(tmp_path, ServerSettings(tokens=(TOKEN,), body_limit=8 << 20)) as service, service.client() as client:
         answer = await client.post(ALERTS, content=storm(10_000, 3))
         assert answer.status_code == 202
-        await service.app.state.intake.settled()
+        await service.app.state.service.intake.settled()
         assert sum(len(found.case.trigger.alerts) for found in await service.all()) == 10_000
 
 
@@ -245,7 +245,7 @@ async def test_what_a_crash_left_in_the_inbox_is_placed_on_start(service: Desk) 
     bad = await service.store.receive(source="alertmanager", headers={}, body=b"{")
     async with service.client() as client:
         answer = await client.post(ALERTS, content=payload("alertmanager_firing.json"))
-        await service.app.state.intake.catch_up()
+        await service.app.state.service.intake.catch_up()
     (found,) = await service.all()
     assert [one["id"] for one in answer.json()["investigations"]] == [found.id]
     rows = {row.id: row for row in await service.store.inbox()}
@@ -275,7 +275,7 @@ async def test_what_was_kept_is_202_even_if_it_cannot_be_placed_now(service: Des
         assert (answer.status_code, answer.json()["outcome"]) == (202, "kept")
         assert [row.state for row in await service.store.inbox()] == ["received"]
     async with service.client():
-        await service.app.state.intake.catch_up()
+        await service.app.state.service.intake.catch_up()
     assert len(await service.all()) == 1
 
 

@@ -87,7 +87,7 @@ async def until(heard: AsyncIterator[dict[str, str]], name: str) -> list[dict[st
 
 async def closed(service: Desk) -> None:
     """Waits until no stream is open."""
-    await eventually(lambda: _resolved(service.app.state.streams.open == 0))
+    await eventually(lambda: _resolved(service.app.state.service.streams.open == 0))
 
 
 async def test_a_stream_tells_the_journal_as_it_grows_and_ends_with_it(service: Desk) -> None:
@@ -299,7 +299,7 @@ async def test_a_crash_between_keeping_and_placing_is_made_good_by_the_next_proc
             sending = asyncio.create_task(client.post("/v1/alerts/generic", content=b'{"title": "x"}'))
             await eventually(service.store.unprocessed)
             sending.cancel()
-            for task in list(service.app.state.intake._tasks):
+            for task in list(service.app.state.service.intake._tasks):
                 task.cancel()
     async with desk(tmp_path) as service, listening(service):
         await eventually(service.all)
