@@ -323,7 +323,11 @@ async def _incident(incident: Incident, each: int, sandbox: str, rng: Random) ->
         case = read_incident(incident.folder, triggers.read)
         plan = Plan(model="statistical", sandbox=sandbox)
         async with assemble(closed(load(folder), plan, folder / "data")) as parts:
-            return await swap(parts, incident, case, each, rng)
+            try:
+                return await swap(parts, incident, case, each, rng)
+            finally:
+                for id in await parts.sandboxes.ids():
+                    await (await parts.sandboxes.open(id)).delete()
     except AgentError as error:
         print(f"{incident.name}: {error}")
         return []
