@@ -50,6 +50,7 @@ async def _run(parts: Parts, case: Case) -> tuple[Investigation, Report]:
 _MINUTES = pytest.mark.skipif("KILL_POINTS" in os.environ, reason="it takes minutes by emulation: run it without KILL_POINTS")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["auto", pytest.param("microvm", marks=[*NEEDS_MACHINES, _MINUTES])])
 async def test_from_an_alert_to_a_proposed_change(tmp_path: Path, kind: Literal["auto", "microvm"]) -> None:
     announced: list[str] = []

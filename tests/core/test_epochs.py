@@ -66,15 +66,15 @@ async def _restarted(long: Long, journal: FragileJournal) -> Context:
     raise AssertionError("it never ended")
 
 
+QUICKLY = {("anthropic", "compact", True), ("openai", "prune", False)}
 KILLED = [
-    pytest.param("prune", False, id="prune-before each append"),
-    pytest.param("compact", True, id="compact-after each append"),
-    pytest.param("prune", True, id="prune-after each append", marks=SLOW),
-    pytest.param("compact", False, id="compact-before each append", marks=SLOW),
-]
+    pytest.param(api, kind, after, id=f"{api}-{kind}-{'after' if after else 'before'} each append",
+                 marks=[SLOW] * ((api, kind, after) not in QUICKLY))
+    for api in ("anthropic", "openai") for kind in ("prune", "compact") for after in (False, True)
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "after"), KILLED)
+@pytest.mark.parametrize(("rig", "kind", "after"), KILLED, indirect=["rig"])
 async def test_killed_at_every_append_each_request_begins_with_the_one_before_it(
     rig: Rig, tmp_path: Path, kind: str, after: bool
 ) -> None:
@@ -150,7 +150,7 @@ BAD = {
     "a call": Turn(calls=[]),
     "a novel": Turn(text="word " * 60_000),
 }
-QUICK = ("empty", "wrong")
+QUICK = ("wrong",)
 
 
 @pytest.mark.parametrize("bad", [pytest.param(bad, id=name, marks=[SLOW] * (name not in QUICK)) for name, bad in BAD.items()])
