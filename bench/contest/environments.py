@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """own: it runs in this project's environment. finish: how it is told that all is done. apis: those it is driven at."""
+    """own: it runs in this project's environment. finish: how it is told that all is done."""
 
     name: str
     driver: str
@@ -20,7 +20,6 @@ class Contestant:
     version: str = ""
     own: bool = False
     finish: str = "text"
-    apis: tuple[str, ...] = ("anthropic", "openai")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +28,14 @@ class Peer:
 
     packages: tuple[str, ...]
     finish: str = "text"
-    apis: tuple[str, ...] = ("anthropic", "openai")
 
 
 OURS = Contestant(name="sre-agent", driver="ours", own=True)
 FLOOR = Contestant(name="floor (SDK and bytes)", driver="floor", own=True)
 PEERS = {
     "deepagents": Peer(packages=("deepagents", "langchain-anthropic", "langchain-openai")),
-    "mini-swe-agent": Peer(packages=("mini-swe-agent", "mcp"), finish="call", apis=("anthropic",)),
-    "openai-agents": Peer(packages=("openai-agents",), apis=("openai",)),
+    "mini-swe-agent": Peer(packages=("mini-swe-agent", "mcp"), finish="call"),
+    "openai-agents": Peer(packages=("openai-agents[litellm]",)),
     "pydantic-ai": Peer(packages=("pydantic-ai-slim[anthropic,openai]",)),
 }
 
@@ -53,18 +51,19 @@ def prepare(name: str) -> Contestant:
     peer = PEERS[name]
     folder = cache() / name
     python = folder / "bin/python"
-    if not (folder / ".complete").exists():
+    installed, wanted = folder / ".installed", " ".join(peer.packages)
+    if not installed.exists() or installed.read_text() != wanted:
         print(f"Installing {name} in {folder}", file=sys.stderr)
         uv = _uv()
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True)
         subprocess.run([uv, "pip", "install", "-q", "--python", python, *peer.packages], check=True)
-        (folder / ".complete").touch()
+        installed.write_text(wanted)
     package = peer.packages[0].partition("[")[0]
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
     version = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
     driver = name.replace("-", "_")
-    return Contestant(name=name, driver=driver, python=str(python), version=version, finish=peer.finish, apis=peer.apis)
+    return Contestant(name=name, driver=driver, python=str(python), version=version, finish=peer.finish)
 
 
 def _uv() -> str:

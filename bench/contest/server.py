@@ -12,7 +12,7 @@ import threading
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bench.contest.trajectories import TRAJECTORIES, Script, faults
+from bench.contest.trajectories import TRAJECTORIES, Script, ends, faults
 from tests.provider import Provider, serve
 from tests.provider.anthropic import Anthropic
 from tests.provider.http import HttpAnswer, HttpRequest
@@ -20,15 +20,20 @@ from tests.provider.openai import OpenAI
 
 SHARE, LEAST = 0.05, 2_000
 """A break: more than this part, and at least so many tokens, of the last prompt were not read from the cache."""
-FAULTY = 10
-"""Turns of a trajectory in which something goes wrong."""
+FAULTY, ENDLESS = 10, 1_000
+"""Turns of a trajectory in which something goes wrong; how often it does where it stays."""
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """What was counted, in tokens. `dropped`: turns that came back without the thinking they were given."""
+    """What was counted, in tokens.
+
+    requests: those that were answered; asked: all that were accepted. dropped: turns that came back without the thinking they
+    were given, dropped_new: those of them that did so the first time.
+    """
 
     requests: int = 0
+    asked: int = 0
     input: int = 0
     read: int = 0
     written: int = 0
@@ -37,6 +42,7 @@ class Tally:
     breaks: int = 0
     largest: int = 0
     dropped: int = 0
+    dropped_new: int = 0
     turns: int = 0
     ended: bool = False
     summaries: int = 0
@@ -51,6 +57,7 @@ class Counting(Provider):
         self.tally = Tally()
         self._play = script
         self._last = 0
+        self._seen: set[str] = set()
         self._thoughtless: set[str] = set()
 
     def answer(self, request: HttpRequest) -> HttpAnswer:
@@ -66,7 +73,8 @@ class Counting(Provider):
     def counted(self) -> Tally:
         """What was counted, and how far the script came."""
         script = self._play
-        return replace(self.tally, turns=script.turn, ended=script.ended, summaries=script.summaries, refused=tuple(self.refused))
+        counts = {"turns": script.turn, "ended": script.ended, "summaries": script.summaries, "asked": self.number}
+        return replace(self.tally, **counts, refused=tuple(self.refused))
 
     def _count(self, usage: dict[str, Any]) -> None:
         tally = self.tally
@@ -89,16 +97,19 @@ class Counting(Provider):
         """Notes turns that came without their thinking."""
         for message in body.get("messages", ()):
             if message["role"] == "assistant" and isinstance(message["content"], list):
-                kinds = [block["type"] for block in message["content"]]
-                if "tool_use" in kinds and "thinking" not in kinds:
-                    self._thoughtless |= {block["id"] for block in message["content"] if block["type"] == "tool_use"}
+                ids = {block["id"] for block in message["content"] if block["type"] == "tool_use"}
+                if not any(block["type"] == "thinking" for block in message["content"]):
+                    self._thoughtless |= ids
+                    self.tally.dropped_new += bool(ids - self._seen)
+                self._seen |= ids
         self.tally.dropped = len(self._thoughtless)
 
 
 def provider(order: dict[str, Any]) -> Counting:
-    """The server for an order: {trajectory, api, finish} or {fault, api, finish}."""
-    if fault := order.get("fault"):
-        trajectory = replace(TRAJECTORIES["plain"], turns=FAULTY, size=500, faults=faults(order["api"])[fault])
+    """The server for an order: {trajectory, api, finish}, {fault, api, finish} or {end, api, finish}."""
+    if "fault" in order or "end" in order:
+        steps = faults(order["api"])[order["fault"]] if "fault" in order else [ends(order["api"])[order["end"]]] * ENDLESS
+        trajectory = replace(TRAJECTORIES["plain"], turns=FAULTY, size=500, faults=steps)
     else:
         trajectory = TRAJECTORIES[order["trajectory"]]
     script = Script(trajectory=trajectory, finish=order["finish"])

@@ -92,25 +92,48 @@ def is_summary(asked: Asked) -> bool:
 
 
 def faults(api: str) -> dict[str, Sequence[Turn | Fault]]:
-    """What goes wrong, by name, in the words of an API: first trouble that passes, then models that misbehave."""
+    """What goes wrong and passes, by name, in the words of an API: first trouble of the provider, then models that misbehave."""
     limit = "max_tokens" if api == "anthropic" else "max_output_tokens"
     long = "context_length_exceeded" if api == "openai" else ""
     busy = Fault(status=529) if api == "anthropic" else Fault(status=503)
     return {
         "429": [Fault(status=429)],
         "429, wait 1 s": [Fault(status=429, headers={"retry-after": "1"})],
+        "429 four times": [Fault(status=429)] * 4,
         "500": [Fault(status=500)],
         "overloaded": [busy],
-        "connection dropped": [Fault(kind="drop")],
-        "429 four times": [Fault(status=429)] * 4,
         "overloaded four times": [busy] * 4,
+        "time-out (504)": [Fault(status=504)],
+        "connection dropped": [Fault(kind="drop")],
+        "no answer at all": [Fault(kind="silence")],
+        "silence in a stream": [Fault(kind="hang", after=3)],
         "cut at the first event": [Fault(kind="cut", after=1)],
         "cut after six events": [Fault(kind="cut", after=6)],
         "error event in a stream": [Fault(kind="error", after=6)],
-        "no event at all": [Fault(kind="garbage", after=3)],
-        "silence in a stream": [Fault(kind="hang", after=3)],
+        "an event that is none": [Fault(kind="garbage", after=3)],
         "malformed arguments": [Turn(calls=[Call(name="bash", raw='{"command": "look', id="m1")])],
         "empty reply": [Turn()],
+        "cut off in a text": [Turn(text="It is because", stop=limit)],
         "cut off in a call": [Turn(text="Looking.", stop=limit, calls=[Call(name="bash", raw='{"comm', id="m2")])],
         "prompt too long": [Fault(status=400, message="prompt is too long: 250000 tokens > 200000 maximum", code=long)],
+        "request too large": [Fault(status=413, code="request_too_large", message="Request exceeds the maximum size")],
+    }
+
+
+def ends(api: str) -> dict[str, Turn | Fault]:
+    """What goes wrong and stays, by name: only saying so at once is of use."""
+    if api == "anthropic":
+        revoked = Fault(status=401, code="authentication_error", message="invalid x-api-key")
+        limit = Fault(status=429, details={"error_code": "spend_limit_reached"}, message="You have reached your spend limit.")
+        credit = Fault(status=400, message="Your credit balance is too low to access the Anthropic API.")
+    else:
+        revoked = Fault(status=401, code="invalid_api_key", message="Incorrect API key provided.")
+        limit = Fault(status=429, code="billing_hard_limit_reached", message="Billing hard limit has been reached.")
+        credit = Fault(status=429, code="insufficient_quota", message="You exceeded your current quota.")
+    return {
+        "key revoked": revoked,
+        "spend limit": limit,
+        "no credit": credit,
+        "model gone": Fault(status=404, code="not_found_error" if api == "anthropic" else "model_not_found"),
+        "refusal": Turn(text="I cannot help with that.", stop="refusal"),
     }

@@ -22,7 +22,8 @@ class HttpRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class HttpAnswer:
-    """What to send. `end`: after the body all is well, or the connection is closed within it, or it falls silent.
+    """What to send. `end`: after the body all is well, or the connection is closed within it, or it falls silent; or nothing at
+    all is sent, and the connection is closed (drop) or stays open (silence).
 
     delay: seconds before anything is sent. begun: called when it is.
     """
@@ -30,7 +31,7 @@ class HttpAnswer:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    end: Literal["complete", "cut", "hang", "drop"] = "complete"
+    end: Literal["complete", "cut", "hang", "drop", "silence"] = "complete"
     delay: float = 0.0
     begun: Callable[[], None] = lambda: None
 
@@ -88,8 +89,9 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if answer.end == "drop":
-            transport.abort()
+        if answer.end in ("drop", "silence"):
+            if answer.end == "drop":
+                transport.abort()
             return
         headers = {"content-type": "application/json", "transfer-encoding": "chunked", **answer.headers}
         lines = [f"HTTP/1.1 {answer.status} {REASONS.get(answer.status, 'Error')}"]

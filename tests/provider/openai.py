@@ -21,6 +21,8 @@ FIELDS = {
     "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "parallel_tool_calls", "metadata", "temperature",
     "top_p", "truncation", "user", "text", "service_tier", "safety_identifier", "stream_options", "previous_response_id",
 }  # fmt: skip
+ECHOED = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "metadata": {}, "temperature": 1.0, "top_p": 1.0}
+"""What a response says again of its request, and what it says where nothing was said."""
 ENCRYPTED = "reasoning.encrypted_content"
 PAID_FROM = (5, 6)
 
@@ -69,6 +71,8 @@ class OpenAI:
             output.append({"id": id, "type": "reasoning", "summary": [], "encrypted_content": secret, "status": None})
         if turn.text:
             part = {"type": "output_text", "text": turn.text, "annotations": [], "logprobs": []}
+            if turn.stop == "refusal":
+                part = {"type": "refusal", "refusal": turn.text}
             phase = "commentary" if turn.calls else "final_answer"
             message = {"id": f"msg_{number:05d}", "type": "message", "role": "assistant", "status": "completed", "phase": phase}
             output.append({**message, "content": [part]})
@@ -86,13 +90,14 @@ class OpenAI:
         return {
             "id": f"resp_{number:05d}",
             "object": "response",
+            "created_at": 1_795_000_000 + number,
             "status": "incomplete" if cut else "completed",
             "error": None,
             "incomplete_details": {"reason": turn.stop} if cut else None,
             "instructions": body.get("instructions"),
             "model": body["model"],
             "output": output,
-            "tools": body.get("tools", []),
+            **{name: body.get(name, value) for name, value in ECHOED.items()},
             "store": False,
             "usage": {
                 "input_tokens": sent,
@@ -137,15 +142,16 @@ def _item(index: int, item: dict[str, Any], size: int) -> list[dict[str, Any]]:
         return [{**added, "item": {**item, "arguments": "", "status": "in_progress"}}, *deltas, end, done]
     if item["type"] == "message":
         (part,) = item["content"]
-        text = part["text"]
+        field = "refusal" if part["type"] == "refusal" else "text"
+        text = part[field]
         place["content_index"] = 0
-        kind = "response.output_text"
+        kind = f"response.{part['type']}"
         deltas = [{"type": f"{kind}.delta", **place, "delta": text[at : at + size]} for at in range(0, len(text), size)]
         return [
             {**added, "item": {**item, "content": [], "status": "in_progress"}},
-            {"type": "response.content_part.added", **place, "part": {**part, "text": ""}},
+            {"type": "response.content_part.added", **place, "part": {**part, field: ""}},
             *deltas,
-            {"type": f"{kind}.done", **place, "text": text},
+            {"type": f"{kind}.done", **place, field: text},
             {"type": "response.content_part.done", **place, "part": part},
             done,
         ]
@@ -164,7 +170,7 @@ def _tools(prompt: Prompt, tools: Sequence[dict[str, Any]]) -> None:
         schema = tool.get("parameters") or {}
         ok = schema.get("type") == "object" and "properties" in schema
         need(ok, f"Invalid schema for function '{name}': object schema missing properties.", code="invalid_function_parameters")
-        strict = tool.get("strict", True)
+        strict = tool.get("strict")  # where it is left out, a schema that cannot be strict is taken as it is
         closed = schema.get("additionalProperties") is False and set(schema["properties"]) == set(schema.get("required", ()))
         need(not strict or closed, f"Invalid schema for function '{name}' in strict mode", code="invalid_function_parameters")
         prompt.add("tool", tool)
@@ -215,8 +221,10 @@ class _Input:
         need(isinstance(content, (str, list)), f"Missing required parameter: '{where}.content'.")
         wanted = "output_text" if role == "assistant" else "input_text"
         for part in content if isinstance(content, list) else ():
-            need(part.get("type") in (wanted, "refusal"), f"Invalid value: '{part.get('type')}' in {where}.content for {role}")
-            need(isinstance(part.get("text"), str), f"Missing required parameter: '{where}.content.text'.")
+            kind = part.get("type")
+            need(kind in (wanted, "refusal"), f"Invalid value: '{kind}' in {where}.content for {role}")
+            field = "refusal" if kind == "refusal" else "text"
+            need(isinstance(part.get(field), str), f"Missing required parameter: '{where}.content.{field}'.")
         id = item.get("id")
         need(id is None or id.startswith("msg_"), f"Invalid '{where}.id': expected an ID that begins with 'msg'.")
 

@@ -43,11 +43,11 @@ class Fault:
     """Something that goes wrong.
 
     status: an error answer, with `code` (its type or code), `message` and `headers`. drop: the connection is closed unanswered.
-    cut, hang, error, garbage: after `after` events of `turn`, the connection is closed, falls silent, sends an error event, or
+    silence: nothing is ever answered. cut, hang, error, garbage: after `after` events of `turn`, the connection is closed, falls silent, sends an error event, or
     sends what is no event. html: a 200 that is a page.
     """
 
-    kind: Literal["status", "drop", "cut", "hang", "error", "garbage", "html"] = "status"
+    kind: Literal["status", "drop", "silence", "cut", "hang", "error", "garbage", "html"] = "status"
     status: int = 500
     code: str = ""
     message: str = "the script says so"

@@ -89,7 +89,7 @@ class Provider:
         if self.keep:
             self.asked.append(asked)
         step = self._step(asked)
-        if isinstance(step, Fault) and step.kind in ("status", "drop", "html"):
+        if isinstance(step, Fault) and step.kind in ("status", "drop", "silence", "html"):
             return self._broken(api, step)
         turn = step.turn if isinstance(step, Fault) else step
         if api == "anthropic":
@@ -127,8 +127,8 @@ class Provider:
         return self._anthropic.error(code, message, details) if api == "anthropic" else self._openai.error(code, message)
 
     def _broken(self, api: str, fault: Fault) -> HttpAnswer:
-        if fault.kind == "drop":
-            return HttpAnswer(end="drop")
+        if fault.kind in ("drop", "silence"):
+            return HttpAnswer(end="drop" if fault.kind == "drop" else "silence")
         if fault.kind == "html":
             return HttpAnswer(headers={"content-type": "text/html"}, body=b"<html>Welcome to the hotel</html>")
         body = self._error(api, fault.status, fault.code, fault.message, fault.details)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +18,8 @@ DESCRIPTION = "Runs a command."
 
 orders: list[dict[str, Any]] = json.loads(sys.argv[1])
 order: dict[str, Any] = dict(orders[0])
-"""The one under way: api, url (without /v1), key, model, window, idle (seconds of silence), off (shorten nothing), folder."""
+"""The one under way: api, url (without /v1), key, model, window, idle (seconds of silence), off (shorten nothing), folder,
+limit (seconds until it is stopped)."""
 marks: list[float] = []
 """Processor seconds of this process at each turn's first call."""
 
@@ -45,8 +47,13 @@ def lines(turn: int, part: int, size: int) -> str:
     return "\n".join(out)[:size]
 
 
+class Endless(BaseException):
+    """The time is up."""
+
+
 def drive(run: Callable[[], object]) -> None:
     """Runs a harness to its end at each order, and prints what came of it."""
+    signal.signal(signal.SIGALRM, _stop)
     for one in orders:
         order.clear()
         order.update(one)
@@ -54,12 +61,20 @@ def drive(run: Callable[[], object]) -> None:
         _drive(run)
 
 
+def _stop(*_: object) -> None:
+    raise Endless
+
+
 def _drive(run: Callable[[], object]) -> None:
     began, wall = time.process_time(), time.monotonic()
-    error = ""
+    error, endless = "", False
+    signal.setitimer(signal.ITIMER_REAL, order["limit"], 1.0)
     try:
         run()
-    except Exception as failure:  # noqa: BLE001 - whatever it dies of is what came of it
-        error = f"{type(failure).__name__}: {failure}"[:300]
-    used = {"cpu": time.process_time() - began, "wall": time.monotonic() - wall}
+    except Endless:
+        error, endless = f"no end within {order['limit']:.0f} s", True
+    except BaseException as failure:  # noqa: BLE001 - whatever it dies of is what came of it
+        error = " ".join(f"{type(failure).__name__}: {failure}".split())[:300]
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    used = {"cpu": time.process_time() - began, "wall": time.monotonic() - wall, "endless": endless}
     print(json.dumps({"error": error, **used, "marks": [mark - began for mark in marks]}), flush=True)

@@ -1,4 +1,6 @@
-"""mini-swe-agent, with the observation template of its own configuration and its cache marks on."""
+"""mini-swe-agent, with the observation template of its own configuration and its cache marks on; OpenAI's models through its
+class for the Responses API, nothing stored.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ import yaml
 from minisweagent.agents.default import DefaultAgent
 from minisweagent.exceptions import Submitted
 from minisweagent.models.litellm_model import LitellmModel
+from minisweagent.models.litellm_response_model import LitellmResponseModel
 
 order = common.order
 CONFIG = yaml.safe_load((Path(minisweagent.__file__).parent / "config/mini.yaml").read_text())
@@ -36,13 +39,17 @@ class Environment:
 
 
 def run() -> None:
-    provider = "anthropic/" if order["api"] == "anthropic" else "openai/"
-    base = order["url"] if order["api"] == "anthropic" else f"{order['url']}/v1"
-    model = LitellmModel(
-        model_name=provider + order["model"],
-        model_kwargs={"api_key": order["key"], "api_base": base, "timeout": order["idle"], "max_tokens": 4096},
+    if order["api"] == "anthropic":
+        kind, name, base, marks = LitellmModel, f"anthropic/{order['model']}", order["url"], "default_end"
+        more = {"max_tokens": 4096}
+    else:
+        kind, name, base, marks = LitellmResponseModel, f"openai/{order['model']}", f"{order['url']}/v1", None
+        more = {"max_output_tokens": 4096, "store": False, "include": ["reasoning.encrypted_content"]}
+    model = kind(
+        model_name=name,
+        model_kwargs={"api_key": order["key"], "api_base": base, "timeout": order["idle"], **more},
         cost_tracking="ignore_errors",
-        set_cache_control="default_end",
+        set_cache_control=marks,
         observation_template=CONFIG["model"]["observation_template"],
         format_error_template=CONFIG["model"]["format_error_template"],
     )
