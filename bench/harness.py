@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> list[Row]:
             passing = _tell(harnesses, api, run_faults, _lived)
             staying = _tell(harnesses, api, run_ends, _ended)
             died = sum(not outcome.survived for outcome in passing.values())
-            silent = sum(not (outcome.error and outcome.tally["asked"] == 1) for outcome in staying.values())
+            silent = sum(not (outcome.error and _tries(outcome) == 1) for outcome in staying.values())
             figures.append({"figure": f"faults that pass, {api}: not survived of {len(passing)}", "measured": died, "at_most": 0})
             figures.append({"figure": f"faults that stay, {api}: not said at once", "measured": silent, "at_most": 0})
     return figures
@@ -161,15 +161,18 @@ def _tell(
 def _lived(outcome: Outcome) -> str:
     if outcome.survived:
         return f"lives ({outcome.wall:.1f} s)"
-    return "no end" if outcome.endless else f"dies: {_name(outcome)}"
+    return "no end" if outcome.endless else f"dies: {_name(outcome)}" if outcome.error else "ends as if all were well"
 
 
 def _ended(outcome: Outcome) -> str:
     """How it says that it cannot go on, and after how many requests."""
-    asked = f"{outcome.tally['asked']} x"
-    if outcome.endless:
-        return f"tries on ({asked})"
-    return f"{_name(outcome)} ({asked})" if outcome.error else f"ends as if all were well ({asked})"
+    said = f"{_name(outcome)}" if outcome.error else "ends as if all were well"
+    return f"{'tries on' if outcome.endless else said} ({_tries(outcome)} x)"
+
+
+def _tries(outcome: Outcome) -> int:
+    """Requests beside those that had a turn for an answer."""
+    return int(outcome.tally["asked"]) - int(outcome.tally["turns"])
 
 
 def _name(outcome: Outcome) -> str:
