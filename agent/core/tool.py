@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import logging
@@ -17,6 +18,9 @@ from agent.core.model import ToolSpec
 
 logger = logging.getLogger(__name__)
 
+SECONDS = 1_200.0
+"""After which a function is taken to hang, where nothing else is said."""
+
 
 class Tool(Data):
     """Something the model may call.
@@ -25,19 +29,27 @@ class Tool(Data):
     Finish to end the run (agent/core/loop.py).
     in_sandbox: its effects stay in the sandbox, so redacted values may be restored in its arguments.
     repeatable: running it twice does no harm, so a call that a crash cut off is simply run again.
+    seconds: after so many a call is stopped, and the model is told; None where it ends by itself.
     """
 
     spec: ToolSpec
     run: Callable[[Mapping[str, Any]], Awaitable[str]]
     in_sandbox: bool = False
     repeatable: bool = False
+    seconds: float | None = None
 
     @property
     def name(self) -> str:
         return self.spec.name
 
 
-def tool(function: Callable[..., Awaitable[str]], *, in_sandbox: bool = False, repeatable: bool = False) -> Tool:
+def tool(
+    function: Callable[..., Awaitable[str]],
+    *,
+    in_sandbox: bool = False,
+    repeatable: bool = False,
+    seconds: float | None = SECONDS,
+) -> Tool:
     """Makes a tool of an async function: its name, its docstring as the description, its annotated parameters as the schema.
 
     Arguments are validated against the annotations; what does not fit raises ToolError naming each wrong field. So does what the
@@ -63,9 +75,12 @@ def tool(function: Callable[..., Awaitable[str]], *, in_sandbox: bool = False, r
             return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
         except (AgentError, Finish):
             raise
-        except Exception as error:  # a function that somebody else wrote; the model can go another way
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # somebody else wrote it; the model can go another way
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             logger.exception("the tool %s failed", function.__name__)
             raise ToolError(f"{function.__name__} failed: {type(error).__name__}: {error}", "Try it another way.") from error
 
     spec = ToolSpec(name=function.__name__, description=inspect.getdoc(function) or "", parameters=schema)
-    return Tool(spec=spec, run=run, in_sandbox=in_sandbox, repeatable=repeatable)
+    return Tool(spec=spec, run=run, in_sandbox=in_sandbox, repeatable=repeatable, seconds=seconds)

@@ -144,7 +144,15 @@ async def _execute(context: Context, hooks: Sequence[Hook], call: ToolCall) -> s
         if isinstance(allowed, str):
             raise ToolError(allowed)
         call = allowed
-    return await context.tools[call.name].run(call.arguments)
+    tool = context.tools[call.name]
+    try:
+        async with asyncio.timeout(tool.seconds) as limit:
+            return await tool.run(call.arguments)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        why = f"{call.name} did not end within {tool.seconds:.0f} s and was stopped."
+        raise ToolError(why, "Ask for less at a time, or go another way.") from error
 
 
 async def _unknown(context: Context, call: ToolCall, text: str) -> ToolResult:

@@ -27,7 +27,7 @@ def bash(sandbox: Sandbox, *, seconds: float = 600.0) -> Tool:
         result = await sandbox.run(command, timeout=min(timeout, seconds), output_limit=CAPTURE)
         return render(result)
 
-    return tool(bash, in_sandbox=True)
+    return tool(bash, in_sandbox=True, seconds=None)
 
 
 def render(result: Result) -> str:

@@ -36,7 +36,7 @@ def delegate(investigate: Callable[[Sequence[str]], Awaitable[str]]) -> Tool:
         """
         return await investigate(hypotheses)
 
-    return tool(delegate, repeatable=True)
+    return tool(delegate, repeatable=True, seconds=None)
 
 
 def refused(tool: Tool, why: str, hint: str) -> Tool:

@@ -170,6 +170,35 @@ async def test_what_a_tool_raises_and_what_it_returns_reach_the_model_as_text() 
     assert first.startswith("broken failed: KeyError: 'the clock'") and second == '{"n": 1}'
 
 
+async def test_a_tool_that_hangs_exits_or_is_cancelled_from_within_does_not_end_the_run() -> None:
+    async def hangs() -> str:
+        """Hangs."""
+        await asyncio.Event().wait()
+        return ""
+
+    async def exits() -> str:
+        """Exits."""
+        raise SystemExit(3)
+
+    async def cancelled() -> str:
+        """Is cancelled."""
+        raise asyncio.CancelledError
+
+    async def times_out() -> str:
+        """Has a time limit of its own."""
+        raise TimeoutError("mine")
+
+    made = (tool(hangs, seconds=0.01), tool(exits), tool(cancelled), tool(times_out))
+    context = _context([Turn(calls=tuple(Call(name=one.name) for one in made)), Turn(text="done")])
+    context.tools = {one.name: one for one in made}
+    assert await loop.run(context, [], "go") == "done"
+    first, *rest = _results(context)
+    assert first.startswith("hangs did not end within 0 s")
+    assert [text.partition("\n")[0] for text in rest] == [
+        "exits failed: SystemExit: 3", "cancelled failed: CancelledError: ", "times_out failed: TimeoutError: mine",
+    ]  # fmt: skip
+
+
 async def test_a_hook_sends_back_once_also_when_the_process_died_in_between() -> None:
     class Once(Hook):
         async def before_finish(self, context: Context, result: Any) -> str | None:
