@@ -11,6 +11,8 @@ from agent.core.message import Block, Message, Opaque, Text, ToolCall, ToolResul
 
 AROUND = 4
 """Tokens around a block."""
+CHARACTERS = 12
+"""Of a token, at the most, over a whole history."""
 
 
 class Size:
@@ -24,6 +26,7 @@ class Size:
         self._count = count
         self._estimated = 0
         self._pending: list[Message] = []
+        self._length = 0
         self._base: int | None = 0
         self._begun: list[Message] = []
 
@@ -55,20 +58,33 @@ class Size:
 
     def add(self, message: Message) -> None:
         self._pending.append(message)
+        self._length += length(message)
 
     def count(self, tokens: int) -> None:
         """The provider counted everything until now."""
-        self.measured, self._estimated = tokens, 0
-        self._pending.clear()
+        if is_believable(tokens, self._length):
+            self.measured, self._estimated = tokens, 0
+            self._pending.clear()
 
     def begin(self, head: str) -> None:
         """A new history of which only the head is there yet."""
-        self.count(0)
+        self.measured = self._estimated = self._length = 0
+        self._pending.clear()
         self.add(user(head))
 
     def begun(self) -> None:
         """All that an epoch begins with has been added."""
         self._base, self._begun = None, list(self._pending)
+
+
+def length(message: Message) -> int:
+    """Characters of a message; what only its provider understands is left out, as some do when they count."""
+    return sum(len(text_of(block)) for block in message.blocks if not isinstance(block, Opaque))
+
+
+def is_believable(tokens: int, characters: int) -> bool:
+    """Whether so long a prompt can have so few tokens. Some gateways count nothing, or leave out what was cached."""
+    return tokens * CHARACTERS >= characters
 
 
 def weigh(count: Callable[[str], int], message: Message) -> int:

@@ -26,6 +26,7 @@ from agent.models.wire import (
     Unreadable,
     arguments,
     as_count,
+    as_list,
     as_object,
     as_text,
     clean_key,
@@ -319,6 +320,15 @@ class AnthropicReader:
         elif kind == "error":
             raise self._failure(as_object(event.get("error")))
 
+    def whole(self, answer: dict[str, Any]) -> None:
+        if "content" not in answer:
+            raise self._failure(as_object(answer.get("error")))
+        self.take({"type": "message_start", "message": answer})
+        for index, block in enumerate(as_list(answer["content"])):
+            self.take({"type": "content_block_start", "index": index, "content_block": block})
+        self.take({"type": "message_delta", "delta": answer})
+        self.finished = True
+
     def _failure(self, error: dict[str, Any]) -> Exception:
         failure = self._model.stream_error(error)
         if isinstance(failure, Transient):
@@ -344,8 +354,8 @@ class AnthropicReader:
             block["signature"] = str(block.get("signature") or "") + str(delta.get("signature") or "")
 
     def _count(self, counts: object) -> None:
-        """Counts of a stream are cumulative: each replaces the one before it."""
-        self._counts.update({name: value for name, value in as_object(counts or {}).items() if value is not None})
+        """Counts of a stream are cumulative: each replaces the one before it, unless it is a gateway's 0."""
+        self._counts.update({name: value for name, value in as_object(counts or {}).items() if value})
         written = as_object(self._counts.get("cache_creation") or {})
         self.usage = Usage(
             input_tokens=self._counted("input_tokens"),

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from agent.core.errors import PromptTooLong
 from agent.core.message import Message, Reply
 from agent.core.model import Listener, ignore
+from agent.core.size import is_believable, length
 from agent.models.failures import Rejected
 from agent.models.patience import Patience, persist
 from agent.models.transcript import Transcript
@@ -34,6 +35,7 @@ class GrowingConversation(ABC):
         self._transcript = transcript
         self._patience = patience
         self._window = window
+        self._length = 0
         self._measured = 0
         self._used = 0
 
@@ -87,7 +89,8 @@ class GrowingConversation(ABC):
             if self._is_full():
                 raise PromptTooLong(error.problem, "The conversation fills its window; it must be shortened.") from None
             raise
-        self._measured, self._used = len(self.wire), reply.usage.prompt_tokens
+        if is_believable(reply.usage.prompt_tokens, self._length):
+            self._measured, self._used = len(self.wire), reply.usage.prompt_tokens
         self.answered()
         return reply.model_copy(update={"discarded": discarded, "waited": waited})
 
@@ -96,6 +99,7 @@ class GrowingConversation(ABC):
         self.wire += entry
         self.digest = _chained(self.digest, entry)
         self.ends.append(len(self.wire))
+        self._length += length(message)
 
 
 def _chained(before: str, entry: bytes | bytearray) -> str:

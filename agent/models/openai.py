@@ -23,7 +23,7 @@ from agent.models import prices
 from agent.models.conversation import GrowingConversation
 from agent.models.failures import Transient
 from agent.models.patience import Patience
-from agent.models.transcript import Transcript, checked, finished
+from agent.models.transcript import Transcript, checked, finished, without_dangling
 from agent.models.wire import (
     Http,
     arguments,
@@ -53,7 +53,8 @@ CACHED = 300.0
 LEAST_OUTPUT = 4_096
 ITEM = "item"
 """The type of our opaque block that holds the other fields of the next item."""
-DANGLING = frozenset({"reasoning", ITEM})
+DANGLING = frozenset({"reasoning", "message", ITEM})
+"""What means nothing at the end of an answer: `message` is one without a word, which only stays where reasoning led to it."""
 KEPT = {"message": ("id", "status", "phase"), "function_call": ("id", "status")}
 SKIP = frozenset(
     f"response.{name}".encode()
@@ -211,6 +212,11 @@ class OpenAIReader:
         elif kind == "error":
             raise self._failure(as_object(event.get("error") or event))
 
+    def whole(self, answer: dict[str, Any]) -> None:
+        if "output" not in answer:
+            raise self._failure(as_object(answer.get("error")))
+        self._end(answer)
+
     def _end(self, response: dict[str, Any]) -> None:
         self._response = response
         counts = as_object(response.get("usage") or {})
@@ -226,8 +232,9 @@ class OpenAIReader:
         )
         if response.get("status") == "failed":
             raise self._failure(as_object(response.get("error") or {}))
-        for index, item in enumerate(as_list(response.get("output"))):
-            self._items.setdefault(index, as_object(item))
+        items = [as_object(item) for item in as_list(response.get("output"))]
+        if len(items) >= len(self._items):
+            self._items = dict(enumerate(items))
         self.finished = True
 
     def _failure(self, error: dict[str, Any]) -> Exception:
@@ -239,9 +246,7 @@ class OpenAIReader:
 
     def reply(self) -> Reply:
         """The reply. Raises ModelRefused."""
-        blocks: list[Block] = []
-        for index in sorted(self._items):
-            blocks += self._blocks(self._items[index])
+        blocks = self._kept()
         reason = as_object(self._response.get("incomplete_details") or {}).get("reason")
         if reason == "content_filter":
             raise ModelRefused(f"{self._model.who}: the answer was stopped by a content filter", "Another model may answer it.")
@@ -254,16 +259,25 @@ class OpenAIReader:
             model=str(self._response.get("model") or self._model.name),
         )
 
+    def _kept(self) -> list[Block]:
+        """All items that may be sent back. Reasoning may not without the item that followed it."""
+        blocks: list[Block] = []
+        for index in sorted(self._items):
+            item = self._items[index]
+            kept = self._blocks(item)
+            blocks = [*blocks, *kept] if kept else list(without_dangling(blocks, DANGLING))
+        return blocks
+
     def _blocks(self, item: dict[str, Any]) -> list[Block]:
         """An item as blocks. Items of tools that we never offer are nothing to us."""
         kind = item.get("type")
         if kind == "reasoning":
             as_text(item, "id")
             as_list(item.get("summary"))
-            return [Opaque(provider=PROVIDER, data={name: value for name, value in item.items() if value is not None})]
+            return [_as_it_came(item)]
         block = self._text(item) if kind == "message" else _call(item) if kind == "function_call" else None
         if block is None:
-            return []
+            return [_as_it_came(item)] if kind == "message" else []
         kept = {name: item[name] for name in KEPT[str(kind)] if isinstance(item.get(name), str)}
         return [Opaque(provider=PROVIDER, data={"type": ITEM, "of": kind, **kept}), block] if kept else [block]
 
@@ -274,6 +288,10 @@ class OpenAIReader:
             raise ModelRefused(f"{self._model.who}: declined to answer: {refusals[0][:500]}", "Another model may answer it.")
         text = "".join(str(part.get("text") or "") for part in parts)
         return Text(text=text) if text.strip() else None
+
+
+def _as_it_came(item: dict[str, Any]) -> Opaque:
+    return Opaque(provider=PROVIDER, data={name: value for name, value in item.items() if value is not None})
 
 
 def _call(item: dict[str, Any]) -> ToolCall | None:

@@ -98,6 +98,15 @@ def encode(value: Any) -> bytes:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
+def decode(data: bytes) -> dict[str, Any]:
+    """A JSON object. Raises Unreadable."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"this is not JSON: {error}") from None
+    return as_object(value)
+
+
 def plain(text: str) -> str:
     """The text without NUL, which databases behind a provider may refuse."""
     return text.replace("\x00", "\ufffd") if "\x00" in text else text
@@ -177,21 +186,30 @@ class Events:
 
     def __init__(self, skip: frozenset[bytes] = frozenset()) -> None:
         self._skip = skip
-        self._rest = b""
+        self._rest: list[bytes] = []
 
     def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
-        text = self._rest + chunk
-        if b"\r" in text:
-            text = text.replace(b"\r\n", b"\n")
-        *blocks, self._rest = text.split(b"\n\n")
+        self._rest.append(chunk)
+        if b"\n" not in chunk and b"\r" not in chunk:
+            return
+        text = b"".join(self._rest)
+        half = b""
+        if b"\r" in text:  # line ends are LF, CRLF or CR; the last one may be half of one
+            half = text[-1:] if text.endswith(b"\r") else b""
+            text = text.removesuffix(half).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *blocks, rest = text.split(b"\n\n")
+        self._rest = [rest, half]
         for block in blocks:
-            data = self._data(block)
-            if data and data != b"[DONE]":
-                try:
-                    event = json.loads(data)
-                except (ValueError, RecursionError) as error:
-                    raise Unreadable(f"an event is not JSON: {error}") from None
-                yield as_object(event)
+            yield from self._event(block)
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """The event that was not ended, where the stream was."""
+        yield from self.feed(b"\n\n")
+
+    def _event(self, block: bytes) -> Iterator[dict[str, Any]]:
+        data = self._data(block)
+        if data and data != b"[DONE]":
+            yield decode(data)
 
     def _data(self, block: bytes) -> bytes:
         lines = []
@@ -213,6 +231,9 @@ class Reader(Protocol):
     def take(self, event: dict[str, Any]) -> None:
         """Raises Unreadable for an event that makes no sense, and what the provider's error events mean."""
 
+    def whole(self, answer: dict[str, Any]) -> None:
+        """Takes an answer that is not streamed, as servers give it that know of no streams, or an error. Raises the same."""
+
     def reply(self) -> Reply:
         """The reply, once finished. Raises Unreadable, ModelRefused or PromptTooLong."""
 
@@ -224,13 +245,10 @@ async def read(who: str, key: str, post: Callable[[], Awaitable[httpx2.Response]
     try:
         async with asyncio.timeout(http.total) as limit:
             response = await post()
-            _expect_stream(who, key, response)
-            events = Events(reader.skip)
-            async for chunk in response.aiter_bytes():
-                for event in events.feed(chunk):
-                    reader.take(event)
-                if reader.finished:
-                    limit.reschedule(asyncio.get_running_loop().time() + AFTER_END)
+            if _is_json(who, key, response):
+                reader.whole(decode(await response.aread()))
+            else:
+                await _follow(response, reader, limit)
     except (httpx2.HTTPError, httpx2.StreamError, TimeoutError, Unreadable) as error:
         failure = f"was cut off or unreadable ({type(error).__name__}: {error})"
     finally:
@@ -244,13 +262,27 @@ async def read(who: str, key: str, post: Callable[[], Awaitable[httpx2.Response]
     raise Transient(scrub(f"{who}: the answer {failure}", key), usage=reader.usage)
 
 
-def _expect_stream(who: str, key: str, response: httpx2.Response) -> None:
-    kind = response.headers.get("content-type", "text/event-stream")
-    if "event-stream" not in kind:
+async def _follow(response: httpx2.Response, reader: Reader, limit: asyncio.Timeout) -> None:
+    """Feeds a stream to the reader until it ends, or does not after its last event."""
+    events = Events(reader.skip)
+    async for chunk in response.aiter_bytes():
+        for event in events.feed(chunk):
+            reader.take(event)
+        if reader.finished:
+            limit.reschedule(asyncio.get_running_loop().time() + AFTER_END)
+    for event in events.end():
+        reader.take(event)
+
+
+def _is_json(who: str, key: str, response: httpx2.Response) -> bool:
+    """Whether the answer is one piece of JSON instead of a stream. Raises ModelError for a page."""
+    kind = response.headers.get("content-type", "")
+    if "html" in kind or "xml" in kind:
         raise ModelError(
             scrub(f"{who}: answered with {kind} where an event stream was asked for", key),
             "Check the base URL: it has to be the root of this provider's API, or of a gateway that speaks it.",
         )
+    return "json" in kind and "event-stream" not in kind
 
 
 def connection_error(who: str, key: str, error: BaseException) -> ModelError | Transient:

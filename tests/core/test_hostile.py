@@ -163,6 +163,64 @@ async def test_a_server_may_have_habits_of_its_own(rig: Rig, tmp_path: Path) -> 
     await investigate(rig, tmp_path, [RICH, Turn(calls=calls("three", start=5)), ANSWER], base_url=base)
 
 
+def unstreamed(answer: HttpAnswer) -> HttpAnswer:
+    """The same answer from a server that knows of no streams."""
+    events = [json.loads(block.partition(b"data: ")[2]) for block in answer.body.split(b"\n\n") if b"data: " in block]
+    if events[-1]["type"] == "response.completed":
+        return replace(answer, headers={}, body=json.dumps(events[-1]["response"]).encode())
+    message, blocks = events[0]["message"], [event for event in events if event["type"] == "content_block_start"]
+    for start in blocks:
+        block, index = start["content_block"], start["index"]
+        for delta in (event["delta"] for event in events if event["type"] == "content_block_delta" and event["index"] == index):
+            key = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}.get(delta["type"], "")
+            if key:
+                block[key] += delta[key]
+            else:
+                block["raw"] = block.get("raw", "") + delta["partial_json"]
+        if raw := block.pop("raw", ""):
+            block["input"] = json.loads(raw)
+    ended = next(event for event in events if event["type"] == "message_delta")
+    whole = {**message, "content": [start["content_block"] for start in blocks], **ended["delta"], "usage": ended["usage"]}
+    return replace(answer, headers={}, body=json.dumps(whole).encode())
+
+
+async def test_a_server_may_know_of_no_streams(rig: Rig, tmp_path: Path) -> None:
+    answer = rig.provider.answer
+    rig.provider.answer = lambda request: unstreamed(answer(request))  # type: ignore[method-assign]
+    context = await investigate(rig, tmp_path, [RICH, Turn(calls=calls("three", start=5)), ANSWER])
+    assert context.usage.prompt_tokens > 0 and context.turn == 3
+
+
+async def test_a_gateway_may_say_that_it_is_busy_in_an_answer_that_is_well(rig: Rig, tmp_path: Path) -> None:
+    answer = rig.provider.answer
+    busy = [HttpAnswer(body=b'{"error": {"type": "overloaded_error", "message": "busy"}}')] * 2
+    rig.provider.answer = lambda request: busy.pop() if busy else answer(request)  # type: ignore[method-assign]
+    await investigate(rig, tmp_path, [RICH, ANSWER])
+    assert not busy
+
+
+def miscounted(answer: HttpAnswer) -> HttpAnswer:
+    """The same answer from a gateway that leaves out what was cached, and ends with no count of the prompt."""
+    body = re.sub(rb'"(input_tokens|cache_\w+_input_tokens|cached_tokens|cache_write_tokens)": \d+', rb'"\1": 7', answer.body)
+    first, last = body.rpartition(b"event: message_delta")[0::2]
+    return replace(answer, body=first + b"event: message_delta" + last.replace(b'_tokens": 7', b'_tokens": 0') if first else body)
+
+
+async def test_counts_that_cannot_be_are_not_believed(rig: Rig, tmp_path: Path) -> None:
+    def script(asked: Asked) -> Turn:
+        number = asked.number
+        return ANSWER if number > 20 else Turn(calls=calls(f"look {number}", start=number))
+
+    answer = rig.provider.answer
+    rig.provider.answer = lambda request: miscounted(answer(request))  # type: ignore[method-assign]
+    context = await investigate(rig, tmp_path, script, look=lambda n: f"{n} " + "line of a log\n" * 500, window=20_000)
+    assert context.epoch > 2 and context.usage.prompt_tokens < 1_000
+
+
+async def test_a_word_that_is_none_may_stand_between_thoughts_and_calls(rig: Rig, tmp_path: Path) -> None:
+    await investigate(rig, tmp_path, [Turn(thinking="Hm.", text="  ", calls=calls("one")), Turn(text=" "), ANSWER])
+
+
 async def test_a_long_run_on_a_small_window_ends_well(rig: Rig, tmp_path: Path) -> None:
     def script(asked: Asked) -> Turn:
         if b"is about to be shortened" in asked.raw:

@@ -217,13 +217,20 @@ STREAM = (
 )
 
 
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_events_are_the_same_however_the_stream_is_cut(newline: bytes, size: int) -> None:
     stream = STREAM.replace(b"\n", newline)
     events = Events(frozenset({b"skipped"}))
     found = [event for at in range(0, len(stream), size) for event in events.feed(stream[at : at + size])]
+    assert list(events.end()) == []
     assert found == [{"n": 1}, {"n": 2}, {"text": "🚒\n\n"}]
+
+
+def test_the_end_of_a_stream_ends_its_last_event() -> None:
+    events = Events()
+    assert list(events.feed(b'data: {"n": 1}\n\ndata: {"n": 2}')) == [{"n": 1}]
+    assert list(events.end()) == [{"n": 2}]
 
 
 @pytest.mark.parametrize("data", [b"data: {oops\n\n", b"data: []\n\n", b"data: \xff\n\n"])
