@@ -292,6 +292,19 @@ class TestDeployed:
         note = f"repository 'web': deployments.json[1]: commit {'d' * 40!r} (deployed at 2026-03-02T13:00:00+00:00) is not in the repository"
         assert await self.answer(repositories, source, this) == (first, "deployment", (note,))
 
+    async def test_an_unknown_commit_is_noted_where_its_version_is_a_tag(
+        self, source: Source, repositories: Repositories
+    ) -> None:
+        first, _ = source.commit(), source.commit()
+        source.tag("v7", first)
+        record = Deployment(
+            timestamp=START + 5 * HOUR, service="web", version="v7", commit="d" * 40, source="deployments.json[0]"
+        )
+        this = case(START + 8 * HOUR, ref(source), deployments=(record,))
+        found, by, notes = await self.answer(repositories, source, this)
+        assert (found, by) == (first, "tag")
+        assert [f"deployments.json[0]: commit {'d' * 40!r}" in note for note in notes] == [True]
+
     async def test_a_deployed_commit_of_a_deleted_branch_is_fetched(self, source: Source, repositories: Repositories) -> None:
         first = source.commit()
         hotfix = source.commit({"a": "fix"}, branch="hotfix", parents=(first,))

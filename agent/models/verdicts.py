@@ -114,7 +114,7 @@ def _conclusion(known: Known) -> dict[str, Any]:
         verdict = "alert_unsound"
     return {
         "verdict": verdict,
-        "summary": _summary(known, cause, p),
+        "summary": _summary(known, cause),
         "causes": [cause],
         "suspects": _suspects(known),
         "evidence": evidence,
@@ -371,13 +371,13 @@ def _actions(known: Known, kind: str, what: dict[str, Any], cause: dict[str, Any
     ]
 
 
-def _summary(known: Known, cause: dict[str, Any], p: float) -> str:
+def _summary(known: Known, cause: dict[str, Any]) -> str:
     onset, alert = known.answer.get("onset", ""), known.answer.get("alert", "")
     text = f"{cause['statement']} Since {onset}: {_symptom(known)} (the alert is of {alert})."
     if known.reproduced.get("commit") == cause.get("commit") and cause.get("commit"):
-        text += f" Reproduced: {known.reproduced['told']}. Confidence {p:.0%}."
+        text += f" Reproduced: {known.reproduced['told']}."
     else:
-        text += f" Confidence {p:.0%}, from statistics alone."
+        text += " This is from statistics alone."
     return text + (" A revert is proposed." if known.proposed else "")
 
 

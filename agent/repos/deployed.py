@@ -81,18 +81,21 @@ class _Search:
     async def _recorded(self) -> tuple[str, Literal["deployment", "tag"], str] | None:
         for record in self._records()[:RECORDS]:
             when = f"deployed at {record.timestamp.astimezone(UTC).isoformat()}"
-            if record.commit and (commit := await self._commit(record.commit, fetch=True)):
-                return commit, "deployment", f"{when} according to the deployment record of {record.service!r}"
+            if record.commit:
+                if commit := await self._commit(record.commit, fetch=True):
+                    return commit, "deployment", f"{when} according to the deployment record of {record.service!r}"
+                self._missing(record, f"commit {record.commit!r}", when)
             for name in _versions(record.version, record.service, self.mirror.name):
                 if commit := await self._tag(name):
                     return commit, "tag", f"version {record.version!r} of {record.service!r} was {when}; tag {name!r}"
             if commit := await self._embedded(record.version):
                 return commit, "deployment", f"{when}: version {record.version!r} of {record.service!r} holds its id"
-            named = f"commit {record.commit!r}" if record.commit else f"version {record.version!r}"
-            self.notes.append(
-                f"{self._name}: {record.source or 'a deployment record'}: {named} ({when}) is not in the repository"
-            )
+            if not record.commit:
+                self._missing(record, f"version {record.version!r}", when)
         return None
+
+    def _missing(self, record: Deployment, named: str, when: str) -> None:
+        self.notes.append(f"{self._name}: {record.source or 'a deployment record'}: {named} ({when}) is not in the repository")
 
     def _records(self) -> list[Deployment]:
         """The deployments that concern this repository, before the incident, newest first."""
