@@ -163,11 +163,12 @@ class _Part:
 
 
 def _scan(desk: Desk, paths: list[Path]) -> Scan:
-    made = Scan(size=sum(p.stat().st_size for p in paths))
+    sizes = [p.stat().st_size for p in paths]
+    made = Scan(size=sum(sizes))
     known = {d.service for d in desk.deployments} | {desk.service} | set(desk.services)
     parts: list[_Part] = []
-    for path in paths:
-        parts += _plan(desk, path, _service_of(path, known), made)
+    for path, size in zip(paths, sizes, strict=True):
+        parts += _plan(desk, path, size, _service_of(path, known), made, _share(sizes))
     workers = min(len(os.sched_getaffinity(0)), 4) if sum(p.end - p.begin for p in parts) > 8_000_000 else 1
     partial = _run(parts, workers)
     merged: dict[tuple[str, str], Template] = {}
@@ -217,16 +218,25 @@ def _split(parts: list[_Part], workers: int) -> list[_Part]:
     return cut
 
 
-def _plan(desk: Desk, path: Path, service: str, made: Scan) -> list[_Part]:
+def _share(sizes: list[int]) -> int:
+    """How many bytes of one file are read at most: what small files do not need is the large ones'."""
+    left = BUDGET
+    for place, size in enumerate(sorted(sizes)):
+        share = left // (len(sizes) - place)
+        if size > share:
+            return share
+        left -= size
+    return BUDGET
+
+
+def _plan(desk: Desk, path: Path, size: int, service: str, made: Scan, share: int) -> list[_Part]:
     """What of a file is read: all of it, or near the alert all and elsewhere every n-th block."""
-    size = path.stat().st_size
     shown = desk.shown(path)
     if size == 0:
         made.notes.append(f"{shown}: empty")
         return []
     year = int(clock.iso(desk.at)[:4]) if desk.at else 0
     shift = _shift(desk, path, year, made)
-    share = int(BUDGET * size / made.size) if made.size > BUDGET else size
     if share >= size:
         return [_Part(str(path), shown, 0, size, service, 1, shift, year)]
     low, high = _around(path, desk.at, shift, year, size)
