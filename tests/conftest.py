@@ -18,13 +18,6 @@ def _loopback_only(self: socket.socket, address: Any) -> None:
     _connect(self, address)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """What needs PostgreSQL runs in one process, so that one server is started and not one a process."""
-    for item in items:
-        if {"postgres_url", "postgres_store"} & set(item.fixturenames) or "[postgres" in item.name:
-            item.add_marker(pytest.mark.xdist_group("postgres"))
-
-
 def pytest_collection_finish() -> None:
     """What was imported stays to the end: the collector of garbage need not look through it again and again."""
     gc.collect()
