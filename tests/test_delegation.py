@@ -283,6 +283,7 @@ async def test_a_child_that_does_not_end_is_asked_for_its_report_and_then_ended(
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 async def test_no_more_than_four_at_once_and_eight_in_all(tmp_path: Path) -> None:
     running, most = 0, 0
 

@@ -447,7 +447,16 @@ def window(command: str = BY_TIME, **changes: Any) -> Check:
 
 
 @pytest.mark.parametrize(
-    "kind", ["the same check", "its own reproducer", "a grep", "a script that greps", "its own change", "a window", "none"]
+    "kind",
+    [
+        "the same check",
+        "its own reproducer",
+        "a grep",
+        pytest.param("a script that greps", marks=pytest.mark.slow),
+        "its own change",
+        "a window",
+        "none",
+    ],
 )
 async def test_a_wrong_cause_with_true_quotes_does_not_stand(world: World, kind: str) -> None:
     """Everything quoted is genuine; what was blamed is a harmless commit that was deployed at the same moment."""
@@ -470,6 +479,7 @@ async def test_a_wrong_cause_with_true_quotes_does_not_stand(world: World, kind:
     assert judged.objections
 
 
+@pytest.mark.slow
 async def test_a_check_that_prints_nothing_is_watched_while_it_runs(world: World) -> None:
     """The natural form: the error goes into grep, and nobody sees it but the host, which watches the code raise it."""
     call = "from pricing.total import total_price; total_price(dict(price=2, count=3))"
@@ -855,6 +865,7 @@ async def test_when_it_began_says_not_that_no_commit_did_it(world: World) -> Non
     assert "a commit that went live then would pass it too" in judged.downgraded
 
 
+@pytest.mark.slow
 async def test_a_sick_and_a_healthy_instance_make_a_check_by_label(world: World) -> None:
     (world.telemetry / "logs" / "web-1.log").write_text("ERROR out of memory\n")
     (world.telemetry / "logs" / "web-2.log").write_text("INFO all well\n")
@@ -892,6 +903,7 @@ async def test_an_honest_i_do_not_know_is_left_alone(world: World) -> None:
     assert (judged.conclusion, judged.downgraded, judged.objections) == (conclusion, "", ())
 
 
+@pytest.mark.slow
 async def test_the_same_report_is_not_checked_twice_and_a_mended_one_only_where_it_changed(world: World) -> None:
     checker = await world.checker()
     report = world.report("guilty", world.at_commits("guilty"))

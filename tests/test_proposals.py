@@ -202,6 +202,7 @@ class TestStage:
 
 
 class TestPublish:
+    @pytest.mark.slow
     async def test_a_change_with_a_test_that_shows_it(self, bench: Bench) -> None:
         bench.conclusion = _conclusion(bench.checkout.commit)
         await bench.edit({"web.py": FIXED, "tests/test_half.py": NEW_TEST})

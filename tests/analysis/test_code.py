@@ -123,6 +123,7 @@ def test_a_ratio_that_fell_because_other_things_came_makes_the_alert_unsound(sce
     assert "without small_requests_per_minute" in best["why"][0]
 
 
+@pytest.mark.slow
 def test_what_an_upgrade_in_a_manifest_brought_is_read_from_the_packages_own_history(scene: Scene) -> None:
     zones = "ZONES = {'DE': 1}\n\n\ndef zone(country):\n    return ZONES%s\n"
     library = scene.repository(

@@ -167,6 +167,7 @@ def test_an_empty_desk_is_answered_by_every_command(scene: Scene) -> None:
         scene.answer(command)
 
 
+@pytest.mark.slow
 def test_holds_tells_a_window_with_the_symptom_from_one_without(scene: Scene) -> None:
     scene.write("telemetry/logs/orders.log", _lines("%Y-%m-%dT%H:%M:%SZ"))
     windows = [(LIVE, AT), (LIVE - timedelta(minutes=40), LIVE), (AT + timedelta(days=1), AT + timedelta(days=2))]

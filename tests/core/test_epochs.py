@@ -225,7 +225,8 @@ async def test_a_signed_summary_keeps_the_thinking_of_the_turns_after_it(tmp_pat
         assert "Why did the hit rate fall?" in sent and all(f"claim {step}." in sent for step in range(3, 38, 3))
 
 
-@pytest.mark.parametrize("after", [pytest.param(False, marks=SLOW), True])
+@SLOW
+@pytest.mark.parametrize("after", [False, True])
 async def test_a_signed_summary_outlives_restarts(tmp_path: Path, after: bool) -> None:
     async with rigged("anthropic", anthropic=Anthropic(compacts=True)) as rig:
         long = _long(rig, tmp_path, Script(steps=16), pruning=NEVER, compaction=Compaction(tokens=12_000, tail=500, summary=500))

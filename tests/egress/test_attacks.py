@@ -375,6 +375,7 @@ async def test_a_client_that_does_not_read_holds_the_server_back(world: World, d
     writer.transport.abort()
 
 
+@pytest.mark.slow
 async def test_a_bomb_costs_no_more_than_the_bytes_that_may_be_moved(world: World, door: MakeDoor) -> None:
     bomb = gzip.compress(bytes(64 << 20))
     port = await world.serve(says(bomb, b"Content-Encoding: gzip"))

@@ -42,6 +42,7 @@ def test_the_bundled_incident_is_small_and_does_not_tell_its_cause() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_guilty_commit_explains_the_failure_and_its_revert_mends_it(tmp_path: Path) -> None:
     guilty = TRUTH["guilty"][0]
     git(tmp_path, "clone", "-q", str(FIRST / f"{guilty['repo']}.bundle"), "repo")

@@ -154,6 +154,7 @@ async def test_placeholders_come_back_only_for_tools_that_stay_in_the_sandbox(tm
     assert KEY not in "".join(entry.model_dump_json() for entry in await journal.entries())
 
 
+@pytest.mark.slow
 async def test_a_large_result_is_redacted_off_the_event_loop_and_whole(tmp_path: Path) -> None:
     text = "".join(f"line {number} with {KEY}\n" for number in range(20_000)) + BLOCK
     hook = Redact(Redaction(tmp_path))

@@ -104,6 +104,7 @@ async def test_opening_again_changes_nothing(url: str, tmp_path: Path) -> None:
     await second.close()
 
 
+@pytest.mark.slow
 async def test_many_open_an_empty_database_at_once(url: str, tmp_path: Path) -> None:
     stores = await asyncio.gather(*(Store.open(url, tmp_path / "blobs") for _ in range(8)))
     await asyncio.gather(*(store.accept(None, case(alert()), enqueue=Enqueued()) for store in stores))

@@ -257,7 +257,7 @@ def _send_mutants(source: str, file: str) -> None:
     original = json.loads((PAYLOADS / file).read_bytes())
     kinds: tuple[Any, ...] = (None, 7, True, "", "x", [], {}, [None], {"a": None}, -1e400, "9" * 30)
     bodies = [body for wrong in kinds for body in _mutants(original, wrong)]
-    for body in bodies if file.startswith(source) else bodies[::20]:
+    for body in bodies[::2] if file.startswith(source) else bodies[::20]:
         try:
             alerts = triggers.read(source, json.dumps(body).encode())
         except BadAlert as refused:
