@@ -82,21 +82,13 @@ async def until(sandbox: Sandbox, path: str) -> None:
 
 
 class SandboxContract:
-    """The functional part. Fill `sandboxes`; override `elsewhere` where another process reaches the same sandboxes."""
-
-    elsewhere: str = ""
-    """Python that sets `sandboxes` from the folder in sys.argv[1]: the same sandboxes, made by another process."""
+    """The functional part. Fill `sandboxes`."""
 
     patience: float = 1.0
     """How much longer than on the host a command takes to do nothing."""
 
     many: int = 100_000
     """Files of one folder."""
-
-    def another_process(self, program: str) -> list[str]:
-        """The command line of a process that runs the body of an async function with `sandboxes`."""
-        head = f"import asyncio, sys\nfrom pathlib import Path\nfrom agent.core.sandbox import *\n{self.elsewhere}\n"
-        return [sys.executable, "-c", f"{head}async def main():{program}\nasyncio.run(main())"]
 
     @pytest.fixture
     def sandboxes(self, tmp_path: Path) -> Sandboxes:
@@ -443,9 +435,29 @@ class SandboxContract:
         await sandbox.delete()
         assert (await sandboxes.ids(), await sandboxes.sources()) == ([], frozenset())
 
+    @pytest.mark.slow
+    async def test_very_many_files(self, sandboxes: Sandboxes) -> None:
+        sandbox = await sandboxes.create(
+            "crowded", SandboxSpec(limits=LIMITS.model_copy(update={"disk": 1 << 30, "seconds": 300.0}))
+        )
+        made = await sandbox.run(f"mkdir d && cd d && seq {self.many} | xargs touch && echo done")
+        assert timeless(made) == done(b"done\n")
+        assert len(await sandbox.list("d")) == self.many
+        await sandbox.delete()
+
+
+class SharedSandboxContract(SandboxContract):
+    """The same for kinds whose sandboxes another process reaches too. Fill `elsewhere`."""
+
+    elsewhere: str
+    """Python that sets `sandboxes` from the folder in sys.argv[1]: the same sandboxes, made by another process."""
+
+    def another_process(self, program: str) -> list[str]:
+        """The command line of a process that runs the body of an async function with `sandboxes`."""
+        head = f"import asyncio, sys\nfrom pathlib import Path\nfrom agent.core.sandbox import *\n{self.elsewhere}\n"
+        return [sys.executable, "-c", f"{head}async def main():{program}\nasyncio.run(main())"]
+
     async def test_it_is_opened_as_its_killed_maker_left_it(self, sandboxes: Sandboxes, source: Path, tmp_path: Path) -> None:
-        if not self.elsewhere:
-            pytest.skip("this kind lives in one process")
         program = """
     layer = Layer(source=Path(sys.argv[2]), target="/workspace/repos/app", key="a")
     sandbox = await sandboxes.create("orphan", SandboxSpec(layers=(layer,), limits=Limits.model_validate_json(sys.argv[3])))
@@ -469,8 +481,6 @@ class SandboxContract:
 
     async def test_the_terminal_of_the_host_is_out_of_reach(self, sandboxes: Sandboxes, tmp_path: Path) -> None:
         """A host process that has a terminal runs a command that types into it (TIOCSTI): no letter must arrive there."""
-        if not self.elsewhere:
-            pytest.skip("this kind lives in one process")
         program = """
     sandbox = await sandboxes.create("typist", SandboxSpec(limits=Limits.model_validate_json(sys.argv[2])))
     typing = "import fcntl, os; t = os.open('/dev/tty', os.O_RDWR); [fcntl.ioctl(t, 0x5412, bytes([b])) for b in b'typed\\\\n']"
@@ -490,13 +500,3 @@ class SandboxContract:
             os.close(main)
             os.close(terminal)
         assert (out.decode().strip() not in ("", "0"), waiting) == (True, (0,))
-
-    @pytest.mark.slow
-    async def test_very_many_files(self, sandboxes: Sandboxes) -> None:
-        sandbox = await sandboxes.create(
-            "crowded", SandboxSpec(limits=LIMITS.model_copy(update={"disk": 1 << 30, "seconds": 300.0}))
-        )
-        made = await sandbox.run(f"mkdir d && cd d && seq {self.many} | xargs touch && echo done")
-        assert timeless(made) == done(b"done\n")
-        assert len(await sandbox.list("d")) == self.many
-        await sandbox.delete()

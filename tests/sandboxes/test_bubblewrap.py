@@ -22,7 +22,7 @@ from agent.sandboxes import best, bubblewrap, cgroups, identity, make, seccomp, 
 from agent.sandboxes.bubblewrap import Bubblewrap
 from tests.contracts.attacks import SandboxAttacks
 from tests.contracts.attacks.files import facts
-from tests.contracts.sandbox import SandboxContract, source
+from tests.contracts.sandbox import SharedSandboxContract, source
 
 __all__ = ["source"]
 
@@ -99,7 +99,7 @@ async def cleaned(folder: Path) -> AsyncIterator[Bubblewrap]:
             await bubblewrap.BubblewrapSandbox(made.root / id, SandboxSpec(), Gateways(Outside())).delete()
 
 
-class TestBubblewrap(SandboxContract):
+class TestBubblewrap(SharedSandboxContract):
     elsewhere = ELSEWHERE
 
     @pytest.fixture

@@ -21,7 +21,7 @@ from agent.sandboxes.identity import user_of
 from agent.sandboxes.microvm import MicroVM, build, call, qemu, template
 from agent.sandboxes.microvm.channel import Channel
 from tests.contracts.attacks import Attack, SandboxAttacks
-from tests.contracts.sandbox import SandboxContract, source, until
+from tests.contracts.sandbox import SharedSandboxContract, source, until
 from tests.sandboxes.machines import ELSEWHERE, IDS, LIMITS, NEEDS_MACHINES, Left, created, left, remove_all
 
 __all__ = ["source"]
@@ -36,7 +36,7 @@ async def sandboxes(tmp_path: Path) -> AsyncIterator[MicroVM]:
     await remove_all(made)
 
 
-class TestMicroVM(SandboxContract):
+class TestMicroVM(SharedSandboxContract):
     elsewhere = ELSEWHERE
     patience = 10.0  # by emulation, on a busy host
     many = 10_000
