@@ -7,7 +7,7 @@ nothing. What may leave the sandbox is not decided here but by policy.
 from __future__ import annotations
 
 import itertools
-import json
+from typing import Any
 
 from agent.core.context import Context
 from agent.core.errors import BudgetReached
@@ -42,7 +42,7 @@ class Guard(Hook):
 
     async def before_call(self, context: Context, call: ToolCall) -> ToolCall | str:
         replies = _replies(context.messages, REPEATS + 1)
-        same = [any(_same(call, other) for other in message.calls) for message in replies[:-1]]
+        same = [_call(call) in _what(message) for message in replies[:-1]]
         if len(same) == REPEATS and all(same):
             return (
                 f"{call.name}: the same call was made {REPEATS} times in a row and its result will not change. "
@@ -61,10 +61,10 @@ def _circle(messages: list[Message]) -> str:
     """What kind of circle the last turns are; "" if none."""
     if _idle(messages) >= MONOLOGUE:
         return f"{MONOLOGUE} answers in a row that called nothing"
-    turns = [_signature(message) for message in _replies(messages, ALTERNATING)]
-    if len(turns) >= IDENTICAL and len(set(turns[-IDENTICAL:])) == 1:
+    turns = [_what(message) for message in _replies(messages, ALTERNATING)]
+    if len(turns) >= IDENTICAL and turns[-IDENTICAL:] == turns[-1:] * IDENTICAL:
         return f"the same calls {IDENTICAL} times in a row"
-    if len(turns) == ALTERNATING and len(set(turns)) == 2 and turns[0::2] == turns[:1] * 3 and turns[1::2] == turns[1:2] * 3:
+    if len(turns) == ALTERNATING and turns == turns[-2:] * (ALTERNATING // 2) and turns[-1] != turns[-2]:
         return f"the same two turns, {ALTERNATING // 2} times over"
     return ""
 
@@ -85,13 +85,10 @@ def _idle(messages: list[Message]) -> int:
     return told
 
 
-def _signature(message: Message) -> str:
-    return "\n".join(f"{call.name} {_arguments(call)}" for call in message.calls)
+def _what(message: Message) -> list[tuple[str, str | None, dict[str, Any]]]:
+    """What a reply calls, whatever the ids are."""
+    return [_call(call) for call in message.calls]
 
 
-def _same(one: ToolCall, other: ToolCall) -> bool:
-    return one.name == other.name and one.malformed == other.malformed and _arguments(one) == _arguments(other)
-
-
-def _arguments(call: ToolCall) -> str:
-    return call.malformed or json.dumps(call.arguments, sort_keys=True)
+def _call(call: ToolCall) -> tuple[str, str | None, dict[str, Any]]:
+    return call.name, call.malformed, call.arguments

@@ -7,14 +7,14 @@ one, the paths of all files in results/ and of the whole transcript; then the la
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from agent.core.context import Context
 from agent.core.errors import AgentError, SandboxError, ToolError
 from agent.core.message import Block, Message, Opaque, Text, ToolCall, ToolResult, user
 from agent.core.size import weigh
 from agent.hooks.offload import excerpt
-from agent.hooks.prune import whole
+from agent.hooks.prune import called, whole
 from agent.hooks.results import Results
 
 TOLD = ("inbox", "budget", "guard", "finish")
@@ -143,14 +143,15 @@ class Handoff:
         if sum(weigh(context.count, message) for message in kept) > tokens:
             count = sum(isinstance(block, ToolResult) for message in kept for block in message.blocks)
             end = max(LEAST_SHOWN, min(SHOWN, tokens * CHARACTERS // (2 * max(count, 1))))
-            kept = [await self._shortened(context, message, end) for message in kept]
+            names = called(kept)
+            kept = [await self._shortened(context, message, names, end) for message in kept]
         return kept
 
-    async def _shortened(self, context: Context, message: Message, end: int) -> Message:
+    async def _shortened(self, context: Context, message: Message, names: Mapping[str, str], end: int) -> Message:
         blocks: list[Block] = []
         for block in message.blocks:
             if isinstance(block, ToolResult) and len(block.content) > 3 * end:
-                path = await whole(context, self.results, block)
+                path = await whole(context, self.results, block, names)
                 block = block.model_copy(update={"content": excerpt(block.content, path, end)})
             blocks.append(block)
         return message.model_copy(update={"blocks": tuple(blocks)})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeGuard
 
 from agent.core.context import Context
 from agent.core.data import Data
 from agent.core.hook import Hook
-from agent.core.message import Block, Message, ToolCall, ToolResult
+from agent.core.message import Block, Message, ToolResult
 from agent.core.size import text_of
 from agent.hooks.results import Results
 
@@ -49,29 +49,30 @@ class Prune(Hook):
         stale = sum(len(block.content) for message in old for block in message.blocks if is_stale(block, pruning.small))
         if stale < pruning.least * length(context.messages):
             return None
-        return [await pruned(context, self.results, message, pruning.small) for message in old] + context.messages[until:]
+        names = called(old)
+        return [await pruned(context, self.results, message, names, pruning.small) for message in old] + context.messages[until:]
 
 
-async def pruned(context: Context, results: Results, message: Message, small: int) -> Message:
+async def pruned(context: Context, results: Results, message: Message, names: Mapping[str, str], small: int) -> Message:
     """The message with a path in the place of each result that is larger than `small` characters."""
     blocks: list[Block] = []
     for block in message.blocks:
         if not is_stale(block, small):
             blocks.append(block)
             continue
-        path = await whole(context, results, block)
+        path = await whole(context, results, block, names)
         text = PRUNED.format(block.content.count("\n") + 1, len(block.content.encode("utf-8", "replace")), path)
         blocks.append(block.model_copy(update={"content": text}))
     return message.model_copy(update={"blocks": tuple(blocks)})
 
 
-async def whole(context: Context, results: Results, block: ToolResult) -> str:
-    """The path of a file that holds a result: the one it was offloaded to, or one that is written now."""
+async def whole(context: Context, results: Results, block: ToolResult, names: Mapping[str, str]) -> str:
+    """The path of a file that holds a result: the one it was offloaded to, or one that is written now under its tool's name."""
     match = OFFLOADED.match(block.content)
     if match and match["path"] in await results.paths(context):
         return match["path"]
-    name = next((call.name for call in calls(context.messages) if call.id == block.call_id), "result")
-    return await results.keep(context, re.sub(r"[^\w-]", "_", name)[:40], block.content, call=block.call_id)
+    name = re.sub(r"[^\w-]", "_", names.get(block.call_id, "result"))[:40]
+    return await results.keep(context, name, block.content, call=block.call_id)
 
 
 def is_stale(block: Block, small: int) -> TypeGuard[ToolResult]:
@@ -85,9 +86,9 @@ def before(messages: list[Message], turns: int) -> int:
     return places[-turns] if len(places) >= turns else 0
 
 
-def calls(messages: Iterable[Message]) -> Iterable[ToolCall]:
-    for message in messages:
-        yield from message.calls
+def called(messages: Iterable[Message]) -> dict[str, str]:
+    """The tool's name for each call."""
+    return {call.id: call.name for message in messages for call in message.calls}
 
 
 def length(messages: Iterable[Message]) -> int:
