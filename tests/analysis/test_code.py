@@ -196,3 +196,65 @@ def test_a_small_log_beside_a_huge_one_is_read_whole() -> None:
     assert logs._share([70_000, huge, 120_000]) == logs.BUDGET - 190_000
     assert logs._share([huge, huge]) == logs.BUDGET // 2
     assert logs._share([70_000, 120_000]) >= 120_000
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind", "what"),
+    [
+        (("-        del self.active[key]", "         self.next()"), "removed release", "del self.active[key]"),
+        (
+            ("-    def get(self, *, follow: bool = True,", "-        allow_redirects: bool = True,", "+        follow_redirects: bool = False,"),
+            "changed default",
+            "allow_redirects = True -> follow_redirects = False",
+        ),
+        (('-_DEFAULT_FORMAT = "g"', '+_DEFAULT_FORMAT = ".3g"'), "changed default", '_DEFAULT_FORMAT = "g" -> _DEFAULT_FORMAT = ".3g"'),
+        (("     spool = True", "+    max_part_size = 1024 * 1024  # 1 MB"), "new limit", "max_part_size = 1024 * 1024"),
+        (("-    import chardet", "+    import charset_normalizer as chardet"), "other package used", "chardet -> charset_normalizer"),
+        (("-        self.running[job] -= 1", "+        self.running[job] -= 0"), "changed value", "self.running[job] -= 1 -> self.running[job] -= 0"),
+    ],
+)  # fmt: skip
+def test_a_change_is_recognised_for_what_it_can_do(lines: tuple[str, ...], kind: str, what: str) -> None:
+    found = part("deltas").of(_committed(*lines))
+    assert (kind, what) in [(delta.kind, delta.what.strip()) for delta in found]
+
+
+def test_an_example_in_a_docstring_does_nothing() -> None:
+    ends_inside = _committed(
+        "     Finds what looks like a mistake:", "-        seek('log|n')", "+        seek('log|n+')", '     """'
+    )
+    begins = _committed(
+        " def seek(text):", '-    """Seeks, log|n."""', '+    """Seeks: re.search(\'(a+)+\', x)."""', "     return text"
+    )
+    query = _committed(' TEXT = """', "-SELECT a FROM b LIMIT 5", "+SELECT a FROM b", ' """')
+    kinds = [{delta.kind for delta in part("deltas").of(commit)} for commit in (ends_inside, begins, query)]
+    assert (kinds[0], kinds[1], "removed clause" in kinds[2]) == (set(), set(), True)
+
+
+def test_an_example_after_an_import_is_not_run_either() -> None:
+    lines = part("docstrings").lines
+    commit = _committed(' """About this module."""', " import os", "+x = os.name")
+    (hunk,) = commit.files[0].hunks
+    assert [row.text for row in hunk.lines if id(row) in lines(hunk)] == ['"""About this module."""']
+
+
+@pytest.mark.parametrize(
+    ("symptom", "code"),
+    [
+        ("responses_3xx_per_min rises", "redirect"),
+        ("POST /claims answered 413 for customer 7", "limit"),
+        ("subjects of messages are garbled", "charset"),
+        ("process_open_fds rises", "close"),
+        ("order 413 was placed", ""),
+    ],
+)
+def test_what_a_symptom_speaks_of_is_put_into_words_of_code(symptom: str, code: str) -> None:
+    found = part("concepts").related(symptom)
+    assert code in found if code else not found
+
+
+def test_a_step_begins_where_it_jumps_although_a_spike_lies_before_it() -> None:
+    values = [0.5 + 0.01 * (n % 3) for n in range(300)] + [6.0 + 0.1 * (n % 4) for n in range(40)]
+    values[299] = 0.7
+    points = [(1000.0 + 30 * n, value) for n, value in enumerate(values)]
+    shift = part("metrics").shift_of(part("metrics").Series(service="a", metric="m", points=points), None)
+    assert shift and points[299][0] <= shift.onset <= points[300][0]

@@ -7,12 +7,13 @@ Moved and reformatted lines cancel out; comments, tests, documents and styles co
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from _analysis import growth, regexes, words
+from _analysis import docstrings, growth, regexes, words
 from _analysis.delta import Delta, Rows
 from _analysis.history import NAMED, PINNED, Commit, FileDiff, Hunk, Line
 from _analysis.kinds import IDLE, kind_of
@@ -147,7 +148,10 @@ CATCH = re.compile(r"\b(?:try|except|catch|rescue|recover|finally|ensure)\b")
 REGEX = re.compile(
     r"(?:re\.(?:compile|match|search|sub|fullmatch|split|findall)|regexp\.\w+|RegExp|Pattern\.compile|Regex::new|\br?[\"'/]\^)"
 )
-PORTABLE = re.compile(r"version_info|\bPY[23]\b|\bsix\.|TYPE_CHECKING|sys\.platform|os\.name|runtime\.GOOS|__version__")
+PORTABLE = re.compile(
+    r"version_info|python_version|\bPY[23]\b|\bsix\.|\bbasestring\b|\b_?text_type\b|\bunicode\)|\bstring_types\b|TYPE_CHECKING|"
+    r"sys\.platform|os\.name|runtime\.GOOS|__version__"
+)
 LITERAL_REGEX = re.compile(REGEX.pattern + r".*[\"'`/]|(?i:regex|pattern|_re)\w*\s*[:=].*[\"'`]")
 CLAUSE = re.compile(
     r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|"
@@ -173,6 +177,20 @@ CACHING = re.compile(
 FETCHING = re.compile(
     r"(?i)(get|fetch|load|query|find|select|request|send|post|put|read|write|"
     r"call|exec|lookup|list|save|publish|insert|update|scan|open|connect|item|invoke)"
+)
+
+
+DELETED = re.compile(r"(?:del\s+|delete\s*\(?\s*)([A-Za-z_][\w.]*)\s*[\[.,]")
+IMPORTED = re.compile(r"(?:import\s+([A-Za-z_]\w*)|from\s+([A-Za-z_]\w*)[\w.]*\s+import)\b")
+STANDS_IN = re.compile(r"import\s+([A-Za-z_]\w*)\s+as\s+([A-Za-z_]\w*)")
+PLAIN = frozenset(sys.stdlib_module_names) | {"typing_extensions", "six", "importlib_metadata", "importlib_resources", "mock"}
+"""Modules that come with the language, and what stands in for newer ones of them."""
+DEFAULT = re.compile(r"(?i)default")
+LIMIT = re.compile(r"(?i)(?:^|_)(?:max|min|limit|timeout|quota|cap|threshold)(?:_|$|[A-Z])|^max[A-Z]")
+SILENT = ("wrong", "refused", "missing", "error", "volume", "payload", "cache", "parse")
+"""What another default brings to those who never asked for it: mostly no error of its own."""
+PARAMETER = re.compile(
+    rf"^\s*(?:def \w+\(.*?\b)?(?P<name>[A-Za-z_]\w*)\s*(?::[^=]+)?=\s*(?P<value>{VALUE})\s*,?\s*(?:\)\s*(?:->.*)?:)?$"
 )
 
 
@@ -273,18 +291,23 @@ def _names(lines: Counter[str], texts: dict[str, str]) -> Counter[str]:
 def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: _Moved) -> Iterator[Delta]:
     removed: Rows = []
     added: Rows = []
+    told = docstrings.lines(hunk) if file.path.endswith((".py", ".pyi")) else set()
     for line in hunk.lines:
-        text = code(line.text, file.path) if line.tag != " " else ""
+        text = code(line.text, file.path) if line.tag != " " and id(line) not in told else ""
         if text and not moved.take(line.tag, text):
             (removed if line.tag == "-" else added).append((line, text))
     if not removed and not added:
         return
     yield from _values(file, kind, hunk, removed, added)
+    if kind == "code":
+        yield from _defaults(file, hunk, removed, added, moved)
     yield from _operators(file, hunk, removed, added)
     if kind in ("code", "migration", "build"):
         yield from _clauses(file, hunk, removed, added)
         yield from (_toned(delta, len(removed) + len(added)) for delta in _calls(file, hunk, removed, added, moved))
         yield from (_toned(delta, len(removed) + len(added)) for delta in _guards(file, hunk, removed, added, moved))
+        yield from _dropped(file, hunk, removed, moved)
+        yield from _libraries(file, hunk, removed, added)
         yield from _patterns(file, hunk, removed, added)
         yield from _returned(file, hunk, removed, added)
         for name, what, line, strength in growth.found(hunk, removed, added, moved.all_added, moved.removed_text):
@@ -324,9 +347,7 @@ def _value_delta(file: FileDiff, hunk: Hunk, kind: str, name: str, old: str, new
     what = f"{setting} {old} -> {new}"
     if a is not None and b is not None:
         causes, eases = words.effect(setting, b > a)
-        ratio = max(abs(a), abs(b)) / max(min(abs(a), abs(b)), 1e-9)
-        strength = 0.4 if ratio < 1.5 else 0.55 if ratio < 2.5 else 0.8 if ratio < 5 else 1.0
-        return _delta("changed value", what, file, hunk, line, strength, causes, eases, old=old, new=new)
+        return _delta("changed value", what, file, hunk, line, _far(a, b), causes, eases, old=old, new=new)
     verbose = new.strip("\"'").lower() in ("debug", "trace", "all", "verbose") and "level" in name.lower()
     causes = ("logging", "disk", "volume", "cpu") if verbose else ()
     switch = {old.strip("\"'").lower(), new.strip("\"'").lower()} <= {
@@ -344,6 +365,41 @@ def _value_delta(file: FileDiff, hunk: Hunk, kind: str, name: str, old: str, new
         causes = ("wrong", "error", "refused", "missing", "parse", "auth")
     strength = 0.9 if verbose else 0.7 if switch else 0.6 if kind == "config" else 0.5 if texts else 0.3
     return _delta("changed value", what, file, hunk, line, strength, causes, (), old=old, new=new)
+
+
+def _defaults(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Moved) -> Iterator[Delta]:
+    """Parameters and constants with another default, also where they got another name with it."""
+    before = {m["name"]: m["value"] for _, text in removed if (m := PARAMETER.match(text)) and _is_value(m["value"], file.path)}
+    after = {
+        m["name"]: (m["value"], line) for line, text in added if (m := PARAMETER.match(text)) and _is_value(m["value"], file.path)
+    }
+    for name, (new, line) in after.items():
+        old_name = name if name in before else _renamed(name, before.keys() - after.keys()) or name
+        limit = LIMIT.search(name) and quantity(new) is not None and name not in moved.removed_words
+        if limit and old_name == name and name not in before:
+            causes = ("refused", "payload", "bounds", "timeout", "error")
+            yield _delta("new limit", f"{name} = {new}", file, hunk, line, 0.7, causes, (), new=new)
+            continue
+        old = before.get(old_name, new)
+        if old == new or _same_text(old, new) or re.search(r"(?i)version|copyright|release|author", name):
+            continue
+        if old_name != name or DEFAULT.search(name) or line.text.rstrip().endswith((",", "):", ",)")):
+            what = f"{old_name} = {old} -> {name} = {new}"
+            a, b = quantity(old), quantity(new)
+            strength = 0.9 if a is None or b is None else _far(a, b)
+            yield _delta("changed default", what, file, hunk, line, strength, SILENT, (), old=old, new=new)
+
+
+def _renamed(name: str, gone: Iterable[str]) -> str:
+    """Which of these names was replaced by this one: one that ends alike."""
+    last = words.pieces(name)[-1:]
+    return next((other for other in sorted(gone) if words.pieces(other)[-1:] == last and len(last[0]) > 3), "") if last else ""
+
+
+def _far(a: float, b: float) -> float:
+    """How much a number that became another can do: by how many times it did."""
+    ratio = max(abs(a), abs(b)) / max(min(abs(a), abs(b)), 1e-9)
+    return 0.4 if ratio < 1.5 else 0.55 if ratio < 2.5 else 0.8 if ratio < 5 else 1.0
 
 
 def _settings(rows: Rows, path: str) -> dict[str, tuple[str, Line]]:
@@ -476,6 +532,7 @@ def _calls(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Moved
     """Calls that are gone, new, or now made once for each of many."""
     before, after = _called(removed), _called(added)
     loops = _in_loops(hunk)
+    looped = any(LOOP.search(text) for _, text in removed)
     for name, line in before.items():
         last = re.split(r"\.|->|::", name)[-1]
         if SAYS.match(name) or moved.added_words.get(last, 0) >= moved.removed_words.get(last, 1):
@@ -495,7 +552,7 @@ def _calls(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Moved
             continue
         if id(line) in loops and moved.removed_words.get(last, 0) == 0 and FETCHING.search(last):
             causes = ("query", "volume", "latency", "throttle", "cpu", "upstream")
-            yield _delta("call in a loop", name, file, hunk, line, 1.0, causes, ())
+            yield _delta("call in a loop", name, file, hunk, line, 0.6 if looped else 1.0, causes, ())
         elif moved.removed_words.get(last, 0) < moved.added_words.get(last, 0):
             yield _added_call(file, hunk, name, last, line)
 
@@ -563,6 +620,31 @@ def _in_loops(hunk: Hunk) -> set[int]:
     return inside
 
 
+def _dropped(file: FileDiff, hunk: Hunk, removed: Rows, moved: _Moved) -> Iterator[Delta]:
+    """Entries that are no longer taken out of a container."""
+    for line, text in removed:
+        match = DELETED.match(text)
+        if match and not re.search(
+            rf"(?:\bdel\s+|\bdelete\b\W*){re.escape(match[1])}\b|{re.escape(match[1])}\.(?:pop|remove|discard|clear)",
+            moved.added_text,
+        ):
+            causes = ("memory", "pool", "lock", "queue", "wrong")
+            yield _delta("removed release", text[:80], file, hunk, line, 0.9, causes, (), side="-")
+
+
+def _libraries(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """Another package imported in the place of one: the same thing done by other code."""
+    before = {m[1] or m[2]: line for line, text in removed if (m := IMPORTED.match(text))}
+    after = {m[1] or m[2]: line for line, text in added if (m := IMPORTED.match(text))}
+    gone, fresh = before.keys() - after.keys() - PLAIN, after.keys() - before.keys() - PLAIN
+    stands_in = {m[1] for _, text in added if (m := STANDS_IN.match(text)) and m[2] in (*before, *after) and m[1] not in PLAIN}
+    if (gone and fresh) or stands_in:
+        name = sorted(stands_in or fresh)[0]
+        gone = gone or set(before) or {name}
+        causes = ("wrong", "parse", "error", "missing", "latency", "cpu")
+        yield _delta("other package used", f"{sorted(gone)[0]} -> {name}", file, hunk, after[name], 0.55, causes, ())
+
+
 def _guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Moved) -> Iterator[Delta]:
     """Conditions that are gone, loosened or tightened, and errors that are no longer caught."""
     added_text = moved.added_text
@@ -606,7 +688,7 @@ def _guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: _Move
                     file,
                     hunk,
                     line,
-                    0.45 if raising else 0.25,
+                    0.65 if raising else 0.25,
                     ("error", "parse", "missing", "refused") if raising else ("wrong",),
                     ("nil", "crash", "bounds"),
                 )
@@ -700,6 +782,10 @@ def _expressions(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iter
             if squash(bare[0]) != squash(bare[1]):
                 causes = ("wrong", "error", "missing", "bounds", "parse")
                 yield _delta("changed expression", f"{old} -> {text}", file, hunk, line, 0.5, causes, (), old=old, new=text)
+                return
+            if squash(old) != squash(text) and not any(SETTING.search(side) or CALLED_WITH.search(side) for side in (old, text)):
+                causes = ("wrong", "bounds", "memory", "queue", "pool", "lock", "error")
+                yield _delta("changed value", f"{old} -> {text}", file, hunk, line, 0.6, causes, (), old=old, new=text)
                 return
 
 

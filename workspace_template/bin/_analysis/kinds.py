@@ -9,7 +9,7 @@ KINDS = (
     (
         "test",
         r"(^|/)(tests?|testing|testdata|spec|specs|fixtures|__tests__|mocks?|benchmarks?|"
-        r"e2e)/|(^|/)(test_[^/]*|conftest)\.\w+$|[._-](test|spec|tests)\.\w+$|_fuzz_test\.|Test\.java$",
+        r"e2e)/|(^|/)(test_[^/]*|tests?|testing|test_?utils?|conftest)\.\w+$|[._-](test|spec|tests)\.\w+$|_fuzz_test\.|Test\.java$",
     ),
     (
         "docs",

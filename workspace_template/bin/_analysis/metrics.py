@@ -314,8 +314,9 @@ def _begin(times: list[float], values: list[float], split: int, shape: str) -> f
     if first == split and shape == "step":
         return times[split]
     stretch = range(first, min(len(values), first + max(6, len(values) // 20)))
-    if len(stretch) < 3:
-        return times[first]
+    half = 0.5 * abs(median(values[split:]) - level)
+    if sum(abs(values[i] - level) < half for i in stretch) < 3:
+        return times[first]  # a jump or the end of the data: no line leads back from there
     t, v = [times[i] for i in stretch], [values[i] for i in stretch]
     slope = (median(v[len(v) // 2 :]) - median(v[: len(v) // 2])) / max(median(t[len(t) // 2 :]) - median(t[: len(t) // 2]), 1e-9)
     if slope == 0 or (slope > 0) != up:

@@ -293,12 +293,23 @@ def _emitters(desk: Desk, made: Map) -> list[tuple[str, str, int]]:
     found: list[tuple[str, str, int]] = []
     for stretch in made.stretches[:8]:
         for name, repo in desk.repos.items():
-            for row in git(repo, "grep", "-nIF", "-e", stretch, "HEAD", "--").splitlines()[:10]:
+            for row in _grep(repo, stretch):
                 parts = row.split(":", 3)
                 if len(parts) == 4 and parts[2].isdigit() and kind_of(parts[1]) not in IDLE:
                     made.emitters.setdefault((name, parts[1]), []).append(stretch)
                     found.append((name, parts[1], int(parts[2])))
     return found
+
+
+def _grep(repo: Path, stretch: str) -> list[str]:
+    """Where a text stands in a repository; its beginning where it stands nowhere whole, for it may be written over two lines."""
+    parts = stretch.split(" ")
+    for count in dict.fromkeys((len(parts), 5, 4)):
+        text = " ".join(parts[:count])
+        rows = git(repo, "grep", "-nIF", "-e", text, "HEAD", "--").splitlines() if count <= len(parts) and len(text) >= 10 else []
+        if rows and (count == len(parts) or len(rows) <= 3):
+            return rows[:10]
+    return []
 
 
 def same_file(frame: str, path: str) -> bool:

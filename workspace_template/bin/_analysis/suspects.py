@@ -13,7 +13,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from _analysis import deltas, explanations, places, words
+from _analysis import deltas, docstrings, explanations, places, words
 from _analysis.clock import span
 from _analysis.delta import Delta
 from _analysis.desk import Change, Deployment, Desk, service_key
@@ -27,10 +27,16 @@ from _analysis.weights import COMMIT, EXPLANATION, FLIP, UNKNOWN
 __all__ = ["Suspect", "Verdict", "judge", "same_file"]
 
 RIVALS = 40
+TELLING = 0.5
+"""Which part of all that the symptoms speak of a diff has to have, to be taken for what they speak of."""
+HEAT, MANY = 0.12, 30
+"""The more commits there are, the further the best of them stands out by chance: beyond MANY, odds count for less."""
 READ = 900
 NEXT = 0.1
 SURE = 0.95  # what remains is for what no feature sees
 APART = 0.35
+VAGUE = {"error": 0.5, "wrong": 0.6, "missing": 0.7, "refused": 0.7, "volume": 0.7, "crash": 0.7, "upstream": 0.7, "parse": 0.8}
+"""Kinds of trouble that nearly every change can bring: that one brings them says less."""
 RELEASE = re.compile(
     r"(?i)^(?:\W*(?:release|version|bump|prepare|preparing|tag|back to development|post-release|set version|"
     r"start)\W+)+v?\d[\w.]*\W*$|^v?\d+\.\d[\w.]*\W*$"
@@ -103,10 +109,11 @@ def judge(desk: Desk) -> Verdict:
     odds |= {id(e): EXPLANATION["bias"] + EXPLANATION["score"] * e.score for e in others}
     rivals = [odds[id(s)] for s in suspects[:RIVALS] if not s.through] + [odds[id(x)] for x in (*flips[:10], *others)] + [UNKNOWN]
     top = max(rivals)
-    total = sum(math.exp(score - top) for score in rivals) / SURE
+    heat = 1.0 + HEAT * math.log(max(1.0, len(suspects) / MANY))
+    total = sum(math.exp((score - top) / heat) for score in rivals) / SURE
 
     def share(score: float) -> float:
-        return math.exp(score - top) / total
+        return math.exp((score - top) / heat) / total
 
     for suspect in suspects:
         suspect.p = share(odds[id(suspect)])
@@ -308,7 +315,7 @@ def _belongs(key: str, path: str) -> bool:
 
 
 def _means(symptoms: Symptoms, delta: Delta) -> float:
-    caused = max((symptoms.facets.get(f, 0.0) for f in delta.causes), default=0.0)
+    caused = max((symptoms.facets.get(f, 0.0) * VAGUE.get(f, 1.0) for f in delta.causes), default=0.0)
     topics = words.topics(f"{delta.within} {delta.text}")
     caused = max([caused, *(0.6 * symptoms.facets.get(f, 0.0) for f in topics if f not in delta.eases)])
     if delta.kind in ("changed value", "removed setting"):
@@ -341,8 +348,21 @@ def _text_scores(found: list[Suspect], symptoms: Symptoms) -> list[float]:
         parts.sort(reverse=True)
         suspect.shared = [word for _, word in parts[:6]]
         scores.append(sum(score for score, _ in parts))
-    best = max(scores, default=0.0) or 1.0
+    best = max([*scores, _told(symptoms, present, number)]) or 1.0
     return [score / best for score in scores]
+
+
+def _told(symptoms: Symptoms, present: Counter[str], number: int) -> float:
+    """The score that a diff should have to be taken for what the symptoms speak of, whatever the others have."""
+    worth = sorted(
+        (
+            min(asked, 3.0) * math.log(1 + (number - present[word] + 0.5) / (present[word] + 0.5))
+            for word, asked in symptoms.words.items()
+            if present[word]
+        ),
+        reverse=True,
+    )
+    return TELLING * sum(worth[:10])
 
 
 def _document(commit: Commit) -> dict[str, float]:
@@ -354,8 +374,10 @@ def _document(commit: Commit) -> dict[str, float]:
         for hunk in file.hunks[:60]:
             for word in words.words(hunk.within):
                 document[word] += 0.1 if idle else 0.5
+            told = docstrings.lines(hunk) if file.path.endswith((".py", ".pyi")) else set()
             for line in hunk.lines:
                 weight = (0.1 if idle else 1.0) if line.tag != " " else 0.05 if idle else 0.2
+                weight *= 0.3 if id(line) in told else 1.0
                 weight *= 0.3 if deltas.only_says(line.text.strip()) else 1.0
                 for word in words.words(line.text):
                     document[word] += weight

@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from _analysis import logs, metrics, traces, words
+from _analysis import concepts, logs, metrics, traces, words
 from _analysis.desk import Desk, service_key
 
 QUOTED = re.compile(r"[\"'`‘“]([A-Za-z_][\w.:-]{2,60})[\"'`’”]|\b([A-Za-z_]\w*(?:\.\w+)+)\(\)")
@@ -20,7 +20,8 @@ ABSENT = re.compile(
 )
 FAILURES = re.compile(r"(?i)[45]xx|fail|error|refus|reject|timeout|turned_away")
 PIECE = re.compile(r"[A-Za-z_]{2,}")
-GENERIC = {"error": 0.45, "upstream": 0.6, "crash": 0.7}
+HINTED = 0.8
+"""How much a word counts that no symptom has, but that code behind such a symptom is likely to have."""
 VOLUME = re.compile(
     r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|"
     r"ingest|lines|jobs|orders|sessions|users)(_|\b).*(per|rate|total|count|sec|min)|rps|qps|throughput|requests?_total"
@@ -87,6 +88,7 @@ def gather(desk: Desk) -> Symptoms:
         t.sample for t in made.scan.templates if t.first is not None and made.onset is not None and t.first < made.onset - 60
     )[:500_000]
     _words(made, desk)
+    _hints(made, desk)
     _named(made)
     made.frames = [f for f in made.scan.frames if f.first is None or made.onset is None or f.first >= made.onset - 900]
     return made
@@ -316,3 +318,16 @@ def _words(made: Symptoms, desk: Desk) -> None:
     made.facets = {
         name: round(min(1.0, (weight / top) ** 0.5), 3) for name, weight in sorted(facets.items(), key=lambda f: -f[1])
     }
+
+
+def _hints(made: Symptoms, desk: Desk) -> None:
+    """Words that no symptom has, but that the code behind such symptoms is likely to have."""
+    told = [(f"{desk.text} {desk.metric}"[:4000], 1.0)]
+    told += [
+        (f"{anomaly.text} {anomaly.quote}"[:1200], min(1.0, anomaly.weight))
+        for anomaly in [a for a in made.anomalies if a.up or a.kind == "metric"][:60]
+        if anomaly.kind == "metric" or anomaly.fresh
+    ]
+    for text, weight in told:
+        for word in {word for name in concepts.related(text) for word in words.words(name)}:
+            made.words[word] = max(made.words[word], HINTED * weight)

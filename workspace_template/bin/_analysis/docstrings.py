@@ -1,0 +1,46 @@
+"""Finds the lines of a hunk that stand in a docstring: they describe code, and examples in them are not run. Python only."""
+
+from __future__ import annotations
+
+import re
+
+from _analysis.history import Hunk, Line
+
+QUOTES = re.compile(r"\"\"\"|'''")
+OPENS = re.compile(r"^\s*[rRuU]?(?:\"\"\"|''')")
+
+
+def lines(hunk: Hunk) -> set[int]:
+    """Ids of the lines within docstrings, those with the quotes too. A hunk may begin in the middle of one."""
+    if not any(QUOTES.search(line.text) for line in hunk.lines):
+        return set()
+    return _side(hunk, "-") | _side(hunk, "+")
+
+
+def _side(hunk: Hunk, tag: str) -> set[int]:
+    rows = [line for line in hunk.lines if line.tag in (" ", tag)]
+    found: set[int] = set()
+    inside, assigned = _begins_inside(rows, hunk.within), False
+    for line in rows:
+        number = len(QUOTES.findall(line.text))
+        opening = bool(OPENS.match(line.text))
+        if inside or (opening and number and not assigned):
+            found.add(id(line))
+        if number % 2:
+            if inside or assigned:
+                inside = assigned = False
+            else:
+                inside, assigned = opening, not opening
+    return found
+
+
+def _begins_inside(rows: list[Line], within: str) -> bool:
+    """Whether the first quotes of these lines end a docstring: no definition goes before them, and nothing is opened."""
+    for index, line in enumerate(rows):
+        if not QUOTES.search(line.text) or len(QUOTES.findall(line.text)) % 2 == 0:
+            continue
+        if not OPENS.match(line.text):
+            return not re.search(r"[=(,]\s*[rRuUfFbB]*(?:\"\"\"|''')", line.text)
+        before = next((row.text.rstrip() for row in reversed(rows[:index]) if row.text.strip()), within if index else "")
+        return bool(before) and not before.endswith((":", "(", "[", "{", ","))
+    return False
