@@ -216,6 +216,9 @@ class Equipment:
         """The hooks, in their order. `label` marks what is announced of a child."""
         id = bench.investigation.id
 
+        def announce(text: str) -> None:
+            self.shared.announce(id, f"{label}{text}")
+
         async def letters(after: int) -> list[Letter]:
             posts = await self.store.messages(id, after)
             return [Letter(number=post.number, author=post.author, text=post.text, kind=post.kind) for post in posts]
@@ -229,7 +232,7 @@ class Equipment:
             topology=Topology(self.cases.services()),
             knowledge_map=KnowledgeMap(bench.sandbox),
             caller=Caller(),
-            progress=Progress(lambda text: self.shared.announce(id, f"{label}{text}")),
+            progress=Progress(announce),
             inbox=Inbox(letters, ring=functools.partial(self.shared.bell.ring, id)),
             guard=Guard(),
             redact=Redact(self.redaction),
@@ -238,7 +241,7 @@ class Equipment:
             compact=Compact(Handoff(results, read=bench.sandbox.read), compaction(self.settings)),
             meter=Meter(),
             budget=Budget(self.shared.day),
-            verify=Verify(bench.checker),
+            verify=Verify(bench.checker, announce=announce),
         )
 
     async def publish(self, bench: Bench, conclusion: Conclusion) -> Sequence[ProposalRecord]:

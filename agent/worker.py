@@ -314,8 +314,8 @@ class Worker:
         """The host's part: verify, propose, remember, and put it all into the report."""
 
         async def judge() -> dict[str, Any]:
-            self.announce(bench.investigation.id, "checking the evidence")
             judged = await bench.checker.judge(conclusion)
+            self.announce(bench.investigation.id, f"checked: {judged.conclusion.verdict}")
             return {"conclusion": judged.conclusion.model_dump(mode="json", by_alias=True), "downgraded": judged.downgraded}
 
         async def publish() -> dict[str, Any]:

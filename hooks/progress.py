@@ -20,7 +20,8 @@ class Progress(Hook):
 
     async def before_call(self, context: Context, call: ToolCall) -> ToolCall | str:
         first = next((str(value) for value in call.arguments.values()), "")
-        self.announce(f"{call.name}: {' '.join(first.split())}"[:LENGTH])
+        text = f"{call.name}: {' '.join(first.split())}"
+        self.announce(text if len(text) <= LENGTH else f"{text[: LENGTH - 1]}…")
         return call
 
     async def after_call(self, context: Context, call: ToolCall, result: ToolResult) -> ToolResult:

@@ -4,6 +4,7 @@ what stays unverified is marked by the host. It checks nothing itself: that is a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from agent.core.context import Context
@@ -16,15 +17,17 @@ MOST = 12
 
 
 class Verify(Hook):
-    """times: how often a report is sent back at most, by any hook."""
+    """times: how often a report is sent back at most, by any hook. announce: told that it checks, which may take a while."""
 
-    def __init__(self, checker: Checker, *, times: int = 1) -> None:
+    def __init__(self, checker: Checker, *, times: int = 1, announce: Callable[[str], None] = lambda text: None) -> None:
         self._checker = checker
         self._times = times
+        self._announce = announce
 
     async def before_finish(self, context: Context, result: Any) -> str | None:
         if context.sent_back >= self._times or used_up(context):
             return None
+        self._announce("checking the evidence")
         judgement = await self._checker.judge(Conclusion.model_validate(result))
         honest = not judgement.downgraded and judgement.conclusion.verdict == "inconclusive"
         return objection(judgement) if judgement.objections and not honest else None

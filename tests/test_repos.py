@@ -239,7 +239,7 @@ class TestDeployed:
             assert await self.answer(repositories, source, this) == (expected, "ref", ()), name
         deployed = await self.answer(repositories, source, case(START + 10 * HOUR, ref(source, ref=later)))
         assert deployed[2] == (
-            f"repository 'web': commit {later[:12]} is of 2026-03-04T10:00:00+00:00, after the incident began (2026-03-02T18:00:00+00:00)",
+            f"repository 'web': commit {later[:12]} is of 2026-03-04T10:00:00Z, after the incident began (2026-03-02T18:00:00Z)",
         )
 
     async def test_a_name_that_leads_nowhere_becomes_a_note(self, source: Source, repositories: Repositories) -> None:
@@ -289,7 +289,7 @@ class TestDeployed:
             Deployment(timestamp=START + 5 * HOUR, service="web", commit="d" * 40, source="deployments.json[1]"),
         )
         this = case(START + 8 * HOUR, ref(source), deployments=records)
-        note = f"repository 'web': deployments.json[1]: commit {'d' * 40!r} (deployed at 2026-03-02T13:00:00+00:00) is not in the repository"
+        note = f"repository 'web': deployments.json[1]: commit {'d' * 40!r} (deployed at 2026-03-02T13:00:00Z) is not in the repository"
         assert await self.answer(repositories, source, this) == (first, "deployment", (note,))
 
     async def test_an_unknown_commit_is_noted_where_its_version_is_a_tag(
@@ -352,7 +352,7 @@ class TestDeployed:
         first, _ = source.commit(), source.commit()
         commit, how, notes = await self.answer(repositories, source, case(START - HOUR, ref(source)))
         assert (commit, how) == (first, "before")
-        assert notes == ("repository 'web': it has no commit before 2026-03-02T07:00:00+00:00; its first one is used",)
+        assert notes == ("repository 'web': it has no commit before 2026-03-02T07:00:00Z; its first one is used",)
 
     async def test_an_empty_repository_is_an_error(self, source: Source, repositories: Repositories) -> None:
         mirror = await repositories.mirror(ref(source))

@@ -58,7 +58,7 @@ class _Search:
         at = moment(int((await git(self.mirror.folder, "show", "-s", "--format=%ct", commit, "--")).text))
         if source != "before" and at > self.at:
             self.notes.append(
-                f"{self._name}: commit {commit[:12]} is of {at.isoformat()}, after the incident began ({self.at.isoformat()})"
+                f"{self._name}: commit {commit[:12]} is of {_time(at)}, after the incident began ({_time(self.at)})"
             )
         return Deployed(commit=commit, at=at, source=source, why=why, notes=tuple(self.notes))
 
@@ -72,7 +72,7 @@ class _Search:
             return None
         if branch := await self._branch(ref):
             if commit := await last_before(self.mirror, self.at, branch=branch):
-                return commit, "ref", f"the incident names branch {ref!r}; this was its last commit before {self.at.isoformat()}"
+                return commit, "ref", f"the incident names branch {ref!r}; this was its last commit before {_time(self.at)}"
         elif commit := await self._commit(ref) or await self._tag(ref) or await self._revision(ref):
             return commit, "ref", f"the incident names {ref!r}"
         self.notes.append(f"{self._name}: {ref!r}, which the incident names, is no commit, tag or branch in it")
@@ -80,7 +80,7 @@ class _Search:
 
     async def _recorded(self) -> tuple[str, Literal["deployment", "tag"], str] | None:
         for record in self._records()[:RECORDS]:
-            when = f"deployed at {record.timestamp.astimezone(UTC).isoformat()}"
+            when = f"deployed at {_time(record.timestamp)}"
             if record.commit:
                 if commit := await self._commit(record.commit, fetch=True):
                     return commit, "deployment", f"{when} according to the deployment record of {record.service!r}"
@@ -127,8 +127,8 @@ class _Search:
 
     async def _before(self) -> tuple[str, Literal["before"], str]:
         if commit := await last_before(self.mirror, self.at):
-            return commit, "before", f"the last commit on the main branch before {self.at.isoformat()}"
-        self.notes.append(f"{self._name}: it has no commit before {self.at.isoformat()}; its first one is used")
+            return commit, "before", f"the last commit on the main branch before {_time(self.at)}"
+        self.notes.append(f"{self._name}: it has no commit before {_time(self.at)}; its first one is used")
         roots = await git(self.mirror.folder, "rev-list", "--first-parent", "--max-parents=0", self.mirror.main)
         return roots.text.splitlines()[-1], "before", "the first commit there is: all are of after the incident began"
 
@@ -181,6 +181,10 @@ async def last_before(mirror: Mirror, at: datetime, *, branch: str = "") -> str 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_.-]+", "-", name.strip().casefold())
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _versions(version: str, *names: str) -> Iterator[str]:

@@ -164,7 +164,7 @@ def test_seen_before_and_owner_come_from_memory(scene: Scene) -> None:
         "investigations/inv-7.md",
         "# Orders could not settle\n\nsettling entry failed, currency has no code; error_ratio rises; orders is failing\n",
     )
-    scene.write("memory/team.md", "| orders | owner: payments team, @lee |\n")
+    scene.write("memory/team.md", "| web | owner: front team, @kim |\n| orders | owner: payments team, @lee |\n")
     brief = scene.answer("brief")
     assert brief["seen"] == ["investigations/inv-7.md: Orders could not settle"]
     assert "payments team" in brief["owner"]

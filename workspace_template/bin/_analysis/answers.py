@@ -447,30 +447,43 @@ def _does(s: suspects.Suspect) -> str:
 
 
 def owner(desk: Desk, verdict: suspects.Verdict) -> str:
-    """Who owns the service, from memory/team.md or CODEOWNERS; else who wrote the suspect."""
+    """Who owns what is suspected, else what is affected: by memory, CODEOWNERS or a README; else who wrote the suspect."""
+    top = verdict.suspects[0] if verdict.suspects and verdict.suspects[0].p > 0.2 else None
     named = [verdict.symptoms.names.get(k, k) for k in list(verdict.symptoms.services)[:3]] or [desk.service]
-    for path in sorted((desk.root / "memory").rglob("*.md"))[:50] if (desk.root / "memory").is_dir() else ():
-        for line in path.read_text("utf-8", errors="replace").splitlines()[:2000]:
-            if re.search(r"(?i)owner|team|on-?call|contact|@", line):
-                for name in named:
-                    if name and re.search(rf"(?i)(?<![\w-]){re.escape(name)}(?![\w-])", line):
-                        return f"{line.strip(' -|*')[:120]} ({desk.shown(path)})"
-    for name, repo in desk.repos.items():
-        for place in ("CODEOWNERS", ".github/CODEOWNERS", "docs/CODEOWNERS"):
-            file = repo / place
-            if file.is_file():
-                found = _code_owner(file.read_text("utf-8", errors="replace"), verdict)
-                if found:
-                    return f"{found} (repos/{name}/{place})"
-    if said := _said_owner(desk, verdict):
+    if top:
+        named = [top.deployment.service if top.deployment else top.commit.repo, *named]
+    if said := _remembered_owner(desk, [name for name in named if name]):
         return said
-    top = verdict.suspects[0] if verdict.suspects else None
-    return f"{top.commit.author} wrote the first suspect" if top and top.p > 0.2 else "unknown"
+    if top and top.commit.repo in desk.repos:
+        for place in ("CODEOWNERS", ".github/CODEOWNERS", "docs/CODEOWNERS"):
+            file = desk.repos[top.commit.repo] / place
+            if file.is_file() and (found := _code_owner(file.read_text("utf-8", errors="replace"), top)):
+                return f"{found} (repos/{top.commit.repo}/{place})"
+    affected = [d for key in verdict.symptoms.services for d in desk.repos if service_key(d) == key]
+    if said := _said_owner(desk, [top.commit.repo, *affected] if top else affected):
+        return said
+    return f"{top.commit.author} wrote the first suspect" if top else "unknown"
 
 
-def _said_owner(desk: Desk, verdict: suspects.Verdict) -> str:
-    """The owner that a service's own repository names."""
-    for name in [d for key in verdict.symptoms.services for d in desk.repos if service_key(d) == key]:
+def _remembered_owner(desk: Desk, named: list[str]) -> str:
+    """The line of memory that names one of these services and somebody who looks after it."""
+    folder = desk.root / "memory"
+    lines = [
+        (line, path)
+        for path in (sorted(folder.rglob("*.md"))[:50] if folder.is_dir() else ())
+        for line in path.read_text("utf-8", errors="replace").splitlines()[:2000]
+        if re.search(r"(?i)owner|team|on-?call|contact|@", line)
+    ]
+    for name in named:
+        for line, path in lines:
+            if re.search(rf"(?i)(?<![\w-]){re.escape(name)}(?![\w-])", line):
+                return f"{line.strip(' -|*')[:120]} ({desk.shown(path)})"
+    return ""
+
+
+def _said_owner(desk: Desk, repos: list[str]) -> str:
+    """The owner that a repository names itself, of the first one that does."""
+    for name in [name for name in repos if name in desk.repos]:
         for place in ("README.md", "README.rst", "README", "OWNERS", "MAINTAINERS", "catalog-info.yaml"):
             file = desk.repos[name] / place
             text = file.read_text("utf-8", errors="replace")[:20_000] if file.is_file() else ""
@@ -479,8 +492,8 @@ def _said_owner(desk: Desk, verdict: suspects.Verdict) -> str:
     return ""
 
 
-def _code_owner(text: str, verdict: suspects.Verdict) -> str:
-    paths = [f.path for s in verdict.suspects[:1] for f in s.commit.files]
+def _code_owner(text: str, suspect: suspects.Suspect) -> str:
+    paths = [f.path for f in suspect.commit.files]
     found = ""
     for line in text.splitlines():
         parts = line.split("#")[0].split()
