@@ -39,7 +39,13 @@ class Cases:
         from_files = [d for d in self._from_files(notes) if start <= d.timestamp <= end]
         deployments = sorted((*recorded, *from_files), key=lambda d: d.timestamp)
         named = trigger.model_copy(update={"service": self._name(trigger.service)})
-        return Case(trigger=named, repositories=self.repositories(), deployments=tuple(deployments), notes=tuple(notes))
+        return Case(
+            trigger=named,
+            repositories=self.repositories(),
+            deployments=tuple(deployments),
+            owners={name: service.owner for name, service in self.settings.services.items() if service.owner},
+            notes=tuple(notes),
+        )
 
     def repositories(self) -> tuple[RepositoryRef, ...]:
         """The configured repositories, each once; several services of a monorepo share one."""

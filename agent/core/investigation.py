@@ -105,6 +105,7 @@ class Case(Data):
 
     telemetry: a host folder with logs/, metrics/ and traces/, or None where it has to be queried.
     live: the current main branch may be looked at too; False for evals, where nothing later than `trigger.at` is visible.
+    owners: who looks after each service, as configured.
     notes: what was found broken or missing while reading the case, naming file and line. They go into the report.
     """
 
@@ -114,6 +115,7 @@ class Case(Data):
     changes: tuple[Change, ...] = ()
     telemetry: Path | None = None
     live: bool = True
+    owners: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 
 

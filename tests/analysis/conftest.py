@@ -29,6 +29,7 @@ class Scene:
         self.root = root
         self.deployments: list[dict[str, Any]] = []
         self.changes: list[dict[str, Any]] = []
+        self.owners: dict[str, str] = {}
         self.metric = ""
         self.service = "orders"
         self.at = AT
@@ -45,7 +46,13 @@ class Scene:
             "labels": {"metric": self.metric},
             "alerts": [{"title": f"{self.service} is failing", "service": self.service, "labels": {"metric": self.metric}}],
         }
-        case = {"trigger": trigger, "repositories": [], "deployments": self.deployments, "changes": self.changes}
+        case = {
+            "trigger": trigger,
+            "repositories": [],
+            "deployments": self.deployments,
+            "changes": self.changes,
+            "owners": self.owners,
+        }
         (self.root / "incident" / "case.json").write_text(json.dumps(case))
 
     def write(self, path: str, text: str) -> None:

@@ -168,6 +168,8 @@ def test_seen_before_and_owner_come_from_memory(scene: Scene) -> None:
     brief = scene.answer("brief")
     assert brief["seen"] == ["investigations/inv-7.md: Orders could not settle"]
     assert "payments team" in brief["owner"]
+    scene.owners = {"web": "team-front", "orders": "team-orders"}
+    assert scene.answer("brief")["owner"] == "team-orders"
 
 
 def test_a_call_is_found_that_fails_with_the_commit_and_not_without_it(scene: Scene) -> None:

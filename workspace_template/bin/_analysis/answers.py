@@ -447,11 +447,13 @@ def _does(s: suspects.Suspect) -> str:
 
 
 def owner(desk: Desk, verdict: suspects.Verdict) -> str:
-    """Who owns what is suspected, else what is affected: by memory, CODEOWNERS or a README; else who wrote the suspect."""
+    """Who owns what is suspected, else what is affected: as configured, by memory, CODEOWNERS or a README; else who wrote it."""
     top = verdict.suspects[0] if verdict.suspects and verdict.suspects[0].p > 0.2 else None
     named = [verdict.symptoms.names.get(k, k) for k in list(verdict.symptoms.services)[:3]] or [desk.service]
     if top:
         named = [top.deployment.service if top.deployment else top.commit.repo, *named]
+    if configured := next((desk.owners[name] for name in named if name in desk.owners), ""):
+        return configured
     if said := _remembered_owner(desk, [name for name in named if name]):
         return said
     if top and top.commit.repo in desk.repos:

@@ -59,6 +59,7 @@ class Desk:
     repos: dict[str, Path] = field(default_factory=dict)
     services: dict[str, tuple[str, str]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -245,6 +246,7 @@ def _rows(desk: Desk, case: dict[str, Any], incident: Path, name: str) -> list[d
 
 
 def _repositories(desk: Desk, case: dict[str, Any]) -> None:
+    desk.owners = {str(name): str(who) for name, who in (case.get("owners") or {}).items()}
     folder = desk.root / "repos"
     if folder.is_dir():
         desk.repos = {p.name: p for p in sorted(folder.iterdir()) if (p / ".git").exists() or (p / "HEAD").exists()}
