@@ -68,18 +68,19 @@ class AnthropicReader:
         elif kind == "message_stop":
             self.finished = True
         elif kind == "error":
-            raise self._failure(as_object(event.get("error")))
+            raise self.failure(as_object(event.get("error")))
 
-    def whole(self, answer: dict[str, Any]) -> None:
+    def whole(self, answer: dict[str, Any]) -> bool:
         if "content" not in answer:
-            raise self._failure(as_object(answer.get("error")))
+            return False
         self.take({"type": "message_start", "message": answer})
         for index, block in enumerate(as_list(answer["content"])):
             self.take({"type": "content_block_start", "index": index, "content_block": block})
         self.take({"type": "message_delta", "delta": answer})
         self.finished = True
+        return True
 
-    def _failure(self, error: dict[str, Any]) -> Exception:
+    def failure(self, error: dict[str, Any]) -> Exception:
         failure = self._source.stream_error(error)
         if isinstance(failure, Transient):
             failure.usage = self.usage

@@ -210,12 +210,13 @@ class OpenAIReader:
         elif kind in ("response.completed", "response.incomplete", "response.failed"):
             self._end(as_object(event.get("response")))
         elif kind == "error":
-            raise self._failure(as_object(event.get("error") or event))
+            raise self.failure(as_object(event.get("error") or event))
 
-    def whole(self, answer: dict[str, Any]) -> None:
+    def whole(self, answer: dict[str, Any]) -> bool:
         if "output" not in answer:
-            raise self._failure(as_object(answer.get("error")))
+            return False
         self._end(answer)
+        return True
 
     def _end(self, response: dict[str, Any]) -> None:
         self._response = response
@@ -231,13 +232,13 @@ class OpenAIReader:
             output_tokens=as_count(counts, "output_tokens"),
         )
         if response.get("status") == "failed":
-            raise self._failure(as_object(response.get("error") or {}))
+            raise self.failure(as_object(response.get("error") or {}))
         items = [as_object(item) for item in as_list(response.get("output"))]
         if len(items) >= len(self._items):
             self._items = dict(enumerate(items))
         self.finished = True
 
-    def _failure(self, error: dict[str, Any]) -> Exception:
+    def failure(self, error: dict[str, Any]) -> Exception:
         error = {name: value for name, value in error.items() if not (name == "type" and value == "error")}
         failure = self._model.stream_error(error)
         if isinstance(failure, Transient):

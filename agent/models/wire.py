@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -231,8 +232,11 @@ class Reader(Protocol):
     def take(self, event: dict[str, Any]) -> None:
         """Raises Unreadable for an event that makes no sense, and what the provider's error events mean."""
 
-    def whole(self, answer: dict[str, Any]) -> None:
-        """Takes an answer that is not streamed, as servers give it that know of no streams, or an error. Raises the same."""
+    def whole(self, answer: dict[str, Any]) -> bool:
+        """Takes an answer in one piece, as servers give it that know of no streams; False if it is none. Raises the same."""
+
+    def failure(self, error: dict[str, Any]) -> Exception:
+        """What an error in an answer means."""
 
     def reply(self) -> Reply:
         """The reply, once finished. Raises Unreadable, ModelRefused or PromptTooLong."""
@@ -245,10 +249,14 @@ async def read(who: str, key: str, post: Callable[[], Awaitable[httpx2.Response]
     try:
         async with asyncio.timeout(http.total) as limit:
             response = await post()
-            if _is_json(who, key, response):
-                reader.whole(decode(await response.aread()))
-            else:
+            kind = response.headers.get("content-type", "")
+            if "event-stream" in kind or not re.search("json|html|xml", kind):
                 await _follow(response, reader, limit)
+            elif "json" not in kind or not _take(decode(await response.aread()), reader):
+                raise ModelError(
+                    scrub(f"{who}: answered with {kind} where an event stream was asked for", key),
+                    "Check the base URL: it has to be the root of this provider's API, or of a gateway that speaks it.",
+                )
     except (httpx2.HTTPError, httpx2.StreamError, TimeoutError, Unreadable) as error:
         failure = f"was cut off or unreadable ({type(error).__name__}: {error})"
     finally:
@@ -274,15 +282,11 @@ async def _follow(response: httpx2.Response, reader: Reader, limit: asyncio.Time
         reader.take(event)
 
 
-def _is_json(who: str, key: str, response: httpx2.Response) -> bool:
-    """Whether the answer is one piece of JSON instead of a stream. Raises ModelError for a page."""
-    kind = response.headers.get("content-type", "")
-    if "html" in kind or "xml" in kind:
-        raise ModelError(
-            scrub(f"{who}: answered with {kind} where an event stream was asked for", key),
-            "Check the base URL: it has to be the root of this provider's API, or of a gateway that speaks it.",
-        )
-    return "json" in kind and "event-stream" not in kind
+def _take(answer: dict[str, Any], reader: Reader) -> bool:
+    """Whether a piece of JSON was an answer. Raises what an error in it means."""
+    if error := answer.get("error"):
+        raise reader.failure(error if isinstance(error, dict) else {"message": str(error)})
+    return reader.whole(answer)
 
 
 def connection_error(who: str, key: str, error: BaseException) -> ModelError | Transient:

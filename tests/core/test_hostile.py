@@ -13,6 +13,7 @@ import pytest
 
 from agent.core import loop
 from agent.core.context import Budget, Context
+from agent.core.errors import ModelError
 from agent.core.journal import MemoryJournal
 from agent.core.tool import tool
 from agent.hooks.economy import alone
@@ -189,6 +190,12 @@ async def test_a_server_may_know_of_no_streams(rig: Rig, tmp_path: Path) -> None
     rig.provider.answer = lambda request: unstreamed(answer(request))  # type: ignore[method-assign]
     context = await investigate(rig, tmp_path, [RICH, Turn(calls=calls("three", start=5)), ANSWER])
     assert context.usage.prompt_tokens > 0 and context.turn == 3
+
+
+async def test_a_place_that_answers_something_else_is_said_to_be_the_wrong_one(rig: Rig, tmp_path: Path) -> None:
+    rig.provider.answer = lambda request: HttpAnswer(body=b'{"detail": "welcome"}')  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="base URL"):
+        await investigate(rig, tmp_path, [])
 
 
 async def test_a_gateway_may_say_that_it_is_busy_in_an_answer_that_is_well(rig: Rig, tmp_path: Path) -> None:
