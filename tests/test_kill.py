@@ -19,13 +19,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
 from agent.paths import shipped
 from agent.sandboxes.bubblewrap import Bubblewrap
-from tests.live.processes import free_port, until
+from tests.live.processes import HTTP, free_port, until
 from tests.test_cli import PROGRAM
 
 INCIDENT = shipped("incidents") / "first"
@@ -103,7 +102,7 @@ class Service:
         self.process.wait()
 
     def ask(self, path: str) -> Any:
-        return httpx.get(self.url + path, timeout=10, trust_env=False).json()
+        return HTTP.get(self.url + path).json()
 
     def alert(self, number: int) -> str:
         """Sends an alert until it is kept; the id of its investigation."""
@@ -115,7 +114,7 @@ class Service:
         }
 
         def send() -> str | None:
-            answer = httpx.post(f"{self.url}/v1/alerts/generic", json=alert, timeout=10, trust_env=False)
+            answer = HTTP.post(f"{self.url}/v1/alerts/generic", json=alert)
             return str(answer.json()["investigations"][0]["id"]) if answer.status_code == 202 else None
 
         return until("the alert is kept", send, log=self.log)
@@ -197,12 +196,12 @@ def _reached(home: Path, id: str) -> int:
 
 
 def _answers(service: Service) -> bool:
-    return httpx.get(f"{service.url}/healthz", timeout=5, trust_env=False).status_code == 200
+    return HTTP.get(f"{service.url}/healthz").status_code == 200
 
 
 def _entries(service: Service, id: str) -> list[dict[str, Any]]:
     entries = []
-    with httpx.stream("GET", f"{service.url}/v1/investigations/{id}/events", timeout=20, trust_env=False) as stream:
+    with HTTP.stream("GET", f"{service.url}/v1/investigations/{id}/events") as stream:
         for line in stream.iter_lines():
             if line.startswith("data:"):
                 entries.append(json.loads(line.removeprefix("data:")))

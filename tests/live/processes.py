@@ -22,6 +22,9 @@ import yaml
 
 Found = TypeVar("Found")
 
+HTTP = httpx.Client(timeout=30, trust_env=False, verify=False, limits=httpx.Limits(max_keepalive_connections=0))
+"""For all questions on loopback: a client of its own for each would read the certificates of the world each time."""
+
 
 def until(what: str, ask: Callable[[], Found | None], *, seconds: float = 30.0, log: Path | None = None) -> Found:
     """What `ask` returns once it is true. Connection errors count as not yet. Fails with the end of the log."""
@@ -69,7 +72,7 @@ def program(
 
 def answers(url: str) -> Callable[[], bool]:
     """Whether an address answers 200."""
-    return lambda: httpx.get(url, timeout=5, trust_env=False).status_code == 200
+    return lambda: HTTP.get(url).status_code == 200
 
 
 @contextmanager
@@ -126,7 +129,7 @@ def ask(method: str, url: str, body: Any = None, *, headers: Mapping[str, str] |
     """The JSON that an address answers. Fails on anything but success."""
     content = None if body is None else json.dumps(body)
     sent = {"Content-Type": "application/json", **(headers or {})}
-    answer = httpx.request(method, url, content=content, headers=sent, timeout=10, trust_env=False)
+    answer = HTTP.request(method, url, content=content, headers=sent)
     assert answer.is_success, f"{method} {url}: {answer.status_code} {answer.text[:500]}"
     return answer.json()
 

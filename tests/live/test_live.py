@@ -16,7 +16,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -25,7 +24,7 @@ from agent.evals.generate.scenario import Scenario
 from agent.evals.generate.scenarios import KINDS
 from agent.evals.generate.system import SERVICES, Load, System, running
 from tests.live import processes
-from tests.live.processes import answers, ask, free_port, program, until
+from tests.live.processes import HTTP, answers, ask, free_port, program, until
 
 NEEDS = ("prometheus", "prometheus-alertmanager", "git")
 DEPENDS = {"storefront": ["orders", "pricing"], "orders": ["pricing"], "pricing": []}
@@ -184,7 +183,7 @@ def assert_proposed_a_change_that_mends(live: Live, proposals: list[dict[str, An
 
 def journal(live: Live, id: str) -> list[tuple[str, dict[str, Any]]]:
     """The kinds and data of an investigation's journal, from its stream of events, which ends with it."""
-    stream = httpx.get(f"{live.agent}/v1/investigations/{id}/events", timeout=30, trust_env=False).text
+    stream = HTTP.get(f"{live.agent}/v1/investigations/{id}/events").text
     entries = []
     for event in stream.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in event.splitlines() if ": " in line)
