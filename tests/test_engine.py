@@ -586,7 +586,7 @@ def test_a_killed_service_goes_on_where_it_was(url: str, tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_service_killed_at_many_points_on_sqlite(tmp_path: Path) -> None:
-    survive(f"sqlite:///{tmp_path}/sre-agent.db", tmp_path, kills=25, steps=900, seed=int(time.time()))
+    survive(f"sqlite:///{tmp_path}/sre-agent.db", tmp_path, kills=12, steps=450, seed=int(time.time()))
 
 
 @pytest.mark.slow
