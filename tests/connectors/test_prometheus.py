@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -275,7 +274,6 @@ async def test_thousands_of_metrics_are_described_in_8_kb() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("prometheus"), reason="needs Debian's prometheus")
 async def test_the_real_server_answers_as_the_fake_does(tmp_path: Path) -> None:
     from tests.live.processes import prometheus
 
