@@ -29,10 +29,16 @@ Settings = Callable[[str, Limits], dict[str, str]]
 
 
 class Group(Data):
-    """Folders that a process joins through their `cgroup.procs`, and which bounds that gives: memory, pids, cpu."""
+    """Folders that a process joins, and which bounds that gives: memory, pids, cpu."""
 
     folders: tuple[Path, ...] = ()
     bounds: tuple[str, ...] = ()
+
+    @property
+    def joins(self) -> tuple[Path, ...]:
+        """Where a process of one thread writes `0` to join. Through v1's `tasks` it does not wait for the whole host to agree."""
+        tasks = [folder / "tasks" for folder in self.folders]
+        return tuple(file if file.exists() else file.with_name("cgroup.procs") for file in tasks)
 
     @property
     def exists(self) -> bool:

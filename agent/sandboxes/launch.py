@@ -107,7 +107,7 @@ def _confined(room: Room, bwrap: list[str]) -> list[str]:
     rlimits = {"core": 1, "nofile": 16384, "nproc": room.limits.processes, "fsize": room.limits.disk}
     if "memory" not in room.group.bounds:
         rlimits["as"] = room.limits.memory
-    joins = [str(folder / "cgroup.procs") for folder in room.group.folders]
+    joins = [str(file) for file in room.group.joins]
     allowed = {name: str(_allowed(name, value)) for name, value in rlimits.items()}
     allowed["nofile"] = f"{min(4096, int(allowed['nofile']))}:{allowed['nofile']}"
     prlimit = ["/usr/bin/prlimit", *(f"--{name}={value}" for name, value in allowed.items()), "--"]
