@@ -1,10 +1,12 @@
 """Builds what a machine boots: kernel, initramfs and a read-only system image, from Debian packages or an OCI archive.
 
 An image is a folder named by the hash of its inputs (package list, suite, mirror, agent, filter, this recipe), so that building
-again what is there costs nothing and machines of an older image go on with theirs. It needs root, and a Debian mirror once.
+again what is there costs nothing and machines of an older image go on with theirs. It needs root, and a Debian mirror once. Where
+only the agent or the filter is another one, kernel and system are taken from an image that has the same ones.
 
     vmlinux       the kernel as an ELF file, which boots through PVH
-    initrd.cpio   the agent as /init, the modules it loads, the system-call filter
+    modules/      those of its modules that the agent loads
+    initrd.cpio   the agent as /init, the modules, the system-call filter
     base.ext4     the system
     image.json    what it was made from
 """
@@ -21,6 +23,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -42,7 +45,7 @@ USER = 1000
 IMAGES = Path("/var/cache/sre-agent/microvm")
 """Where images are kept for the whole host: they are the same for everybody on it."""
 
-_RECIPE = 4
+_RECIPE = 5
 """Counted up when this file makes something else of the same inputs."""
 
 _TOOLS = ("binutils", "gcc", "libc6-dev", "lz4")
@@ -75,6 +78,8 @@ class Image(Data):
     built: str
     seconds: float
     origin: str = f"Debian {SUITE}"
+    system: str = ""
+    """The name of what is the same in every image with this kernel and this system."""
 
     @property
     def kernel_file(self) -> Path:
@@ -115,9 +120,14 @@ def packages(extra: Sequence[Path] = ()) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def system_of(wanted: Sequence[str], mirror: str) -> str:
+    """The name of the kernel and the system of these inputs."""
+    return hashlib.sha256(f"{_RECIPE}\n{SUITE}\n{mirror}\n{' '.join(wanted)}\n".encode()).hexdigest()[:16]
+
+
 def key_of(wanted: Sequence[str], mirror: str) -> str:
     """The name of the image of these inputs."""
-    digest = hashlib.sha256(f"{_RECIPE}\n{SUITE}\n{mirror}\n{' '.join(wanted)}\n".encode())
+    digest = hashlib.sha256(system_of(wanted, mirror).encode())
     for part in (*_agent().values(), seccomp.program("x86_64")):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:16]
@@ -181,7 +191,9 @@ def build_from_archive(archive: Path, image: Image, *, progress: Progress = lamb
             work = images / f".build-{secrets.token_hex(4)}"
             try:
                 _build_from(archive, work, image, progress)
-                made = image.model_copy(update={"key": key, "folder": place, "packages": (), "origin": archive.name})
+                made = image.model_copy(
+                    update={"key": key, "folder": place, "packages": (), "origin": archive.name, "system": ""}
+                )
                 (work / "image.json").write_text(made.model_dump_json(indent=1))
                 _remove(place)
                 work.rename(place)
@@ -218,6 +230,53 @@ def use(place: Path, images: Path) -> None:
 
 def _build(work: Path, key: str, place: Path, wanted: Sequence[str], mirror: str, progress: Progress) -> None:
     began = time.monotonic()
+    system = system_of(wanted, mirror)
+    like = _with_system(place.parent, system)
+    if like is not None:
+        progress(0.3, "agent")
+        release = _build_agent(work, like)
+    else:
+        release = _build_all(work, wanted, mirror, progress)
+    image = Image(
+        key=key,
+        folder=place,
+        packages=tuple(wanted),
+        kernel=release,
+        built=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - began, 1),
+        system=system,
+    )
+    (work / "image.json").write_text(image.model_dump_json(indent=1))
+
+
+def _with_system(images: Path, system: str) -> Image | None:
+    """An image that has the same kernel and system."""
+    for file in sorted(images.glob("*/image.json")):
+        with suppress(OSError, ValueError):
+            found = Image.model_validate_json(file.read_bytes())
+            if found.system == system and not file.parent.is_symlink() and not file.parent.name.startswith("."):
+                return found.model_copy(update={"folder": file.parent})
+    return None
+
+
+def _build_agent(work: Path, like: Image) -> str:
+    """A new agent for the kernel and the system of another image, in which there is a compiler. The kernel's release."""
+    for name in ("vmlinux", "base.ext4"):
+        os.link(like.folder / name, work / name)
+    shutil.copytree(like.folder / "modules", work / "modules")
+    root = work / "root"
+    root.mkdir()
+    _run(["mount", "-o", "loop,ro,noload", str(like.base), str(root)])
+    try:
+        _run(["mount", "-t", "tmpfs", "tmpfs", str(root / "tmp")])
+        _write_initrd(work / "modules", root, work / "initrd.cpio")
+    finally:
+        _remove(root)
+    return like.kernel
+
+
+def _build_all(work: Path, wanted: Sequence[str], mirror: str, progress: Progress) -> str:
+    """Kernel, agent and system. The kernel's release."""
     root, boot = work / "root", work / "boot"
     boot.mkdir()
     progress(0.02, "packages")
@@ -227,21 +286,14 @@ def _build(work: Path, key: str, place: Path, wanted: Sequence[str], mirror: str
     _run(["dpkg-deb", "-x", str(deb), str(boot)])
     release = next((boot / "lib" / "modules").iterdir()).name
     _write_kernel(boot / "boot" / f"vmlinuz-{release}", root, work / "vmlinux")
-    _write_initrd(boot / "lib" / "modules" / release, root, work / "initrd.cpio")
+    _write_modules(boot / "lib" / "modules" / release, root, work / "modules")
+    _write_initrd(work / "modules", root, work / "initrd.cpio")
     progress(0.85, "system image")
     furnish(root)
     write_system(root, work / "base.ext4")
     _remove(root)
     _remove(boot)
-    image = Image(
-        key=key,
-        folder=place,
-        packages=tuple(wanted),
-        kernel=release,
-        built=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - began, 1),
-    )
-    (work / "image.json").write_text(image.model_dump_json(indent=1))
+    return release
 
 
 def _install(root: Path, boot: Path, names: Sequence[str], mirror: str, progress: Progress) -> None:
@@ -366,27 +418,24 @@ def _agent() -> dict[str, bytes]:
     return {name: (guest / name).read_bytes() for name in ("agent.c", "egress.c", "egress.h")}
 
 
+def _write_modules(modules: Path, root: Path, target: Path) -> None:
+    """The modules that the agent loads, without what is for debuggers, named in the order in which they are loaded."""
+    target.mkdir()
+    for number, name in enumerate(_MODULES):
+        shutil.copyfile(next((modules / "kernel").rglob(f"{name}.ko")), root / "tmp" / "module.ko")
+        _run(["chroot", str(root), "strip", "--strip-debug", "/tmp/module.ko"])
+        shutil.copyfile(root / "tmp" / "module.ko", target / f"{number:02}-{name}.ko")
+
+
 def _write_initrd(modules: Path, root: Path, target: Path) -> None:
     for name, text in _agent().items():
         (root / "tmp" / name).write_bytes(text)
     _run(["chroot", str(root), "gcc", "-static", "-Os", "-s", "-o", "/tmp/agent", "/tmp/agent.c", "/tmp/egress.c"])
-    files: dict[str, bytes | None] = {
-        "dev": None,
-        "proc": None,
-        "sys": None,
-        "cg": None,
-        "disk": None,
-        "layers": None,
-        "sysroot": None,
-    }
+    folders = ("dev", "proc", "sys", "cg", "disk", "layers", "sysroot", "modules")
+    files: dict[str, bytes | None] = dict.fromkeys(folders)
     files["init"] = (root / "tmp" / "agent").read_bytes()
     files["filter.bpf"] = seccomp.program("x86_64")
-    files["modules"] = None
-    for number, name in enumerate(_MODULES):
-        source = next((modules / "kernel").rglob(f"{name}.ko"))
-        shutil.copyfile(source, root / "tmp" / "module.ko")
-        _run(["chroot", str(root), "strip", "--strip-debug", "/tmp/module.ko"])
-        files[f"modules/{number:02}-{name}.ko"] = (root / "tmp" / "module.ko").read_bytes()
+    files |= {f"modules/{file.name}": file.read_bytes() for file in sorted(modules.iterdir())}
     target.write_bytes(_cpio(files))
 
 
