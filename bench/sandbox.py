@@ -25,7 +25,7 @@ from agent.sandboxes.bubblewrap import Bubblewrap
 from agent.sandboxes.microvm import MicroVM, copies, images
 from agent.sandboxes.microvm.channel import Channel
 from agent.sandboxes.microvm.machine import MicroVMSandbox
-from agent.sandboxes.microvm.qemu import Monitor
+from agent.sandboxes.microvm.monitor import Monitor
 
 LIMITS = Limits(memory=256 << 20, processes=64, disk=96 << 20, seconds=60.0, cores=2.0)
 Row = dict[str, Any]

@@ -20,7 +20,7 @@ from agent.sandboxes.cgroups import Group
 from agent.sandboxes.identity import user_of
 from agent.sandboxes.microvm import MicroVM, build, call, qemu, template
 from agent.sandboxes.microvm.channel import Channel
-from tests.contracts.attacks import Attack, SandboxAttacks
+from tests.contracts.attacks import SandboxAttacks
 from tests.contracts.sandbox import SharedSandboxContract, source, until
 from tests.sandboxes.machines import ELSEWHERE, IDS, LIMITS, NEEDS_MACHINES, Left, created, left, remove_all
 
@@ -49,11 +49,6 @@ class TestMicroVM(SharedSandboxContract):
 
 
 class TestAttacks(SandboxAttacks):
-    @pytest.fixture(autouse=True)
-    def not_for_minutes(self, attack: Attack) -> None:
-        if "KILL_POINTS" in os.environ and attack.__module__.endswith("resources"):
-            pytest.skip("filling what there is takes minutes by emulation: run it without KILL_POINTS")
-
     @pytest.fixture
     async def sandboxes(self, tmp_path: Path) -> AsyncIterator[MicroVM]:
         made = MicroVM(tmp_path / "sandboxes")

@@ -93,7 +93,8 @@ from agent.core.sandbox import *
 {ELSEWHERE}
 from agent.sandboxes.microvm import memory
 from agent.sandboxes.microvm.channel import Channel
-from agent.sandboxes.microvm.qemu import Machine, Monitor
+from agent.sandboxes.microvm.monitor import Monitor
+from agent.sandboxes.microvm.qemu import Machine
 left = int(sys.argv[2])
 def stepping(owner, name):
     whole = getattr(owner, name)

@@ -29,6 +29,9 @@ from agent.sandboxes.microvm.qemu import SLOTS
 KEPT = 14 * 86400.0
 """Seconds that a layer's image is kept after it was last used."""
 
+_PLAIN = "^metadata_csum,^64bit,^resize_inode"
+"""A disk is a file of the host: its checksums would be computed by emulation, and it does not grow."""
+
 _FEATURES = "assume_storage_prezeroed=1,lazy_itable_init=1,nodiscard"
 
 
@@ -46,7 +49,7 @@ def layer_image(cache: Path, layer: Layer) -> Path:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not image.exists():
-            _make_layer(layer.source, image)
+            make_layer(layer.source, image)
     finally:
         os.close(lock)
     return image
@@ -61,7 +64,8 @@ def sweep(cache: Path, used: Sequence[Path]) -> None:
                 file.unlink()
 
 
-def _make_layer(source: Path, image: Path) -> None:
+def make_layer(source: Path, image: Path) -> None:
+    """A read-only image of a folder. Raises SandboxError."""
     size, count = _measure(source)
     about = source.stat()
     new = image.with_name(f"{image.name}.new-{secrets.token_hex(4)}")
@@ -72,7 +76,7 @@ def _make_layer(source: Path, image: Path) -> None:
         try:
             enter = ["nsenter", f"--user=/proc/self/fd/{namespace}"] if namespace >= 0 else []
             new.chmod(0o666)
-            options = ["-m", "0", "-O", "^has_journal,^resize_inode", "-N", str(2 * count + 512), "-E", _FEATURES]
+            options = ["-m", "0", "-O", f"{_PLAIN},^has_journal", "-N", str(2 * count + 512), "-E", _FEATURES]
             _run([*enter, "mke2fs", "-q", "-F", "-t", "ext4", *options, "-d", str(source), "/proc/self/fd/0"], new, namespace)
             _run(["debugfs", "-w", "-R", "rmdir lost+found", "/proc/self/fd/0"], new, -1)
         finally:
@@ -157,7 +161,7 @@ def make_workspace(image: Path, spec: SandboxSpec, stage: Path) -> None:
     for number, layer in enumerate(mounted):
         _owned(stage / "layers" / str(number) / "upper", stat.S_IMODE(layer.source.stat().st_mode) | 0o700)
         (stage / "layers" / str(number) / "work").mkdir(mode=0o700)
-    options = ["-m", "0", "-i", "8192", "-J", "size=4", "-E", _FEATURES]
+    options = ["-m", "0", "-O", _PLAIN, "-i", "8192", "-J", "size=4", "-E", _FEATURES]
     _run(["mke2fs", "-q", "-F", "-t", "ext4", *options, "-d", str(stage), "/proc/self/fd/0"], image, -1)
     shutil.rmtree(stage)
 

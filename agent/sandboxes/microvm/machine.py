@@ -34,7 +34,7 @@ from agent.sandboxes.microvm import images, memory, qemu, template
 from agent.sandboxes.microvm.build import Image
 from agent.sandboxes.microvm.call import explain, result_of, with_reason, within
 from agent.sandboxes.microvm.channel import Channel, Refused
-from agent.sandboxes.microvm.clone import Clone, group_for
+from agent.sandboxes.microvm.clone import group_for
 from agent.sandboxes.microvm.memory import Unusable
 from agent.sandboxes.microvm.place import destroy, lock_of, recorded, tell
 from agent.sandboxes.microvm.qemu import KERNEL_MEGABYTES, Machine
@@ -252,6 +252,8 @@ class MicroVMSandbox:
                 uid=uid,
                 group=group,
                 layers=running.layers,
+                disks=files,
+                holds=(lock,),
                 channel=frozen,
             )
         except BaseException as error:
@@ -263,8 +265,6 @@ class MicroVMSandbox:
             await asyncio.to_thread(memory.remove, saved)
             return None
         try:
-            await machine.monitor.give("lock", lock)
-            await machine.attach(files)
             gone = memory.set_aside(saved)  # from here on the disk is no longer that of the saved memory
             await machine.monitor.ask("cont")
             await machine.channel.clock()
@@ -280,38 +280,42 @@ class MicroVMSandbox:
     async def _cloned(self, lock: int, files: Sequence[int], targets: Sequence[str], making: asyncio.Future[None]) -> Machine:
         """A new machine with the disk."""
         tier, limits = self._tier(), self.state.spec.limits
-        clone = await self._clone(tier)
-        machine = clone.machine
+        machine = await self._pooled(lock, files)
+        if machine is None:
+            group, uid = group_for(self.place, tier, limits), user_of(self.place)
+            image, accelerator = self.state.image, self.state.accelerator
+            machine = await template.running(self.id, image, tier, accelerator, uid=uid, group=group, disks=files, holds=(lock,))
         try:
-            await machine.monitor.give("lock", lock)
-            clone.release()
-            await machine.attach(files)
-            await machine.monitor.ask("cont")
             await machine.channel.clock()
             await making
             size = min(limits.memory, (tier.megabytes - KERNEL_MEGABYTES) << 20)
             await machine.channel.mount(size, limits.processes, [(slot + 2, target) for slot, target in enumerate(targets)])
         except BaseException as error:
             await machine.stop()
-            clone.release()
             if isinstance(error, Refused):
                 hint = "Delete the sandbox and make a new one."
                 raise SandboxError(f"{self.id}: its disks cannot be mounted: {error}", hint) from error
             raise
         return machine
 
-    async def _clone(self, tier: qemu.Tier) -> Clone:
-        """A paused machine, out of the pool or made now, in a control group that the folder tells of."""
-        state, limits, pool = self.state, self.state.spec.limits, self.machines.pool
+    async def _pooled(self, lock: int, files: Sequence[int]) -> Machine | None:
+        """A machine out of the pool, with the disks and the lock, in a control group that the folder tells of."""
+        state, tier, pool = self.state, self._tier(), self.machines.pool
         clone = await pool.take(state.image, tier, state.accelerator) if pool is not None else None
-        if clone is not None:
-            folders = clone.group.folders
-            if folders:
-                group_for(self.place, tier, limits, folders[0].name)
-            return clone
-        group = group_for(self.place, tier, limits)
-        uid = user_of(self.place)
-        return Clone(await template.paused(self.id, state.image, tier, state.accelerator, uid=uid, group=group), group)
+        if clone is None:
+            return None
+        try:
+            if clone.group.folders:
+                group_for(self.place, tier, state.spec.limits, clone.group.folders[0].name)
+            await clone.machine.monitor.give("lock", lock)
+            clone.release()
+            await clone.machine.attach(files)
+            await clone.machine.monitor.ask("cont")
+        except BaseException:
+            await clone.machine.stop()
+            clone.release()
+            raise
+        return clone.machine
 
     def _room(self) -> str:
         return f"{self.place.parent} has {shutil.disk_usage(self.place.parent).free >> 20} MiB free."

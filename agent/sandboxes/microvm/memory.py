@@ -166,9 +166,13 @@ async def load(
     uid: int,
     group: Group,
     layers: Sequence[str],
+    disks: Sequence[int],
+    holds: Sequence[int],
     channel: Channel | None,
 ) -> Machine:
-    """A paused machine with a saved memory, without its disks. channel: what its agent was spoken to over before.
+    """A paused machine with a saved memory and its disks. holds: open files that are open as long as it lives.
+
+    channel: what its agent was spoken to over before.
 
     Raises Unusable, SandboxError.
     """
@@ -190,16 +194,15 @@ async def load(
             group=group,
             memory=where,
             bare=about.bare,
-            descriptors=(memory,),
+            paused=True,
+            disks=disks,
+            descriptors=(memory, devices, *holds),
             channel=channel,
         )
         try:
             if pages:
                 await asyncio.to_thread(_restore, machine.pid(), folder / "pages")
-            await machine.monitor.ask("migrate-set-capabilities", capabilities=template.SHARED if pages else _STREAM)
-            await machine.monitor.give("memory", devices)
-            await machine.monitor.ask("migrate-incoming", uri="fd:memory")
-            await machine.monitor.until_migrated()
+            await machine.monitor.load(devices, template.SHARED if pages else _STREAM)
         except BaseException as error:
             await machine.stop("its memory could not be brought back")
             if isinstance(error, (SandboxError, OSError)):

@@ -1,4 +1,4 @@
-"""One QEMU process: its command line, its confinement, its monitor (QMP). What runs in the machine is somebody else's affair.
+"""One QEMU process: its command line and its confinement. What runs in the machine is somebody else's affair.
 
 It is confined as if it were the attacker: a user id of its own, no capabilities, namespaces of its own with the host's /usr and
 nothing else in them (bubblewrap), QEMU's own system-call filter, a control group, and no file but what it is handed as an open
@@ -18,7 +18,6 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agent.core.data import Data
 from agent.core.errors import SandboxError
@@ -26,6 +25,7 @@ from agent.sandboxes.cgroups import Group
 from agent.sandboxes.microvm.build import HOST_PATH, Image
 from agent.sandboxes.microvm.channel import Channel
 from agent.sandboxes.microvm.door import Door
+from agent.sandboxes.microvm.monitor import Console, Monitor
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 SLOTS = 10
@@ -34,8 +34,12 @@ SLOTS = 10
 _LARGEST_DISK = 1 << 40
 """Bytes of a slot as the guest sees it; what lies behind may be smaller."""
 
-_CODE = 32
-"""MiB of translated code that emulation keeps; QEMU's own default is a gigabyte (sandbox notes: it is memory of the process)."""
+_CODE = 96
+"""MiB of translated code that emulation keeps at most: Python and git together outgrow 32, and all of it is translated anew then.
+QEMU's own default is a gigabyte. It takes what is used of it."""
+
+_EMULATED = "Nehalem"
+"""What emulation pretends to be: x86-64-v2. With newer processors' wide registers every program takes half as long again."""
 
 PORTS = ("agent", "egress")
 """The machine's virtio-serial ports: its agent's, and the door (door.py)."""
@@ -83,17 +87,33 @@ def clock_khz() -> int:
 
 
 def kernel_line(accelerator: str) -> str:
-    """The kernel's command line. microvm has no timer to calibrate against, so under emulation it is told the rate."""
+    """The kernel's command line. microvm has no timer to calibrate against, so under emulation it is told the rate.
+
+    Nothing in the guest is to be watched by its kernel (lsm, psi, watchdogs): that costs at every turn, and its boundary is the
+    machine. QEMU translates a program's code for the addresses at which it lies: randomized, at every start anew.
+    """
     words = ["quiet", "loglevel=1", "panic=-1", "random.trust_cpu=on", "mitigations=off", "no_timer_check", "console=ttyS0"]
+    words += ["lsm=yama", "psi=0", "nowatchdog", "audit=0", "transparent_hugepage=madvise"]
     if accelerator == "tcg":
-        words += [f"tsc_early_khz={clock_khz()}", "tsc=reliable"]
+        words += [f"tsc_early_khz={clock_khz()}", "tsc=reliable", "norandmaps"]
     return " ".join(words)
 
 
-def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int) -> list[str]:
-    """The part of the command line that must be the same for a template and its clones. Disks are empty: see Machine.attach."""
+def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int, disks: Sequence[int] = ()) -> list[str]:
+    """The part of the command line that must be the same for a template and its clones, but for what is behind the disks.
+
+    Those of which no open file is given are empty: see Machine.attach.
+    """
     chosen = f"tcg,tb-size={_CODE}" if accelerator == "tcg" else "kvm"
-    arguments = [QEMU, "-M", "microvm,memory-backend=mem", "-accel", chosen, "-cpu", "max" if accelerator == "tcg" else "host"]
+    arguments = [
+        QEMU,
+        "-M",
+        "microvm,memory-backend=mem",
+        "-accel",
+        chosen,
+        "-cpu",
+        _EMULATED if accelerator == "tcg" else "host",
+    ]
     arguments += [
         "-m",
         f"{tier.megabytes}M",
@@ -107,10 +127,20 @@ def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int) -> l
     arguments += ["-object", f"memory-backend-file,id=mem,size={tier.megabytes}M,{','.join(memory)}", "-sandbox", _SANDBOX]
     arguments += ["-serial", "chardev:console", *_file("base", base, writable=False), "-device", "virtio-blk-device,drive=base"]
     for slot in range(SLOTS):
-        nothing = {"driver": "null-co", "size": _LARGEST_DISK, "read-only": slot > 0}
-        empty = {"driver": "raw", "node-name": f"d{slot}", "file": nothing, "read-only": slot > 0}
-        device = f"virtio-blk-device,drive=d{slot},werror=report"  # a full host is the guest's error, not its end
-        arguments += ["-blockdev", json.dumps(empty), "-device", device]
+        if slot < len(disks):
+            arguments += [
+                *_file(f"f{disks[slot]}", disks[slot], writable=slot == 0),
+                "-blockdev",
+                json.dumps(_disk(slot, disks[slot])),
+            ]
+        else:
+            nothing = {"driver": "null-co", "size": _LARGEST_DISK, "read-only": slot > 0}
+            empty = {"driver": "raw", "node-name": f"d{slot}", "file": nothing, "read-only": slot > 0}
+            arguments += ["-blockdev", json.dumps(empty)]
+        arguments += [
+            "-device",
+            f"virtio-blk-device,drive=d{slot},werror=report",
+        ]  # a full host is the guest's error, not its end
     return arguments
 
 
@@ -124,6 +154,10 @@ def _node(name: str, fdset: int, *, writable: bool) -> dict[str, object]:
     if writable:  # what was synced outlives QEMU in the host's cache; a disk lives no longer than its host
         node["cache"] = {"no-flush": True}
     return node
+
+
+def _disk(slot: int, fdset: int) -> dict[str, object]:
+    return {"driver": "raw", "node-name": f"d{slot}", "file": f"f{fdset}", "read-only": slot > 0, "discard": "unmap"}
 
 
 def confined(uid: int, group: Group, accelerator: str, command: Sequence[str]) -> list[str]:
@@ -144,8 +178,7 @@ def confined(uid: int, group: Group, accelerator: str, command: Sequence[str]) -
     arguments += ["--remount-ro", "/", "--"]
     drop = ["/usr/bin/setpriv", f"--reuid={uid}", f"--regid={uid}", groups, "--inh-caps=-all", "--ambient-caps=-all"]
     drop += ["--bounding-set=-all", "--no-new-privs", "--"]
-    joins = [str(folder / "cgroup.procs") for folder in group.folders]
-    return ["/bin/sh", "-c", _JOIN, "sh", *joins, "--", "/usr/bin/bwrap", *arguments, *drop, *command]
+    return ["/bin/sh", "-c", _JOIN, "sh", *map(str, group.joins), "--", "/usr/bin/bwrap", *arguments, *drop, *command]
 
 
 class Machine:
@@ -173,12 +206,9 @@ class Machine:
     async def attach(self, files: Sequence[int]) -> None:
         """Puts open files behind the disks, the first one writable. Only while it is paused, and nothing of them is mounted."""
         for slot, file in enumerate(files):
-            writable = slot == 0
-            handed = await self.monitor.ask("add-fd", file)
-            name = f"f{handed['fdset-id']}"
-            await self.monitor.ask("blockdev-add", **_node(name, handed["fdset-id"], writable=writable))
-            disk = {"driver": "raw", "node-name": f"d{slot}", "file": name, "read-only": not writable, "discard": "unmap"}
-            await self.monitor.ask("blockdev-reopen", options=[disk])
+            fdset = (await self.monitor.ask("add-fd", file))["fdset-id"]
+            await self.monitor.ask("blockdev-add", **_node(f"f{fdset}", fdset, writable=slot == 0))
+            await self.monitor.ask("blockdev-reopen", options=[_disk(slot, fdset)])
 
     async def why(self) -> str:
         """What QEMU said on its way out, or an empty string while it lives."""
@@ -231,23 +261,29 @@ async def start(
     memory: Sequence[str],
     boot: bool = False,
     bare: bool = False,
+    paused: bool = False,
+    disks: Sequence[int] = (),
     descriptors: Sequence[int] = (),
     channel: Channel | None = None,
 ) -> Machine:
-    """Starts QEMU: booting the kernel, or waiting for a state to come in (`-incoming defer`). Descriptors stay the caller's.
+    """Starts QEMU: booting the kernel, or waiting for a state to come in (`-incoming defer`).
 
-    bare: the state that comes is that of the devices alone, without a migration's head. channel: a frozen one.
+    bare: the state that comes is that of the devices alone, without a migration's head. paused: it waits for `cont` then.
+    disks: open files behind the first disks, as in Machine.attach. descriptors: what else it has open. All stay the caller's.
+    channel: a frozen one.
     """
     opened = [os.open(image.base, os.O_RDONLY | os.O_CLOEXEC)]
     if boot:
         opened += [os.open(file, os.O_RDONLY | os.O_CLOEXEC) for file in (image.kernel_file, image.initrd)]
     ours, theirs = zip(*(socket.socketpair() for _ in range(4)), strict=True)
     try:
-        command = machine(tier, accelerator, memory, opened[0]) + _ends(theirs)
+        command = machine(tier, accelerator, memory, opened[0], disks) + _ends(theirs)
         command += _kernel(opened[1], opened[2], accelerator) if boot else ["-incoming", "defer"]
         if bare:
             command += ["-global", "migration.send-configuration=off"]
-        passed = [*opened, *descriptors, *(end.fileno() for end in theirs)]
+        if paused:
+            command += ["-S"]
+        passed = [*opened, *disks, *descriptors, *(end.fileno() for end in theirs)]
         process = await asyncio.create_subprocess_exec(
             *confined(uid, group, accelerator, command),
             stdin=asyncio.subprocess.DEVNULL,
@@ -299,119 +335,3 @@ def _ends(theirs: Sequence[socket.socket]) -> list[str]:
 def _kernel(kernel: int, initrd: int, accelerator: str) -> list[str]:
     files = ["-kernel", f"/proc/self/fd/{kernel}", "-initrd", f"/proc/self/fd/{initrd}"]
     return [*files, "-append", kernel_line(accelerator)]
-
-
-class Console:
-    """The end of what the kernel and the agent print: a panic's reason, above all."""
-
-    KEPT = 64 << 10
-
-    def __init__(self, stream: socket.socket) -> None:
-        self._stream, self._said = stream, bytearray()
-        stream.setblocking(False)
-        asyncio.get_running_loop().add_reader(stream, self._hear)
-
-    @property
-    def said(self) -> str:
-        return self._said.decode("utf-8", "replace").replace("\r", "")
-
-    def close(self) -> None:
-        if self._stream.fileno() >= 0:
-            self._hear()
-            asyncio.get_running_loop().remove_reader(self._stream)
-            self._stream.close()
-
-    def _hear(self) -> None:
-        with contextlib.suppress(OSError):
-            if more := self._stream.recv(1 << 16):
-                self._said += more
-                del self._said[: -self.KEPT]
-                return
-            asyncio.get_running_loop().remove_reader(self._stream)
-
-
-class Monitor:
-    """QMP (docs/interop/qmp-spec.txt): one command at a time, and the events that are waited for."""
-
-    def __init__(self, stream: socket.socket) -> None:
-        stream.setblocking(False)
-        self._stream = stream
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._events: list[dict[str, Any]] = []
-        self._asking = asyncio.Lock()
-
-    async def ready(self) -> None:
-        """Waits for the greeting and makes it take commands."""
-        self._reader, self._writer = await asyncio.open_connection(sock=self._stream, limit=1 << 22)
-        await self._line()
-        await self.ask("qmp_capabilities")
-
-    def forget(self) -> None:
-        """Forgets the events of earlier."""
-        self._events.clear()
-
-    async def give(self, name: str, descriptor: int) -> None:
-        """Hands QEMU an open file under a name (getfd)."""
-        await self.ask("getfd", descriptor, fdname=name)
-
-    async def ask(self, command: str, descriptor: int | None = None, /, **arguments: Any) -> Any:
-        """The answer. Raises SandboxError with QEMU's words."""
-        async with self._asking:
-            request = {"execute": command} | ({"arguments": arguments} if arguments else {})
-            self._send(json.dumps(request).encode() + b"\n", descriptor)
-            while True:
-                answer = await self._line()
-                if "event" in answer:
-                    self._events.append(answer)
-                elif "error" in answer:
-                    raise SandboxError(f"QEMU refused {command}: {answer['error'].get('desc', '')}")
-                else:
-                    return answer.get("return")
-
-    async def until_migrated(self, seconds: float = 60.0) -> None:
-        """Waits for the end of a migration, in or out. Raises SandboxError if it failed."""
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    while self._events:
-                        event = self._events.pop(0)
-                        status = event.get("data", {}).get("status") if event["event"] == "MIGRATION" else ""
-                        if status == "completed":
-                            return
-                        if status == "failed":
-                            raise SandboxError("the state of the machine could not be moved")
-                    answer = await self._line()
-                    if "event" in answer:
-                        self._events.append(answer)
-        except TimeoutError:
-            raise SandboxError(f"the state of the machine has not moved for {seconds:.0f} s") from None
-
-    async def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
-        else:
-            self._stream.close()
-
-    def _send(self, line: bytes, descriptor: int | None) -> None:
-        """A request is short and the monitor waits for it: it fits into the socket."""
-        try:
-            if descriptor is None:
-                self._stream.sendall(line)
-            else:
-                socket.send_fds(self._stream, [line], [descriptor])
-        except OSError as error:
-            raise SandboxError("the machine has ended") from error
-
-    async def _line(self) -> dict[str, Any]:
-        assert self._reader
-        try:
-            line = await self._reader.readline()
-            answer = json.loads(line) if line else None
-        except (OSError, ValueError) as error:
-            raise SandboxError("the monitor of the machine does not answer") from error
-        if not isinstance(answer, dict):
-            raise SandboxError("the machine has ended")
-        return answer

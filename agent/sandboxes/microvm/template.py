@@ -22,12 +22,13 @@ from pathlib import Path
 
 from agent.core.data import Data
 from agent.core.errors import SandboxError
+from agent.core.sandbox import WORKSPACE, Layer, SandboxSpec
 from agent.sandboxes.cgroups import Group
 from agent.sandboxes.command import ENVIRONMENT
-from agent.sandboxes.microvm import qemu, sparse
+from agent.sandboxes.microvm import images, qemu, sparse
 from agent.sandboxes.microvm.build import Image
 from agent.sandboxes.microvm.call import with_reason
-from agent.sandboxes.microvm.channel import Ask
+from agent.sandboxes.microvm.channel import Ask, Refused
 from agent.sandboxes.microvm.qemu import Machine, Tier
 
 SHARED = [{"capability": "x-ignore-shared", "state": True}, {"capability": "events", "state": True}]
@@ -35,8 +36,15 @@ SHARED = [{"capability": "x-ignore-shared", "state": True}, {"capability": "even
 
 _WARMING = (
     "true; git --version; rg --version; grep -c a /etc/passwd; find /etc -name passwd; ls /; python3 -c 'import json, re'",
+    "echo x > file; cat layer/file; echo x > layer/file; rm file",
 )
 """Commands whose files are then in every clone's cache."""
+
+_RECIPE = 1
+"""Counted up when this file makes something else of the same inputs."""
+
+_REST = 2.0
+"""Seconds after which a guest that has nothing to do sleeps: what its kernel puts off is done, and its agent is ready again."""
 
 _UID = 0x7F00_0000
 """Who templates run as while they are made."""
@@ -67,7 +75,9 @@ _sealing = threading.Lock()
 def key_of(image: Image, tier: Tier, accelerator: str) -> str:
     """The name of the template of these."""
     line = qemu.machine(tier, accelerator, ["path"], 0)
-    digest = hashlib.sha256(json.dumps([image.key, qemu.version(), line, qemu.PORTS, qemu.kernel_line(accelerator)]).encode())
+    digest = hashlib.sha256(
+        json.dumps([_RECIPE, image.key, qemu.version(), line, qemu.PORTS, qemu.kernel_line(accelerator)]).encode()
+    )
     return f"{tier.name}-{digest.hexdigest()[:16]}"
 
 
@@ -111,7 +121,7 @@ async def _make(template: Template, image: Image, tier: Tier, accelerator: str) 
     try:
         os.ftruncate(memory, tier.megabytes << 20)
         os.fchown(memory, _UID, _UID)  # until it is made: QEMU opens it by name, and has no other identity
-        await _boot_and_save(template, image, tier, accelerator, memory, state)
+        await _boot_and_save(template, image, tier, accelerator, memory, state, work)
         os.fchown(memory, 0, 0)
         os.fsync(memory)
         sizes = [os.fstat(memory).st_size, os.fstat(state).st_size]
@@ -127,7 +137,9 @@ async def _make(template: Template, image: Image, tier: Tier, accelerator: str) 
         shutil.rmtree(work, ignore_errors=True)
 
 
-async def _boot_and_save(template: Template, image: Image, tier: Tier, accelerator: str, memory: int, state: int) -> None:
+async def _boot_and_save(
+    template: Template, image: Image, tier: Tier, accelerator: str, memory: int, state: int, work: Path
+) -> None:
     where = [f"mem-path=/proc/self/fd/{memory}", "share=on"]
     booted = await qemu.start(
         f"template {template.key}",
@@ -142,9 +154,9 @@ async def _boot_and_save(template: Template, image: Image, tier: Tier, accelerat
     )
     try:
         await booted.channel.ask(Ask.PING, seconds=60.0)
-        await warm(booted)
+        await _exercise(booted, work)
+        await asyncio.sleep(_REST)
         await booted.monitor.ask("migrate-set-capabilities", capabilities=SHARED)
-        await booted.monitor.ask("stop")
         await booted.monitor.give("state", state)
         await booted.monitor.ask("migrate", uri="fd:state")
         await booted.monitor.until_migrated()
@@ -154,19 +166,46 @@ async def _boot_and_save(template: Template, image: Image, tier: Tier, accelerat
         await booted.stop()
 
 
-async def warm(machine: Machine, commands: Sequence[str] = _WARMING) -> None:
-    """Runs what brings programs into the cache, and waits until the guest is idle again."""
+async def _exercise(machine: Machine, work: Path) -> None:
+    """Has it do once with disks of its own what every clone will do with other ones; they are unmounted again."""
+    (work / "layer").mkdir()
+    (work / "layer" / "file").write_text("x\n")
+    layer = Layer(source=work / "layer", target="/workspace/layer", key="")
+    disk, image = work / "disk.img", work / "layer.img"
+    images.allocate(disk, images.SMALLEST)
+    await asyncio.to_thread(images.make_workspace, disk, SandboxSpec(layers=(layer,)), work / "stage")
+    await asyncio.to_thread(images.make_layer, layer.source, image)
+    files = [os.open(disk, os.O_RDWR | os.O_CLOEXEC), os.open(image, os.O_RDONLY | os.O_CLOEXEC)]
+    try:
+        await machine.monitor.ask("stop")
+        await machine.attach(files)
+        await machine.monitor.ask("cont")
+        await machine.channel.clock()
+        await machine.channel.mount(256 << 20, 64, [(2, layer.target)])
+        await warm(machine, _WARMING, cwd=WORKSPACE)
+        await machine.channel.ask(Ask.UNMOUNT)
+    except Refused as error:
+        raise SandboxError(f"a disk cannot be mounted: {error}") from error
+    finally:
+        for file in files:
+            os.close(file)
+        for path in (disk, image):
+            path.unlink()
+        shutil.rmtree(work / "layer")
+
+
+async def warm(machine: Machine, commands: Sequence[str], *, cwd: str = "/") -> None:
+    """Runs what brings programs into the cache."""
     environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
     for command in commands:
         words = ["/bin/bash", "-c", command]
         ended = await machine.channel.run(
-            words, cwd="/", environment=environment, stdin=b"", limit=10_000, started=lambda kill: None
+            words, cwd=cwd, environment=environment, stdin=b"", limit=10_000, started=lambda kill: None
         )
         if ended.exit_code != 0:
             raise SandboxError(
                 f"a program of the image does not work: {ended.outputs[1].decode('utf-8', 'replace')}", "Build it again."
             )
-    await machine.channel.ask(Ask.SYNC)
 
 
 async def paused(name: str, image: Image, tier: Tier, accelerator: str, *, uid: int, group: Group) -> Machine:
@@ -174,17 +213,44 @@ async def paused(name: str, image: Image, tier: Tier, accelerator: str, *, uid: 
 
     Raises SandboxError; a template that cannot be loaded is made anew the next time.
     """
+    return await _cloned(name, image, tier, accelerator, uid, group, None, ())
+
+
+async def running(
+    name: str, image: Image, tier: Tier, accelerator: str, *, uid: int, group: Group, disks: Sequence[int], holds: Sequence[int]
+) -> Machine:
+    """The same, running, with disks behind it as in Machine.attach. holds: open files that are open as long as it lives."""
+    return await _cloned(name, image, tier, accelerator, uid, group, disks, holds)
+
+
+async def _cloned(
+    name: str,
+    image: Image,
+    tier: Tier,
+    accelerator: str,
+    uid: int,
+    group: Group,
+    disks: Sequence[int] | None,
+    holds: Sequence[int],
+) -> Machine:
     template = await ready(image, tier, accelerator)
     memory = await asyncio.to_thread(sealed, template)
     state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        where = [f"mem-path=/proc/self/fd/{memory}", "share=off"]
-        made = await qemu.start(name, image, tier, accelerator, uid=uid, group=group, memory=where, descriptors=(memory,))
+        made = await qemu.start(
+            name,
+            image,
+            tier,
+            accelerator,
+            uid=uid,
+            group=group,
+            memory=[f"mem-path=/proc/self/fd/{memory}", "share=off"],
+            paused=disks is None,
+            disks=disks or (),
+            descriptors=(memory, state, *holds),
+        )
         try:
-            await made.monitor.ask("migrate-set-capabilities", capabilities=SHARED)
-            await made.monitor.give("state", state)
-            await made.monitor.ask("migrate-incoming", uri="fd:state")
-            await made.monitor.until_migrated()
+            await made.monitor.load(state, SHARED)
         except BaseException as error:
             await made.stop()
             if isinstance(error, SandboxError):

@@ -47,10 +47,11 @@ enum { OK = 64, ERR, OUT, ERROUT, EXITED, ACK, DATA, ENTRIES, OPENED, GONE };
 #define WORKSPACE "/workspace"
 #define LARGEST (1 << 20)
 #define CHUNK (1 << 16)
+#define LAYERS 16
 
 struct frame { uint32_t length, id; uint8_t type, none[3]; };
 
-static int port = -1, root = -1, disk = -1;
+static int port = -1, root = -1, disk = -1, urandom = -1, memory_max = -1, pids_max = -1;
 static unsigned char filter[65536];
 static size_t filter_size;
 
@@ -333,7 +334,7 @@ struct stream {
 struct run {
     uint32_t id;
     pid_t pid;
-    int exited, code, input, closing;
+    int exited, code, input, status, closing;
     char *pending;
     size_t waiting, at;
     struct stream out[2];
@@ -354,16 +355,38 @@ static void limit(int what, rlim_t soft, rlim_t hard) {
     setrlimit(what, &both);
 }
 
-static void become_command(const char *cwd, char **environment, char **arguments) {
-    signal(SIGPIPE, SIG_DFL);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    setsid();
-    write_file("/proc/self/oom_score_adj", "0");
-    limit(RLIMIT_CORE, 1, 1);
-    limit(RLIMIT_NOFILE, 4096, 16384);
-    no_privileges();
+static int read_all(int from, void *to, size_t count) {
+    char *rest = to;
+    while (count) {
+        ssize_t got = read(from, rest, count);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return -1;
+        rest += got;
+        count -= got;
+    }
+    return 0;
+}
+
+enum { ORDER = 3, STATUS = 4 };
+
+static char *next_string(char **rest);
+
+/* u32 length, then u32 piped, variables, arguments; then cwd, variables and arguments, each with a NUL */
+static void obey_order(void) {
+    uint32_t length, *numbers;
+    char *order;
+    if (read_all(ORDER, &length, sizeof length) || !(order = malloc(length)) || read_all(ORDER, order, length)) _exit(125);
+    close(ORDER);
+    numbers = (uint32_t *)order;
+    char *rest = order + 3 * sizeof *numbers, *cwd = next_string(&rest);
+    char **environment = calloc(numbers[1] + 1, sizeof *environment), **arguments = calloc(numbers[2] + 1, sizeof *arguments);
+    if (!environment || !arguments) _exit(125);
+    for (uint32_t n = 0; n < numbers[1]; n++) environment[n] = next_string(&rest);
+    for (uint32_t n = 0; n < numbers[2]; n++) arguments[n] = next_string(&rest);
+    if (!numbers[0]) {
+        int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (nothing < 0 || dup2(nothing, 0) < 0) _exit(125);
+    }
     if (chdir(cwd)) {
         fprintf(stderr, "%s: %s\n", cwd, strerror(errno));
         _exit(1);
@@ -374,23 +397,55 @@ static void become_command(const char *cwd, char **environment, char **arguments
     _exit(errno == ENOENT || errno == ENOTDIR ? 127 : 126);
 }
 
-/* Process 1 of the command's namespace: its end is that of everything in it. */
-static void keep(const char *cwd, char **environment, char **arguments) {
+/* The command's own process: without privileges long before it knows what it will be. */
+static void become_command(void) {
+    close(STATUS);
+    signal(SIGPIPE, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid();
+    write_file("/proc/self/oom_score_adj", "0");
+    limit(RLIMIT_CORE, 1, 1);
+    limit(RLIMIT_NOFILE, 4096, 16384);
+    no_privileges();
+    obey_order();
+}
+
+static void unmount_layers(void) {
+    char path[64];
+    for (int n = 0; n < LAYERS; n++) {
+        snprintf(path, sizeof path, "/layers/%d", n);
+        if (umount2(path, MNT_DETACH)) break;
+    }
+}
+
+/* Process 1 of the command's namespace: its end is that of everything in it. What is mounted outside later appears here too.
+ * How the command ended is told when nothing else lives here: taking the namespaces down needs nobody to wait for it. */
+static void keep(void) {
     prctl(PR_SET_NAME, "keeper");
     write_file("/cg/work/cgroup.procs", "0");
+    if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL)) _exit(125);
+    unmount_layers(); /* of what the workspace is made a command sees the whole only */
+    umount2("/disk", MNT_DETACH);
     if (mount("proc", ROOT "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "") || chroot(ROOT) || chdir("/")) _exit(125);
     write_file("/proc/self/oom_score_adj", "-1000");
     pid_t command = fork();
-    if (command == 0) become_command(cwd, environment, arguments);
+    if (command == 0) become_command();
     if (command < 0) _exit(125);
     close(0);
     close(1);
     close(2);
+    close(ORDER);
     int status;
     pid_t ended;
     do ended = waitpid(-1, &status, 0);
     while (ended != command && (ended > 0 || errno == EINTR));
-    _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+    uint32_t code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    do kill(-1, SIGKILL);
+    while (waitpid(-1, &status, 0) > 0 || errno == EINTR);
+    if (write(STATUS, &code, sizeof code) != sizeof code) complain("telling how a command ended");
+    _exit(code);
 }
 
 static char *next_string(char **rest) {
@@ -405,64 +460,96 @@ static int pipe_of_user(int ends[2]) {
     return fchown(ends[0], USER, USER);
 }
 
-/* u32 front, back (bytes kept of each output), piped, variables, arguments; then cwd, variables and arguments, each with a NUL */
-static void start(uint32_t id, char *payload) {
-    uint32_t numbers[5];
-    memcpy(numbers, payload, sizeof numbers);
-    char *rest = payload + sizeof numbers, *cwd = next_string(&rest);
-    char **environment = calloc(numbers[3] + 1, sizeof *environment), **arguments = calloc(numbers[4] + 1, sizeof *arguments);
-    for (uint32_t n = 0; n < numbers[3]; n++) environment[n] = next_string(&rest);
-    for (uint32_t n = 0; n < numbers[4]; n++) arguments[n] = next_string(&rest);
-    int in[2], out[2], err[2];
-    if (numbers[2]) pipe_of_user(in);
-    else in[0] = open(ROOT "/dev/null", O_RDONLY | O_CLOEXEC), in[1] = -1;
-    pipe_of_user(out);
-    pipe_of_user(err);
-    pid_t pid = syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
+/* A process that waits to be told what to run. */
+struct prepared { pid_t pid; int order, input, status, out[2]; };
+
+enum { READY = 2 };
+static struct prepared prepared[READY];
+static int ready, tired;
+
+static void give_up(struct prepared *one) {
+    int all[] = {one->order, one->input, one->status, one->out[0], one->out[1]};
+    for (unsigned n = 0; n < sizeof all / sizeof *all; n++)
+        if (all[n] >= 0) close(all[n]);
+}
+
+static int prepare(struct prepared *one) {
+    int ends[5][2] = {{-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}, {-1, -1}}; /* stdin, stdout, stderr, ORDER, STATUS */
+    int failed = 0;
+    for (int n = 0; n < 5 && !failed; n++) failed = n < 3 ? pipe_of_user(ends[n]) : pipe2(ends[n], O_CLOEXEC);
+    pid_t pid = failed ? -1 : syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
     if (pid == 0) {
-        dup2(in[0], 0);
-        dup2(out[1], 1);
-        dup2(err[1], 2);
-        close_range(3, ~0U, 0);
-        keep(cwd, environment, arguments);
+        int theirs[5] = {ends[0][0], ends[1][1], ends[2][1], ends[3][0], ends[4][1]};
+        for (int n = 0; n < 5; n++) theirs[n] = fcntl(theirs[n], F_DUPFD, 16); /* out of the way of where they go */
+        for (int n = 0; n < 5; n++) dup2(theirs[n], n);
+        close_range(5, ~0U, 0);
+        keep();
     }
     int number = errno;
-    free(environment);
-    free(arguments);
-    close(in[0]);
-    close(out[1]);
-    close(err[1]);
-    if (pid < 0) {
-        close(out[0]);
-        close(err[0]);
-        if (in[1] >= 0) close(in[1]);
-        fail(id, number, "a process cannot be started");
-        return;
+    for (int n = 0; n < 5; n++) {
+        int theirs = n == 0 || n == 3 ? 0 : 1;
+        if (ends[n][theirs] >= 0) close(ends[n][theirs]);
     }
+    *one = (struct prepared){pid, ends[3][1], ends[0][1], ends[4][0], {ends[1][0], ends[2][0]}};
+    if (pid > 0) return 0;
+    give_up(one);
+    errno = number;
+    return -1;
+}
+
+/* Has a prepared process run what was asked. -1 if it has died meanwhile: memory may have been short. */
+static int order(struct prepared *one, const char *payload, uint32_t length) {
+    struct { uint32_t length; } head = {length};
+    if (write(one->order, &head, sizeof head) != sizeof head) return -1;
+    while (length) {
+        ssize_t done = write(one->order, payload, length);
+        if (done < 0 && errno == EINTR) continue;
+        if (done < 0) return -1;
+        payload += done;
+        length -= done;
+    }
+    return 0;
+}
+
+/* u32 front, back (bytes kept of each output), then what obey_order says */
+static void start(uint32_t id, char *payload, uint32_t length) {
+    uint32_t front, back, piped;
+    memcpy(&front, payload, 4);
+    memcpy(&back, payload + 4, 4);
+    memcpy(&piped, payload + 8, 4);
+    struct prepared one;
+    for (;;) {
+        if (ready) one = prepared[--ready];
+        else if (prepare(&one)) { fail(id, errno, "a process cannot be started"); return; }
+        if (!order(&one, payload + 8, length - 8)) break;
+        give_up(&one);
+    }
+    close(one.order);
+    if (!piped) { close(one.input); one.input = -1; }
     struct run *run = calloc(1, sizeof *run);
-    *run = (struct run){.id = id, .pid = pid, .input = in[1], .next = runs};
-    int ours[2] = {out[0], err[0]};
+    *run = (struct run){.id = id, .pid = one.pid, .input = one.input, .status = one.status, .next = runs};
     for (int n = 0; n < 2; n++) {
-        fcntl(ours[n], F_SETFL, O_NONBLOCK);
-        run->out[n] = (struct stream){.pipe = ours[n], .front = numbers[0], .back = numbers[1]};
+        fcntl(one.out[n], F_SETFL, O_NONBLOCK);
+        run->out[n] = (struct stream){.pipe = one.out[n], .front = front, .back = back};
     }
-    if (in[1] >= 0) fcntl(in[1], F_SETFL, O_NONBLOCK);
+    if (piped) fcntl(one.input, F_SETFL, O_NONBLOCK);
     runs = run;
 }
 
 /* Passes on the first bytes at once and keeps the last ones until the end. */
-static void take(struct run *run, int which) {
+static int take(struct run *run, int which) {
     static char buffer[CHUNK];
     struct stream *stream = &run->out[which];
     ssize_t got = read(stream->pipe, buffer, sizeof buffer);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-    if (got <= 0) { close(stream->pipe); stream->pipe = -1; return; }
+    if (got < 0 && errno == EINTR) return 1;
+    if (got < 0 && errno == EAGAIN) return 0;
+    if (got <= 0) { close(stream->pipe); stream->pipe = -1; return 0; }
     char *rest = buffer;
     size_t count = got;
     stream->total += got;
     size_t now = stream->front < count ? stream->front : count;
     if (now) { say(run->id, OUT + which, rest, now); stream->front -= now; rest += now; count -= now; }
-    if (!count || !stream->back) return;
+    if (!count || !stream->back) return 1;
     if (stream->kept + count > stream->room) {
         uint32_t most = 2 * stream->back + CHUNK, wanted = stream->kept + count;
         if (stream->kept + count > most) {
@@ -475,6 +562,7 @@ static void take(struct run *run, int which) {
     }
     memcpy(stream->tail + stream->kept, rest, count);
     stream->kept += count;
+    return 1;
 }
 
 static void say_tail(struct run *run, int which) {
@@ -522,24 +610,39 @@ static void more_input(uint32_t id, const char *data, size_t length) {
     pour(run);
 }
 
+static void has_ended(struct run *run, int code) {
+    if (!run->exited) run->code = code;
+    run->exited = 1;
+}
+
 static void reap(void) {
     int status;
     pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        tired = 0;
         for (struct run *run = runs; run; run = run->next)
-            if (run->pid == pid) {
-                run->exited = 1;
-                run->code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-            }
+            if (run->pid == pid) has_ended(run, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+        for (int n = 0; n < ready; n++)
+            if (prepared[n].pid == pid) { give_up(&prepared[n]); prepared[n--] = prepared[--ready]; }
+    }
 }
 
-/* The keeper is gone, so all of its namespace is, so the pipes hold what there is and nobody writes to them. */
+/* What the keeper says before it goes; one that is killed says nothing, and is reaped. */
+static void told(struct run *run) {
+    uint32_t code;
+    if (read(run->status, &code, sizeof code) == sizeof code) has_ended(run, code);
+    close(run->status);
+    run->status = -1;
+}
+
+/* All of the command's namespace is dead, so the pipes hold what there is. */
 static void finish(void) {
     for (struct run **place = &runs; *place;) {
         struct run *run = *place;
         if (!run->exited) { place = &run->next; continue; }
         for (int n = 0; n < 2; n++) {
-            while (run->out[n].pipe >= 0) take(run, n);
+            while (run->out[n].pipe >= 0 && take(run, n));
+            if (run->out[n].pipe >= 0) close(run->out[n].pipe); /* it was given to somebody who lives on */
             say_tail(run, n);
         }
         int lost = settle() ? errno : 0;
@@ -551,6 +654,7 @@ static void finish(void) {
         if (lost) fail(run->id, lost, "what the command wrote");
         else say(run->id, EXITED, answer, sizeof answer);
         if (run->input >= 0) close(run->input);
+        if (run->status >= 0) close(run->status);
         *place = run->next;
         free(run->pending);
         free(run);
@@ -595,6 +699,9 @@ static int hold(const char *path) {
     return mount_on(NULL, path, NULL, MS_BIND, NULL);
 }
 
+/* What was written is the host's as soon as it says so: there is no cache to flush. Nothing is looked at or zeroed in advance. */
+#define DISK_OPTIONS "discard,errors=remount-ro,nobarrier,noinit_itable,no_prefetch_block_bitmaps,noblock_validity"
+
 /* u64 memory, u32 processes, u32 layers; then for each: u32 device, target, NUL. Targets come parents first. */
 static void mount_disks(uint32_t id, char *payload) {
     uint64_t memory;
@@ -603,11 +710,9 @@ static void mount_disks(uint32_t id, char *payload) {
     memcpy(&memory, payload, 8);
     memcpy(&processes, payload + 8, 4);
     memcpy(&count, payload + 12, 4);
-    snprintf(text, sizeof text, "%llu", (unsigned long long)memory);
-    write_file("/cg/work/memory.max", text);
-    snprintf(text, sizeof text, "%u", processes);
-    write_file("/cg/work/pids.max", text);
-    if (mount("/dev/vdb", "/disk", "ext4", MS_NOSUID | MS_NODEV | MS_NOATIME, "discard,errors=remount-ro") ||
+    int limited = write(memory_max, text, snprintf(text, sizeof text, "%llu", (unsigned long long)memory)) > 0;
+    if (!limited || write(pids_max, text, snprintf(text, sizeof text, "%u", processes + 2 * READY)) < 0) complain("commands' bounds");
+    if (mount("/dev/vdb", "/disk", "ext4", MS_NOSUID | MS_NODEV | MS_NOATIME, DISK_OPTIONS) ||
         mount_on("/disk/view/workspace", WORKSPACE, NULL, MS_BIND, NULL) || mount_on("/disk/view/tmp", "/tmp", NULL, MS_BIND, NULL)) {
         fail(id, errno, "the workspace cannot be mounted");
         return;
@@ -685,8 +790,13 @@ static void unmount_disks(uint32_t id) {
     if (umount2(ROOT "/tmp", MNT_DETACH) || umount2(ROOT WORKSPACE, MNT_DETACH)) complain("unmounting the views");
     if (disk >= 0) { close(disk); disk = -1; }
     sync();
+    unmount_layers();
     for (int tries = 0; umount2("/disk", 0) && tries < 100; tries++) usleep(1000);
     sync();
+    int file; /* EBUSY while it is mounted anywhere: the namespaces of the last commands go in their own time */
+    for (int tries = 0; (file = open("/dev/vdb", O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && tries < 1000; tries++) usleep(1000);
+    if (file < 0) { fail(id, errno, "the workspace's disk"); return; }
+    close(file);
     say(id, OK, "", 0);
 }
 
@@ -702,9 +812,7 @@ static void set_clock(uint32_t id, const char *payload, size_t length) {
     entropy.size = length - 12 < sizeof entropy.bytes ? length - 12 : sizeof entropy.bytes;
     entropy.bits = entropy.size * 8;
     memcpy(entropy.bytes, payload + 12, entropy.size);
-    int random = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-    if (random < 0 || ioctl(random, RNDADDENTROPY, &entropy) || ioctl(random, RNDRESEEDCRNG, 0)) complain("reseeding");
-    if (random >= 0) close(random);
+    if (ioctl(urandom, RNDADDENTROPY, &entropy) || ioctl(urandom, RNDRESEEDCRNG, 0)) complain("reseeding");
     say(id, OK, "", 0);
 }
 
@@ -716,7 +824,7 @@ static void obey(struct frame *head, char *payload) {
     case PING: say(head->id, OK, payload, head->length); break;
     case CLOCK: set_clock(head->id, payload, head->length); break;
     case MOUNT: mount_disks(head->id, payload); break;
-    case RUN: start(head->id, payload); break;
+    case RUN: start(head->id, payload, head->length); break;
     case STDIN: more_input(head->id, payload, head->length); break;
     case KILL:
         run = find_run(head->id);
@@ -758,6 +866,9 @@ static void hear(void) {
     have -= at;
 }
 
+/* Milliseconds without anything to do after which a process is prepared for the next command. */
+#define IDLE 300
+
 static void serve(void) {
     sigset_t children;
     sigemptyset(&children);
@@ -767,7 +878,7 @@ static void serve(void) {
     struct pollfd *watched = NULL;
     for (;;) {
         int count = 2;
-        for (struct run *run = runs; run; run = run->next) count += 3;
+        for (struct run *run = runs; run; run = run->next) count += 4;
         watched = realloc(watched, count * sizeof *watched);
         watched[0] = (struct pollfd){port, POLLIN, 0};
         watched[1] = (struct pollfd){ended, POLLIN, 0};
@@ -776,14 +887,23 @@ static void serve(void) {
             watched[at++] = (struct pollfd){run->out[0].pipe, POLLIN, 0};
             watched[at++] = (struct pollfd){run->out[1].pipe, POLLIN, 0};
             watched[at++] = (struct pollfd){run->waiting ? run->input : -1, POLLOUT, 0};
+            watched[at++] = (struct pollfd){run->status, POLLIN, 0};
         }
-        if (poll(watched, count, -1) < 0) continue;
+        int seen = poll(watched, count, ready < READY && !runs && !tired ? IDLE : -1);
+        if (seen < 0) continue;
+        if (!seen) {
+            if (prepare(&prepared[ready])) tired = 1;
+            else ready++;
+            continue;
+        }
         at = 2;
-        for (struct run *run = runs; run; run = run->next, at += 3) {
+        for (struct run *run = runs; run; run = run->next, at += 4) {
             for (int n = 0; n < 2; n++)
                 if (watched[at + n].revents && run->out[n].pipe >= 0) take(run, n);
             if (watched[at + 2].revents && run->input >= 0) pour(run);
+            if (watched[at + 3].revents) told(run);
         }
+        finish();
         if (watched[1].revents) {
             struct signalfd_siginfo about;
             while (read(ended, &about, sizeof about) > 0);
@@ -806,6 +926,20 @@ static void load_modules(void) {
         int file = open(path, O_RDONLY | O_CLOEXEC);
         if (file < 0 || (syscall(SYS_finit_module, file, "", 0) && errno != EEXIST)) complain(path);
         if (file >= 0) close(file);
+    }
+}
+
+/* A disk here is a file of the host, which has a scheduler and a cache of its own. */
+static void leave_disks_alone(void) {
+    for (char letter = 'a'; letter <= 'z'; letter++) {
+        const char *names[] = {"scheduler", "wbt_lat_usec", "iostats", "nomerges"}, *values[] = {"none", "0", "0", "2"};
+        char path[64];
+        snprintf(path, sizeof path, "/sys/block/vd%c", letter);
+        if (access(path, F_OK)) return;
+        for (int n = 0; n < 4; n++) {
+            snprintf(path, sizeof path, "/sys/block/vd%c/queue/%s", letter, names[n]);
+            write_file(path, values[n]);
+        }
     }
 }
 
@@ -884,11 +1018,14 @@ int main(void) {
     close(wait_for("/dev/vda", O_RDONLY));
     if (mount("/dev/vda", ROOT, "ext4", MS_RDONLY | MS_NODEV | MS_NOSUID, "noload")) { complain("the system's image"); return 1; }
     make_dev();
+    leave_disks_alone();
+    if (mount(NULL, ROOT, NULL, MS_REC | MS_SHARED, NULL)) complain("sharing mounts with commands");
     mount("cgroup", "/cg", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
     write_file("/cg/cgroup.subtree_control", "+memory +pids");
     mkdir("/cg/work", 0755);
     sethostname("sandbox", 7);
     write_file("/proc/sys/vm/stat_interval", "3600"); /* an idle machine sleeps */
+    write_file("/proc/sys/vm/compaction_proactiveness", "0");
     write_file("/proc/sys/vm/dirty_writeback_centisecs", "3000");
     raise_loopback();
     int file = open("/filter.bpf", O_RDONLY | O_CLOEXEC);
@@ -899,7 +1036,10 @@ int main(void) {
     signal(SIGPIPE, SIG_IGN);
     root = open(ROOT, O_PATH | O_DIRECTORY | O_CLOEXEC);
     port = open_port("sbx.agent");
-    if (root < 0 || port < 0) return 1;
+    urandom = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+    memory_max = open("/cg/work/memory.max", O_WRONLY | O_CLOEXEC);
+    pids_max = open("/cg/work/pids.max", O_WRONLY | O_CLOEXEC);
+    if (root < 0 || port < 0 || urandom < 0 || memory_max < 0 || pids_max < 0) return 1;
     egress_start(open_port, root);
     serve();
     return 1;
