@@ -19,7 +19,6 @@ import os
 import re
 import secrets
 import shutil
-import stat
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ from agent.core.data import Data
 from agent.core.errors import BadInput, NotFound, SandboxError, SandboxUnavailable
 from agent.sandboxes import seccomp
 from agent.sandboxes.command import ENVIRONMENT
-from agent.sandboxes.microvm import oci
+from agent.sandboxes.microvm import cpio, oci
 from agent.sandboxes.system import write_apt
 
 SUITE = "bookworm"
@@ -349,22 +348,8 @@ def furnish(root: Path) -> None:
     }.items():
         (root / "etc").mkdir(exist_ok=True)
         _fresh(root / "etc" / name).write_text(text)
-    for name in (
-        "workspace",
-        "tmp",
-        "proc",
-        "dev",
-        "sys",
-        "run",
-        "boot",
-        "var/tmp",
-        "home",
-        "root",
-        "srv",
-        "opt",
-        "mnt",
-        "media",
-    ):
+    folders = ("workspace", "tmp", "proc", "dev", "sys", "run", "boot", "var/tmp", "home", "root", "srv", "opt", "mnt", "media")
+    for name in folders:
         _fresh(root / name).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
     (root / "var" / "tmp").rmdir()
@@ -436,22 +421,7 @@ def _write_initrd(modules: Path, root: Path, target: Path) -> None:
     files["init"] = (root / "tmp" / "agent").read_bytes()
     files["filter.bpf"] = seccomp.program("x86_64")
     files |= {f"modules/{file.name}": file.read_bytes() for file in sorted(modules.iterdir())}
-    target.write_bytes(_cpio(files))
-
-
-def _cpio(files: dict[str, bytes | None]) -> bytes:
-    """A newc archive (Documentation/driver-api/early-userspace/buffer-format.rst), with the console's node."""
-    entries = [
-        (name, stat.S_IFDIR | 0o755 if content is None else stat.S_IFREG | 0o755, content or b"", 0, 0)
-        for name, content in files.items()
-    ]
-    entries.insert(1, ("dev/console", stat.S_IFCHR | 0o600, b"", 5, 1))
-    parts = []
-    for number, (name, mode, content, major, minor) in enumerate([*entries, ("TRAILER!!!", 0, b"", 0, 0)], 1):
-        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, major, minor, len(name) + 1, 0)
-        head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        parts += [head, bytes(-len(head) % 4), content, bytes(-len(content) % 4)]
-    return b"".join(parts)
+    target.write_bytes(cpio.archive(files))
 
 
 def _environment() -> dict[str, str]:
