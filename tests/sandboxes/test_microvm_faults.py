@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,6 +84,29 @@ print(asyncio.run(template.ready(Image.model_validate_json(sys.argv[1]), qemu.TI
     both = [await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE) for _ in range(2)]
     told = [(await process.communicate())[0] for process in both]
     assert told[0] == told[1] != b""
+
+
+@machines
+async def test_two_processes_that_build_at_once_build_one_and_take_kernel_and_system_over(tmp_path: Path) -> None:
+    image = build.current()
+    if image.system != build.system_of(build.packages(), build.MIRROR):
+        pytest.skip("the image that is built has another system than the shipped list gives")
+    (tmp_path / "images" / "older").mkdir(parents=True)
+    older = tmp_path / "images" / "older"
+    for name in ("vmlinux", "base.ext4"):
+        os.link(image.folder / name, older / name)
+    shutil.copytree(image.folder / "modules", older / "modules")
+    shutil.copyfile(image.folder / "image.json", older / "image.json")
+    program = "import sys\nfrom pathlib import Path\nfrom agent.sandboxes.microvm import build\n"
+    program += "print(build.build(build.packages(), images=Path(sys.argv[1])).model_dump_json())"
+    arguments = [sys.executable, "-c", program, str(tmp_path / "images")]
+    both = [await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE) for _ in range(2)]
+    told = [(await process.communicate())[0] for process in both]
+    made = build.current(tmp_path / "images")
+    assert [build.Image.model_validate_json(said) for said in told] == [made, made]
+    assert made.base.samefile(older / "base.ext4") and made.initrd.stat().st_size > 100_000
+    assert sorted(path.name for path in (tmp_path / "images").iterdir()) == sorted(["current", "lock", "older", made.key])
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
 
 async def test_without_qemu_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -435,9 +435,9 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Removes a tree in which nothing is mounted any more."""
+    """Removes a tree, after whatever is mounted on it or in it."""
     if folder.is_dir() and not folder.is_symlink():
         mounted = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-        for place in sorted((place for place in mounted if place.startswith(f"{folder}/")), reverse=True):
+        for place in sorted((place for place in mounted if f"{place}/".startswith(f"{folder}/")), reverse=True):
             subprocess.run(["umount", "-l", place], check=True, env=_environment())
         shutil.rmtree(folder)
