@@ -29,7 +29,7 @@ class Tally:
     """What was counted, in tokens.
 
     requests: those that were answered; asked: all that were accepted. dropped: turns that came back without the thinking they
-    were given, dropped_new: those of them that did so the first time.
+    were given, dropped_new: those of them that did so while their history went on.
     """
 
     requests: int = 0
@@ -94,14 +94,18 @@ class Counting(Provider):
         tally.largest = max(tally.largest, self._last)
 
     def _look(self, body: Any) -> None:
-        """Notes turns that came without their thinking."""
+        """Notes turns that came without their thinking. Where earlier ones lose it too, a new history begins."""
+        with_calls: set[str] = set()
+        without: set[str] = set()
         for message in body.get("messages", ()):
             if message["role"] == "assistant" and isinstance(message["content"], list):
                 ids = {block["id"] for block in message["content"] if block["type"] == "tool_use"}
-                if not any(block["type"] == "thinking" for block in message["content"]):
-                    self._thoughtless |= ids
-                    self.tally.dropped_new += bool(ids - self._seen)
-                self._seen |= ids
+                with_calls |= ids
+                without |= set() if any(block["type"] == "thinking" for block in message["content"]) else ids
+        lost = without - self._thoughtless
+        self.tally.dropped_new += 0 if lost & self._seen else len(lost)
+        self._thoughtless |= without
+        self._seen |= with_calls
         self.tally.dropped = len(self._thoughtless)
 
 
