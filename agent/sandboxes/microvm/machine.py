@@ -231,6 +231,8 @@ class MicroVMSandbox:
         finally:
             if not making.done():
                 await asyncio.wait([making])
+            if not making.cancelled():
+                making.exception()  # seen: what failed first is what is said
             for file in (*files, lock):
                 os.close(file)
 

@@ -866,7 +866,7 @@ static void hear(void) {
     have -= at;
 }
 
-/* Milliseconds without anything to do after which a process is prepared for the next command. */
+/* Milliseconds without anything to do after which processes are prepared for the next commands, when none is left. */
 #define IDLE 300
 
 static void serve(void) {
@@ -889,11 +889,12 @@ static void serve(void) {
             watched[at++] = (struct pollfd){run->waiting ? run->input : -1, POLLOUT, 0};
             watched[at++] = (struct pollfd){run->status, POLLIN, 0};
         }
-        int seen = poll(watched, count, ready < READY && !runs && !tired ? IDLE : -1);
+        int seen = poll(watched, count, !ready && !runs && !tired ? IDLE : -1);
         if (seen < 0) continue;
         if (!seen) {
-            if (prepare(&prepared[ready])) tired = 1;
-            else ready++;
+            while (ready < READY && !tired)
+                if (prepare(&prepared[ready])) tired = 1;
+                else ready++;
             continue;
         }
         at = 2;
