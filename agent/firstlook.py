@@ -18,6 +18,8 @@ SECONDS = 6.0
 """How long it may take in all."""
 DUE, LATE, LEAST = 7.0, 10.0, 1.5
 """Seconds after the alert by which it should have ended, so that the brief is out within ten; what it has in any case."""
+BRIEF, OUT = 8.0, 9.0
+"""How long making the brief may take, and seconds after the alert by which it should be made."""
 AT_ONCE = 4
 BEFORE, AFTER = timedelta(hours=2), timedelta(minutes=10)
 
@@ -25,6 +27,11 @@ BEFORE, AFTER = timedelta(hours=2), timedelta(minutes=10)
 def time_for(age: float) -> float:
     """The seconds for a first look that begins so long after the alert; what is late already need not hurry."""
     return SECONDS if age > LATE else min(SECONDS, max(LEAST, DUE - age))
+
+
+def time_for_brief(age: float) -> float:
+    """The seconds for a brief that begins so long after the alert."""
+    return BRIEF if age > LATE else min(BRIEF, max(LEAST, OUT - age))
 
 
 async def first_look(

@@ -30,7 +30,7 @@ from agent.core.tool import Tool
 from agent.core.workspace import alerts_text
 from agent.desk import Desk, Plan
 from agent.evidence import Checker, Redactor
-from agent.firstlook import first_look, time_for
+from agent.firstlook import first_look, time_for, time_for_brief
 from agent.hooks.compact import Compact
 from agent.hooks.handover import Handover
 from agent.hooks.prune import Prune
@@ -206,7 +206,9 @@ class Worker:
         sandbox = await self.desk.sandbox(investigation.id, case, planned, connectors=self.connectors, investigations=reports)
 
         async def brief() -> dict[str, Any]:
-            text = self.redactor.redact(await _said(sandbox, BRIEF) or "No brief could be made.")
+            began = (datetime.now(UTC) - investigation.created_at).total_seconds()
+            command = f"{BRIEF} --seconds {time_for_brief(began):.1f}"
+            text = self.redactor.redact(await _said(sandbox, command) or "No brief could be made.")
             seconds = (datetime.now(UTC) - investigation.created_at).total_seconds()
             telemetry.BRIEF_SECONDS.observe(max(0.0, seconds))
             return {"text": text, "seconds": seconds}
@@ -229,8 +231,8 @@ class Worker:
 
         missed = (await once(journal, "look", look))["notes"]
         text = str((await once(journal, "brief", brief))["text"])
-        broken = (await once(journal, "faults", faults))["notes"]
         self.announce(investigation.id, f"brief:\n{text}")
+        broken = (await once(journal, "faults", faults))["notes"]
         checker = await self._checker(investigation, journal, planned)
         return Bench(
             investigation=investigation,

@@ -191,11 +191,11 @@ def test_a_long_line_is_quoted_alone_and_a_commit_that_does_nothing_by_its_longe
 
 
 def test_a_small_log_beside_a_huge_one_is_read_whole() -> None:
-    logs = part("logs")
+    stretches = part("stretches")
     huge = 2 << 30
-    assert logs._share([70_000, huge, 120_000]) == logs.BUDGET - 190_000
-    assert logs._share([huge, huge]) == logs.BUDGET // 2
-    assert logs._share([70_000, 120_000]) >= 120_000
+    assert stretches.share_of([70_000, huge, 120_000]) == stretches.BUDGET - 190_000
+    assert stretches.share_of([huge, huge]) == stretches.BUDGET // 2
+    assert stretches.share_of([70_000, 120_000]) >= 120_000
 
 
 @pytest.mark.parametrize(

@@ -648,14 +648,19 @@ def judged(desk: Desk) -> dict[str, Any]:
     if kept.exists():
         return dict(json.loads(kept.read_text("utf-8")))
     verdict = suspects.judge(desk)
+    if desk.left:
+        desk.notes[:0] = [
+            f"{', '.join(['not all was looked at in time: ' + desk.left[0], *desk.left[1:]])}; the investigation does it"
+        ]
     answer = {
         "suspects": suspects_answer(desk, verdict, 30),
         "brief": brief(desk, verdict),
         "dependencies": dependency_diff(desk, "", "", "", verdict, 30),
     }
-    partial = kept.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(answer), "utf-8")
-    partial.replace(kept)
+    if not desk.left:
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(answer), "utf-8")
+        partial.replace(kept)
     return answer
 
 

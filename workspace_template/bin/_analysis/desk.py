@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,10 @@ class Change:
 
 @dataclass(kw_only=True)
 class Desk:
-    """What an analysis starts from. `at` is the alert's time, `text` all that the alert says, `repos` name to folder."""
+    """What an analysis starts from. `at` is the alert's time, `text` all that the alert says, `repos` name to folder.
+
+    due: the time.monotonic() at which the answer has to be there, begun: when that was set; `left` is what was not done for it.
+    """
 
     root: Path
     at: float | None = None
@@ -61,6 +66,22 @@ class Desk:
     labels: dict[str, str] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    begun: float = 0.0
+    due: float | None = None
+    left: list[str] = field(default_factory=list)
+
+    def limit(self, seconds: float) -> None:
+        """From now on there are so many seconds; 0 for no limit."""
+        self.begun = time.monotonic()
+        self.due = self.begun + seconds if seconds else None
+
+    def until(self, part: float) -> float:
+        """When this part of the time is over."""
+        return math.inf if self.due is None else self.begun + part * (self.due - self.begun)
+
+    def late(self, part: float) -> bool:
+        """Whether this part of the time is over."""
+        return time.monotonic() >= self.until(part)
 
     @property
     def telemetry(self) -> Path:

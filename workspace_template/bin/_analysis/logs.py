@@ -8,19 +8,23 @@ sampled.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _analysis import clock
-from _analysis.desk import Desk, cache, service_key
+from _analysis import clock, stretches
+from _analysis.desk import Desk, cache
+from _analysis.stretches import BLOCK, BUDGET, Stretch
 
-BUDGET = 40_000_000
-BLOCK = 1 << 20
+PIECE = 2_000_000
+LOGS = 0.5
+"""The part of a limited time after which no more logs are read."""
 BUCKET = 15
 DISTINCT = 6_000
 FRAMES = 4_000
@@ -132,7 +136,8 @@ def scan(desk: Desk) -> Scan:
     if kept.exists():
         return _load(kept)
     made = _scan(desk, paths)
-    _keep(kept, made)
+    if not desk.left:
+        _keep(kept, made)
     return made
 
 
@@ -148,29 +153,15 @@ def _keep(path: Path, made: Scan) -> None:
     partial.replace(path)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A stretch of a file that one process reads: bytes from `begin` to `end`; each line in it stands for `weight` lines."""
-
-    path: str
-    shown: str
-    begin: int
-    end: int
-    service: str
-    weight: int
-    shift: float
-    year: int
-
-
 def _scan(desk: Desk, paths: list[Path]) -> Scan:
     sizes = [p.stat().st_size for p in paths]
     made = Scan(size=sum(sizes))
     known = {d.service for d in desk.deployments} | {desk.service} | set(desk.services)
-    parts: list[_Part] = []
+    parts: list[Stretch] = []
     for path, size in zip(paths, sizes, strict=True):
-        parts += _plan(desk, path, size, _service_of(path, known), made, _share(sizes))
+        parts += stretches.plan(desk, path, size, stretches.service_of(path, known), made.notes, stretches.share_of(sizes))
     workers = min(len(os.sched_getaffinity(0)), 4) if sum(p.end - p.begin for p in parts) > 8_000_000 else 1
-    partial = _run(parts, workers)
+    partial = _run(desk, parts, workers)
     merged: dict[tuple[str, str], Template] = {}
     frames: dict[tuple[str, str, str, int], Frame] = {}
     broken: dict[str, list[Any]] = {}
@@ -198,136 +189,31 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
     return made
 
 
-def _run(parts: list[_Part], workers: int) -> list[Any]:
+def _run(desk: Desk, parts: list[Stretch], workers: int) -> list[Any]:
+    """Reads all parts; where the desk's time is limited, the most important ones first and the sample last, as far as it goes."""
+    if desk.due is None:
+        piece = max(4_000_000, sum(p.end - p.begin for p in parts) // (workers * 3))
+        return _all(stretches.pieces(parts, piece) if workers > 1 else parts, workers)
+    until = desk.until(LOGS)
+    whole = stretches.by_importance(stretches.pieces([p for p in parts if p.weight == 1], PIECE), desk.service)
+    sample = [p for p in parts if p.weight > 1]
+    read = [made for made in _all([(p, until) for p in whole], workers) if made]
+    more = [made for made in _all([(p, until) for p in sample], workers) if made] if len(read) == len(whole) else []
+    if len(read) + len(more) < len(parts := [*whole, *sample]):
+        more = []  # a sample in part would stand for less than it says
+        size, done = (sum(p.end - p.begin for p in parts), sum(counts["read"] for _, _, counts in read))
+        desk.left.append(f"logs: {done / 1e6:.0f} of {size / 1e6:.0f} MB were read in the time there was, the latest lines first")
+    return [*read, *more]
+
+
+def _all(parts: Sequence[Stretch | tuple[Stretch, float]], workers: int) -> list[Any]:
     if workers < 2:
         return [_read(part) for part in parts]
     try:
         with multiprocessing.get_context("fork").Pool(workers) as pool:
-            return pool.map(_read, _split(parts, workers), chunksize=1)
+            return pool.map(_read, parts, chunksize=1)
     except OSError:
         return [_read(part) for part in parts]
-
-
-def _split(parts: list[_Part], workers: int) -> list[_Part]:
-    """Large stretches in pieces, so that the workers end together."""
-    piece = max(4_000_000, sum(p.end - p.begin for p in parts) // (workers * 3))
-    cut: list[_Part] = []
-    for p in parts:
-        for begin in range(p.begin, p.end, piece):
-            cut.append(_Part(p.path, p.shown, begin, min(begin + piece, p.end), p.service, p.weight, p.shift, p.year))
-    return cut
-
-
-def _share(sizes: list[int]) -> int:
-    """How many bytes of one file are read at most: what small files do not need is the large ones'."""
-    left = BUDGET
-    for place, size in enumerate(sorted(sizes)):
-        share = left // (len(sizes) - place)
-        if size > share:
-            return share
-        left -= size
-    return BUDGET
-
-
-def _plan(desk: Desk, path: Path, size: int, service: str, made: Scan, share: int) -> list[_Part]:
-    """What of a file is read: all of it, or near the alert all and elsewhere every n-th block."""
-    shown = desk.shown(path)
-    if size == 0:
-        made.notes.append(f"{shown}: empty")
-        return []
-    year = int(clock.iso(desk.at)[:4]) if desk.at else 0
-    shift = _shift(desk, path, year, made)
-    if share >= size:
-        return [_Part(str(path), shown, 0, size, service, 1, shift, year)]
-    low, high = _around(path, desk.at, shift, year, size)
-    dense = min(high - low, share * 2 // 3)
-    low = max(low, high - dense)
-    stride = max(2, (size - dense) // max(share - dense, 1))
-    parts = [_Part(str(path), shown, low, high, service, 1, shift, year)] if dense else []
-    for n, begin in enumerate(range(0, size, BLOCK)):
-        end = min(begin + BLOCK, size)
-        if n % stride == 0 and (end <= low or begin >= high):
-            parts.append(_Part(str(path), shown, begin, end, service, stride, shift, year))
-    made.notes.append(
-        f"{shown}: {size / 1e6:.0f} MB, sampled: {dense / 1e6:.0f} MB up to the "
-        f"alert whole, elsewhere every {stride}. block of 1 MB"
-    )
-    return parts
-
-
-def _around(path: Path, at: float | None, shift: float, year: int, size: int) -> tuple[int, int]:
-    """Byte offsets between which the lines from 90 min before to 15 min after the alert lie, where the file is in order."""
-    if at is None:
-        return size, size
-    with path.open("rb") as file:
-        return _bisect(file, at - 5400, shift, year, size), _bisect(file, at + 900, shift, year, size)
-
-
-def _bisect(file: Any, moment: float, shift: float, year: int, size: int) -> int:
-    low, high = 0, size
-    while high - low > BLOCK:
-        middle = (low + high) // 2
-        file.seek(middle)
-        file.readline()
-        found = None
-        for _ in range(200):
-            line = file.readline()
-            if not line or (found := _time_in(line, year)) is not None:
-                break
-        if found is not None and found + shift < moment:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _time_in(line: bytes, year: int) -> float | None:
-    found = clock.find(line[:400].decode("utf-8", "replace"), None, year)
-    return found[0] if found else None
-
-
-def _shift(desk: Desk, path: Path, year: int, made: Scan) -> float:
-    """Seconds to add to a file whose times carry no zone and lie whole half hours away from the alert."""
-    if desk.at is None:
-        return 0.0
-    with path.open("rb") as file:
-        head = file.read(4096).decode("utf-8", "replace")
-        file.seek(max(0, path.stat().st_size - 16384))
-        tail = file.read().decode("utf-8", "replace")
-    first, last = _dated(head.splitlines(), year), _dated(tail.splitlines()[::-1], year)
-    if first is None or last is None or not first[1] or not last[1]:
-        return 0.0
-    covers = first[0] - 60 <= desk.at <= last[0] + 1800
-    if covers and (last[0] - desk.at < 2700 or first[0] < desk.at - 5400):
-        return 0.0
-    steps = round((desk.at - last[0]) / 1800)
-    if steps == 0 or abs(steps) > 28 or abs(desk.at - (last[0] + steps * 1800)) > 1200:
-        return 0.0
-    made.notes.append(f"{desk.shown(path)}: its times carry no zone and were shifted by {steps / 2:+g} h to meet the alert")
-    return steps * 1800.0
-
-
-def _dated(lines: list[str], year: int) -> tuple[float, bool] | None:
-    for line in lines:
-        found = clock.find(line, None, year)
-        if found:
-            return found[0], found[1]
-    return None
-
-
-def _service_of(path: Path, known: set[str]) -> str:
-    """The service a file's name speaks of."""
-    stem = re.sub(r"[-_.]?\d{4}[-_]?\d\d[-_]?\d\d.*$|\.\d+$", "", path.stem)
-    for name in sorted(known, key=len, reverse=True):
-        if name and service_key(name) == service_key(stem):
-            return name
-    folder = path.parent.name
-    if stem in ("logs", "log", "app", "out", "stdout", "stderr", "output", "error", "access") and folder not in (
-        "logs",
-        "telemetry",
-    ):
-        return folder
-    return "" if stem in ("logs", "log", "all", "combined") else stem
 
 
 def _is_log_query(path: Path) -> bool:
@@ -342,14 +228,18 @@ def _is_log_query(path: Path) -> bool:
     return bool(names & {*TEXTS, "content", "raw"}) and "value" not in names
 
 
-def _read(part: _Part) -> tuple[list[Template], list[Frame], dict[str, Any]]:
-    reader = _Reader(part)
+def _read(asked: Stretch | tuple[Stretch, float]) -> tuple[list[Template], list[Frame], dict[str, Any]] | None:
+    """What one stretch says; None where there is a time until which it has to be read, and it could not be."""
+    part, until = asked if isinstance(asked, tuple) else (asked, math.inf)
+    if time.monotonic() >= until:
+        return None
+    reader = _Reader(part, until)
     if part.path.endswith(".json"):
         reader.query()
     else:
         reader.lines()
     counts = {"lines": reader.number, "undated": reader.undated, "read": part.end - part.begin, "broken": reader.broken}
-    return list(reader.templates.values()), list(reader.frames.values()), counts
+    return None if reader.late else (list(reader.templates.values()), list(reader.frames.values()), counts)
 
 
 @dataclass(kw_only=True)
@@ -367,8 +257,9 @@ class _Entry:
 class _Reader:
     """Reads one part of one file."""
 
-    def __init__(self, part: _Part) -> None:
+    def __init__(self, part: Stretch, until: float) -> None:
         self.part = part
+        self.until, self.late = until, False
         self.templates: dict[tuple[str, str], Template] = {}
         self.frames: dict[tuple[str, str, str, int], Frame] = {}
         self.number = self.undated = 0
@@ -385,6 +276,9 @@ class _Reader:
         structured = self.part.path.endswith((".ndjson", ".jsonl"))
         for offset, raw in self._raw():
             self.number += 1
+            if self.number % 1000 == 0 and time.monotonic() >= self.until:
+                self.late = True
+                return
             text = raw.decode("utf-8", "replace").rstrip("\r\n")
             if not text.strip():
                 continue

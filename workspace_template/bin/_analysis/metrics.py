@@ -106,20 +106,18 @@ def read(desk: Desk, paths: list[Path]) -> tuple[list[Series], list[str]]:
     found: dict[tuple[str, str, str], Series] = {}
     for path in paths:
         rows = _query_rows(path) if path.suffix == ".json" else _csv_rows(path, stride)
-        broken, first = 0, 0
+        shown, broken, first = desk.shown(path), 0, 0
         for number, row in rows:
             if row is None:
                 broken, first = broken + 1, first or number
                 continue
             when, service, metric, labels, value = row
-            series = found.setdefault(
-                (service, metric, labels), Series(service=service, metric=metric, labels=labels, file=desk.shown(path))
-            )
+            series = found.get((service, metric, labels))
+            if series is None:
+                series = found[service, metric, labels] = Series(service=service, metric=metric, labels=labels, file=shown)
             series.points.append((when, value))
         if broken:
-            notes.append(
-                f"{desk.shown(path)}:{first}: {broken} unreadable row{'s' if broken > 1 else ''}, this is the first; left out"
-            )
+            notes.append(f"{shown}:{first}: {broken} unreadable row{'s' if broken > 1 else ''}, this is the first; left out")
     if stride > 1:
         notes.append(f"metrics: {total / 1e6:.0f} MB, one row in {stride} was read")
     return [_tidy(series) for series in found.values()], notes

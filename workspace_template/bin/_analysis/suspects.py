@@ -32,6 +32,9 @@ TELLING = 0.5
 HEAT, MANY = 0.12, 30
 """The more commits there are, the further the best of them stands out by chance: beyond MANY, odds count for less."""
 READ = 900
+LEAST = 20
+CODE, DIFFS = 0.75, 0.85
+"""The parts of a limited time after which the code is not read any more, and no further diff."""
 NEXT = 0.1
 SURE = 0.95  # what remains is for what no feature sees
 APART = 0.35
@@ -160,14 +163,19 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
     """All commits with their scores; what a diff does is worked out for the READ likeliest by everything else."""
     found = [Suspect(commit=commit) for commit in history.commits]
     text = _text_scores(found, symptoms)
-    chart = places.chart(desk, symptoms)
+    chart = places.Map() if desk.late(CODE) else places.chart(desk, symptoms)
+    if desk.late(CODE) and not chart.graphs:
+        desk.left.append("code: what calls what was not looked at")
     for suspect, likeness in zip(found, text, strict=True):
         _when_and_where(desk, symptoms, history, suspect)
         _where_in_code(symptoms, chart, suspect)
         suspect.features["words"] = likeness
         suspect.score = _score(suspect)
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
-    for suspect in found[:READ]:
+    for number, suspect in enumerate(found[:READ]):
+        if number >= LEAST and desk.late(DIFFS):
+            desk.left.append(f"diffs: what they do was worked out for the {number} likeliest of {len(found)} commits")
+            break
         suspect.deltas = deltas.of(suspect.commit)
     kinds = Counter(kind for suspect in found for kind in {d.kind for d in suspect.deltas if d.strength >= 0.3})
     rare = {kind: math.log(1 + len(found) / (1 + n)) / math.log(1 + max(len(found), 12)) for kind, n in kinds.items()}
