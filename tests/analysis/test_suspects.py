@@ -172,6 +172,16 @@ def test_seen_before_and_owner_come_from_memory(scene: Scene) -> None:
     assert scene.answer("brief")["owner"] == "team-orders"
 
 
+def test_a_brief_without_time_says_what_it_left_and_names_the_commit_all_the_same(scene: Scene) -> None:
+    _history(scene)
+    _failing(scene, "settling entry # failed: currency has no code")
+    hurried = scene.answer("brief", "--seconds", "0.001")
+    assert "not all was looked at in time: " in " ".join(hurried["notes"])
+    assert "logs: 0 of " in " ".join(hurried["notes"])
+    assert hurried["changed"], "what went live is known without reading a log"
+    assert not any("in time" in note for note in scene.answer("brief")["notes"]), "what was left is not kept as if it were all"
+
+
 def test_a_call_is_found_that_fails_with_the_commit_and_not_without_it(scene: Scene) -> None:
     shop = "RATES = {'EUR': 1, 'USD': 2}\n\n\ndef price(code, cents):\n    rate = RATES%s\n    return cents * rate\n"
     tests = "import unittest\n\nfrom shop import price\n\n\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(price('EUR', 5), 5)\n"
