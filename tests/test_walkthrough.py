@@ -6,7 +6,6 @@ It is the shortest way to see the whole program work; each part has its own, sha
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,11 +46,8 @@ async def _run(parts: Parts, case: Case) -> tuple[Investigation, Report]:
     return await parts.store.investigation(investigation.id), report
 
 
-_MINUTES = pytest.mark.skipif("KILL_POINTS" in os.environ, reason="it takes minutes by emulation: run it without KILL_POINTS")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["auto", pytest.param("microvm", marks=[*NEEDS_MACHINES, _MINUTES])])
+@pytest.mark.parametrize("kind", ["auto", pytest.param("microvm", marks=NEEDS_MACHINES)])
 async def test_from_an_alert_to_a_proposed_change(tmp_path: Path, kind: Literal["auto", "microvm"]) -> None:
     announced: list[str] = []
     async with _service(tmp_path, announced=announced, kind=kind) as parts:
