@@ -1,10 +1,11 @@
-"""One change of behaviour in a diff. How it is found is in deltas.py and growth.py."""
+"""One change of behaviour in a diff. How it is found is in deltas.py and what that calls."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from _analysis.history import Line
+from _analysis.history import FileDiff, Hunk, Line
+from _analysis.kinds import kind_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +30,35 @@ class Delta:
 
 Rows = list[tuple[Line, str]]
 """Lines with their code, comments left out."""
+
+
+def made(
+    kind: str,
+    what: str,
+    file: FileDiff,
+    hunk: Hunk,
+    line: Line,
+    strength: float,
+    causes: tuple[str, ...],
+    eases: tuple[str, ...],
+    *,
+    side: str = "",
+    old: str = "",
+    new: str = "",
+) -> Delta:
+    """A change that a line of a hunk shows; weaker in what only builds, and in a file that is new."""
+    weight = (0.6 if kind_of(file.path) == "build" else 1.0) * (0.5 if file.status == "A" else 1.0)
+    return Delta(
+        kind=kind,
+        what=what[:160],
+        path=file.path,
+        strength=round(strength * weight, 3),
+        causes=causes,
+        eases=eases,
+        side=side or line.tag,
+        number=line.number,
+        text=line.text,
+        old=old,
+        new=new,
+        within=hunk.within,
+    )

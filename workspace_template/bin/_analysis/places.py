@@ -10,11 +10,12 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from _analysis import deltas, words
+from _analysis import words
 from _analysis.callgraph import NOT_NAMES, WORD, Graph, graph
 from _analysis.desk import Desk
 from _analysis.history import Commit, FileDiff, git
 from _analysis.kinds import IDLE, kind_of
+from _analysis.rows import changed_names, code
 from _analysis.symptoms import Symptoms
 
 FRAMES = 60
@@ -192,7 +193,7 @@ def touched(file: FileDiff) -> tuple[set[str], set[str]]:
                 current = match[1]
             elif line.text[:1].strip() and not INNER.match(line.text):
                 current = ""
-            if line.tag == " " or not deltas.code(line.text, file.path):
+            if line.tag == " " or not code(line.text, file.path):
                 continue
             if current:
                 functions.add(current)
@@ -343,7 +344,7 @@ def named(symptoms: Symptoms, commit: Commit) -> tuple[float, str]:
     """Whether it takes away (1), or changes (0.3), a name that the new errors put in quotes."""
     if not symptoms.named:
         return 0.0, ""
-    removed, added = deltas.names(commit)
+    removed, added = changed_names(commit)
     texts = " ".join(
         [a.quote for a in symptoms.anomalies[:12] if a.kind == "log" and a.fresh] + [f.file for f in symptoms.frames[:8]]
     )

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _analysis import deltas
 from _analysis.history import git
+from _analysis.kinds import IDLE, kind_of
 from _analysis.logs import Frame, mask
 from _analysis.suspects import same_file
 from _analysis.symptoms import Symptoms
@@ -120,7 +120,7 @@ def _frames(symptoms: Symptoms, repo: Path, commit: str) -> Iterator[tuple[Frame
     paths = [p for p in git(repo, "ls-tree", "-r", "--name-only", commit).splitlines() if p.endswith(".py")]
     seen = set()
     for frame in sorted(symptoms.frames, key=lambda f: (f.depth, -f.count))[:20]:
-        path = next((p for p in paths if same_file(frame.file, p) and deltas.kind_of(p) not in deltas.IDLE), "")
+        path = next((p for p in paths if same_file(frame.file, p) and kind_of(p) not in IDLE), "")
         if path and frame.raised and (path, frame.name) not in seen and frame.name.isidentifier():
             seen.add((path, frame.name))
             yield frame, path
@@ -172,7 +172,7 @@ def _gather(value: Any, strings: dict[str, None], numbers: dict[float | int, Non
 def _trees(folder: Path) -> Iterator[ast.Module]:
     """The syntax trees of the tests."""
     for path in sorted(folder.rglob("*.py"))[:2000]:
-        if deltas.kind_of(str(path.relative_to(folder))) == "test":
+        if kind_of(str(path.relative_to(folder))) == "test":
             try:
                 yield ast.parse(path.read_text("utf-8", errors="replace"))
             except (SyntaxError, ValueError):

@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from _analysis import deltas, docstrings, explanations, places, words
+from _analysis.calls import only_says
 from _analysis.clock import span
 from _analysis.delta import Delta
 from _analysis.desk import Change, Deployment, Desk, service_key
@@ -21,7 +22,9 @@ from _analysis.explanations import Explanation
 from _analysis.history import Commit, History, candidates, git
 from _analysis.kinds import IDLE, kind_of
 from _analysis.places import same_file
+from _analysis.rows import code
 from _analysis.symptoms import Symptoms, gather
+from _analysis.values import quantity
 from _analysis.weights import COMMIT, EXPLANATION, FLIP, UNKNOWN
 
 __all__ = ["Suspect", "Verdict", "judge", "same_file"]
@@ -253,7 +256,7 @@ def _means_of(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float]) -> N
     value = scored[0][0] + 0.15 * (scored[1][0] if len(scored) > 1 else 0.0) if scored else 0.0
     files = [f for f in suspect.commit.files if kind_of(f.path) not in IDLE]
     rows = [(row, f.path) for f in files for hunk in f.hunks for row in hunk.lines if row.tag != " "]
-    acting = sum(bool(deltas.code(row.text, path)) for row, path in rows)
+    acting = sum(bool(code(row.text, path)) for row, path in rows)
     upgrade = any(d.kind == "upgraded package" for d in suspect.deltas)
     value = max(value, 0.45 * suspect.features["frame"])
     suspect.features |= {
@@ -386,7 +389,7 @@ def _document(commit: Commit) -> dict[str, float]:
             for line in hunk.lines:
                 weight = (0.1 if idle else 1.0) if line.tag != " " else 0.05 if idle else 0.2
                 weight *= 0.3 if id(line) in told else 1.0
-                weight *= 0.3 if deltas.only_says(line.text.strip()) else 1.0
+                weight *= 0.3 if only_says(line.text.strip()) else 1.0
                 for word in words.words(line.text):
                     document[word] += weight
     for word in words.words(commit.subject):
@@ -426,7 +429,7 @@ def _flips(desk: Desk, symptoms: Symptoms) -> list[Flip]:
 
 def _brings(symptoms: Symptoms, name: str, change: Change, why: list[str]) -> float:
     """What a setting of this name, moved this way, is known to cause, against what is seen."""
-    old, new = deltas.quantity(change.old), deltas.quantity(change.new)
+    old, new = quantity(change.old), quantity(change.new)
     if old is None or new is None or old == new:
         return 0.0
     causes, eases = words.effect(name, new > old)

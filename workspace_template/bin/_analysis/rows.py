@@ -1,0 +1,82 @@
+"""Lines of a diff as code: comments left out, and what was only moved or reformatted known as such."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from _analysis import words
+from _analysis.history import Commit, FileDiff
+from _analysis.kinds import IDLE, kind_of
+
+
+def changed_names(commit: Commit) -> tuple[Counter[str], Counter[str]]:
+    """Identifiers and literals in lines that were removed and in lines that were added, moved lines left out."""
+    moved = Moved([file for file in commit.files if kind_of(file.path) not in IDLE])
+    return moved.removed_words, moved.added_words
+
+
+class Moved:
+    """Lines of a commit that appear on both sides, and the words of each side."""
+
+    def __init__(self, files: list[FileDiff]) -> None:
+        removed: Counter[str] = Counter()
+        added: Counter[str] = Counter()
+        texts: dict[str, str] = {}
+        for file in files:
+            for hunk in file.hunks:
+                for line in hunk.lines:
+                    text = code(line.text, file.path)
+                    if text:
+                        texts[squash(text)] = text
+                    if text and line.tag == "-":
+                        removed[squash(text)] += 1
+                    elif text and line.tag == "+":
+                        added[squash(text)] += 1
+        both = removed & added
+        self._both = {"-": Counter(both), "+": Counter(both)}
+        self.removed_words = _names(removed - both, texts)
+        self.added_words = _names(added - both, texts)
+        self.added_pieces = {piece for word in self.added_words for piece in words.pieces(word)}
+        self.added_text = "\n".join(texts[line] for line in added - both)
+        self.removed_text = "\n".join(texts[line] for line in removed - both)
+        self.all_added = "\n".join(texts[line] for line in added)
+
+    def take(self, tag: str, text: str) -> bool:
+        """Whether this line stands on the other side too."""
+        left = self._both[tag]
+        if left.get(squash(text), 0) > 0:
+            left[squash(text)] -= 1
+            return True
+        return False
+
+
+def squash(text: str) -> str:
+    """A line without blanks, trailing commas and braces: what remains the same when it is moved or reformatted."""
+    return re.sub(r"\s+", "", text).rstrip(",;{")
+
+
+def code(text: str, path: str) -> str:
+    """A line without comments; "" if there is nothing else."""
+    stripped = text.strip()
+    c_like = re.search(r"\.(c|cc|cpp|h|hpp|cs|go|java|js|jsx|ts|tsx|rs|swift|kt|scala|php|m|proto)$", path)
+    if stripped.startswith(("//", "/*", "<!--", '"""', "'''")) or (
+        stripped.startswith(("#", "*")) and not (c_like and stripped.startswith("#"))
+    ):
+        return ""
+    if path.endswith(".sql") and stripped.startswith("--"):
+        return ""
+    stripped = re.sub(r"\s//\s.*$", "", stripped) if c_like else re.sub(r"\s#\s.*$", "", stripped)
+    return "" if stripped in ("{", "}", "})", ");", ")", "(", "},", "];", "]", "end", "else:", "} else {", "pass") else stripped
+
+
+def _names(lines: Counter[str], texts: dict[str, str]) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for line, number in lines.items():
+        for name in re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", texts[line]):
+            counted[name] += number
+    return counted
+
+
+def squash_words(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().rstrip(",;{ ")
