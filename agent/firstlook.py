@@ -14,24 +14,19 @@ from agent.core.connector import Connector
 from agent.core.errors import ToolError
 from agent.core.tool import Tool
 
-SECONDS = 6.0
-"""How long it may take in all."""
-DUE, LATE, LEAST = 7.0, 10.0, 1.5
-"""Seconds after the alert by which it should have ended, so that the brief is out within ten; what it has in any case."""
-BRIEF, OUT = 8.0, 9.0
-"""How long making the brief may take, and seconds after the alert by which it should be made."""
+SECONDS, DUE = 6.0, 7.0
+"""How long it may take in all, and seconds after the alert by which it should have ended."""
+BRIEF_SECONDS, BRIEF_DUE = 8.0, 9.0
+"""The same for making the brief, which is out within ten then."""
+LATE, LEAST = 10.0, 1.5
+"""Seconds after the alert from which haste is of no use any more; what either has in any case."""
 AT_ONCE = 4
 BEFORE, AFTER = timedelta(hours=2), timedelta(minutes=10)
 
 
-def time_for(age: float) -> float:
-    """The seconds for a first look that begins so long after the alert; what is late already need not hurry."""
-    return SECONDS if age > LATE else min(SECONDS, max(LEAST, DUE - age))
-
-
-def time_for_brief(age: float) -> float:
-    """The seconds for a brief that begins so long after the alert."""
-    return BRIEF if age > LATE else min(BRIEF, max(LEAST, OUT - age))
+def time_for(age: float, most: float = SECONDS, due: float = DUE) -> float:
+    """The seconds for what begins so long after the alert, a first look or a brief; what is late already need not hurry."""
+    return most if age > LATE else min(most, max(LEAST, due - age))
 
 
 async def first_look(

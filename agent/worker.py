@@ -30,7 +30,7 @@ from agent.core.tool import Tool
 from agent.core.workspace import alerts_text
 from agent.desk import Desk, Plan
 from agent.evidence import Checker, Redactor
-from agent.firstlook import first_look, time_for, time_for_brief
+from agent.firstlook import BRIEF_DUE, BRIEF_SECONDS, first_look, time_for
 from agent.hooks.compact import Compact
 from agent.hooks.handover import Handover
 from agent.hooks.prune import Prune
@@ -206,10 +206,9 @@ class Worker:
         sandbox = await self.desk.sandbox(investigation.id, case, planned, connectors=self.connectors, investigations=reports)
 
         async def brief() -> dict[str, Any]:
-            began = (datetime.now(UTC) - investigation.created_at).total_seconds()
-            command = f"{BRIEF} --seconds {time_for_brief(began):.1f}"
-            text = self.redactor.redact(await _said(sandbox, command) or "No brief could be made.")
-            seconds = (datetime.now(UTC) - investigation.created_at).total_seconds()
+            given = time_for(_age(investigation), BRIEF_SECONDS, BRIEF_DUE)
+            text = self.redactor.redact(await _said(sandbox, f"{BRIEF} --seconds {given:.1f}") or "No brief could be made.")
+            seconds = _age(investigation)
             telemetry.BRIEF_SECONDS.observe(max(0.0, seconds))
             return {"text": text, "seconds": seconds}
 
@@ -224,7 +223,7 @@ class Worker:
             self.announce(investigation.id, f"asking {', '.join(self.connectors)}")
             ask = query(self.connectors, sandbox, journal, at=case.trigger.at)
             now = datetime.now(UTC)
-            seconds = time_for((now - investigation.created_at).total_seconds())
+            seconds = time_for(_age(investigation))
             labels = self.labels(case)
             missed = await first_look(self.connectors, ask, labels=labels, at=case.trigger.at, now=now, seconds=seconds)
             return {"notes": missed}
@@ -407,6 +406,11 @@ def _count(report: Report, entries: Sequence[Entry]) -> None:
     telemetry.INVESTIGATIONS.labels(report.verdict).inc()
     if not any(entry.kind in ("result", "finding") for entry in entries):
         telemetry.EMPTY_RUNS.inc()
+
+
+def _age(investigation: Investigation) -> float:
+    """Seconds since it was asked for."""
+    return (datetime.now(UTC) - investigation.created_at).total_seconds()
 
 
 async def _said(sandbox: Sandbox, command: str) -> str:

@@ -286,7 +286,7 @@ class MicroVMSandbox:
         if machine is None:
             group, uid = group_for(self.place, tier, limits), user_of(self.place)
             image, accelerator = self.state.image, self.state.accelerator
-            machine = await template.running(self.id, image, tier, accelerator, uid=uid, group=group, disks=files, holds=(lock,))
+            machine = await template.clone(self.id, image, tier, accelerator, uid=uid, group=group, disks=files, holds=(lock,))
         try:
             await machine.channel.clock()
             await making

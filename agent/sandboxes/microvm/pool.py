@@ -90,7 +90,7 @@ class Pool:
         group = cgroups.Group()
         try:
             group = group_for(place, tier, Limits())
-            machine = await template.paused(place.name, image, tier, accelerator, uid=user_of(place), group=group)
+            machine = await template.clone(place.name, image, tier, accelerator, uid=user_of(place), group=group)
             try:
                 await self._warm(machine, place / "disk.img")
             except BaseException:

@@ -105,42 +105,21 @@ def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int, disk
     Those of which no open file is given are empty: see Machine.attach.
     """
     chosen = f"tcg,tb-size={_CODE}" if accelerator == "tcg" else "kvm"
-    arguments = [
-        QEMU,
-        "-M",
-        "microvm,memory-backend=mem",
-        "-accel",
-        chosen,
-        "-cpu",
-        _EMULATED if accelerator == "tcg" else "host",
-    ]
-    arguments += [
-        "-m",
-        f"{tier.megabytes}M",
-        "-smp",
-        str(tier.cores),
-        "-nodefaults",
-        "-no-user-config",
-        "-nographic",
-        "-no-reboot",
-    ]
+    processor = _EMULATED if accelerator == "tcg" else "host"
+    arguments = [QEMU, "-M", "microvm,memory-backend=mem", "-accel", chosen, "-cpu", processor]
+    arguments += ["-m", f"{tier.megabytes}M", "-smp", str(tier.cores)]
+    arguments += ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
     arguments += ["-object", f"memory-backend-file,id=mem,size={tier.megabytes}M,{','.join(memory)}", "-sandbox", _SANDBOX]
     arguments += ["-serial", "chardev:console", *_file("base", base, writable=False), "-device", "virtio-blk-device,drive=base"]
     for slot in range(SLOTS):
         if slot < len(disks):
-            arguments += [
-                *_file(f"f{disks[slot]}", disks[slot], writable=slot == 0),
-                "-blockdev",
-                json.dumps(_disk(slot, disks[slot])),
-            ]
+            arguments += _file(f"f{disks[slot]}", disks[slot], writable=slot == 0)
+            disk = _disk(slot, disks[slot])
         else:
             nothing = {"driver": "null-co", "size": _LARGEST_DISK, "read-only": slot > 0}
-            empty = {"driver": "raw", "node-name": f"d{slot}", "file": nothing, "read-only": slot > 0}
-            arguments += ["-blockdev", json.dumps(empty)]
-        arguments += [
-            "-device",
-            f"virtio-blk-device,drive=d{slot},werror=report",
-        ]  # a full host is the guest's error, not its end
+            disk = {"driver": "raw", "node-name": f"d{slot}", "file": nothing, "read-only": slot > 0}
+        device = f"virtio-blk-device,drive=d{slot},werror=report"  # a full host is the guest's error, not its end
+        arguments += ["-blockdev", json.dumps(disk), "-device", device]
     return arguments
 
 

@@ -208,31 +208,22 @@ async def warm(machine: Machine, commands: Sequence[str], *, cwd: str = "/") -> 
             )
 
 
-async def paused(name: str, image: Image, tier: Tier, accelerator: str, *, uid: int, group: Group) -> Machine:
-    """A new machine of the template, paused, without disks. It is to be given the time and its randomness when it runs.
-
-    Raises SandboxError; a template that cannot be loaded is made anew the next time.
-    """
-    return await _cloned(name, image, tier, accelerator, uid, group, None, ())
-
-
-async def running(
-    name: str, image: Image, tier: Tier, accelerator: str, *, uid: int, group: Group, disks: Sequence[int], holds: Sequence[int]
-) -> Machine:
-    """The same, running, with disks behind it as in Machine.attach. holds: open files that are open as long as it lives."""
-    return await _cloned(name, image, tier, accelerator, uid, group, disks, holds)
-
-
-async def _cloned(
+async def clone(
     name: str,
     image: Image,
     tier: Tier,
     accelerator: str,
+    *,
     uid: int,
     group: Group,
-    disks: Sequence[int] | None,
-    holds: Sequence[int],
+    disks: Sequence[int] | None = None,
+    holds: Sequence[int] = (),
 ) -> Machine:
+    """A new machine of the template, running with disks behind it as in Machine.attach, or paused and without any.
+
+    It is to be given the time and its randomness when it runs. holds: open files that are open as long as it lives.
+    Raises SandboxError; a template that cannot be loaded is made anew the next time.
+    """
     template = await ready(image, tier, accelerator)
     memory = await asyncio.to_thread(sealed, template)
     state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)

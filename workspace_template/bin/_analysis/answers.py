@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from _analysis import history, logs, metrics, passages, reproduce, suspects, symptoms, traces, words
+from _analysis import history, logs, metrics, owners, passages, reproduce, suspects, symptoms, traces, words
 from _analysis.clock import iso, span
 from _analysis.desk import Deployment, Desk, cache, describe, service_key
 from _analysis.output import table
@@ -410,7 +409,7 @@ def brief(desk: Desk, verdict: suspects.Verdict) -> dict[str, Any]:
         "alert": answer["alert"],
         "changed": _changed(desk, verdict),
         "likely": _likely(verdict),
-        "owner": owner(desk, verdict),
+        "owner": owners.of(desk, verdict),
         "seen": seen(desk, verdict),
         "next": _next(desk, verdict),
         "notes": answer["notes"][:4],
@@ -444,68 +443,6 @@ def _likely(verdict: suspects.Verdict) -> str:
 def _does(s: suspects.Suspect) -> str:
     """What a suspect does, in a few words."""
     return f"{s.best.kind}: {s.best.what[:90]} ({s.best.path})" if s.best else s.commit.subject[:90]
-
-
-def owner(desk: Desk, verdict: suspects.Verdict) -> str:
-    """Who owns what is suspected, else what is affected: as configured, by memory, CODEOWNERS or a README; else who wrote it."""
-    top = verdict.suspects[0] if verdict.suspects and verdict.suspects[0].p > 0.2 else None
-    named = [verdict.symptoms.names.get(k, k) for k in list(verdict.symptoms.services)[:3]] or [desk.service]
-    if top:
-        named = [top.deployment.service if top.deployment else top.commit.repo, *named]
-    if configured := next((desk.owners[name] for name in named if name in desk.owners), ""):
-        return configured
-    if said := _remembered_owner(desk, [name for name in named if name]):
-        return said
-    if top and top.commit.repo in desk.repos:
-        for place in ("CODEOWNERS", ".github/CODEOWNERS", "docs/CODEOWNERS"):
-            file = desk.repos[top.commit.repo] / place
-            if file.is_file() and (found := _code_owner(file.read_text("utf-8", errors="replace"), top)):
-                return f"{found} (repos/{top.commit.repo}/{place})"
-    affected = [d for key in verdict.symptoms.services for d in desk.repos if service_key(d) == key]
-    if said := _said_owner(desk, [top.commit.repo, *affected] if top else affected):
-        return said
-    return f"{top.commit.author} wrote the first suspect" if top else "unknown"
-
-
-def _remembered_owner(desk: Desk, named: list[str]) -> str:
-    """The line of memory that names one of these services and somebody who looks after it."""
-    folder = desk.root / "memory"
-    lines = [
-        (line, path)
-        for path in (sorted(folder.rglob("*.md"))[:50] if folder.is_dir() else ())
-        for line in path.read_text("utf-8", errors="replace").splitlines()[:2000]
-        if re.search(r"(?i)owner|team|on-?call|contact|@", line)
-    ]
-    for name in named:
-        for line, path in lines:
-            if re.search(rf"(?i)(?<![\w-]){re.escape(name)}(?![\w-])", line):
-                return f"{line.strip(' -|*')[:120]} ({desk.shown(path)})"
-    return ""
-
-
-def _said_owner(desk: Desk, repos: list[str]) -> str:
-    """The owner that a repository names itself, of the first one that does."""
-    for name in [name for name in repos if name in desk.repos]:
-        for place in ("README.md", "README.rst", "README", "OWNERS", "MAINTAINERS", "catalog-info.yaml"):
-            file = desk.repos[name] / place
-            text = file.read_text("utf-8", errors="replace")[:20_000] if file.is_file() else ""
-            if match := re.search(r"(?im)^[\s*#>-]*(?:owner|owned by|maintainer|team)s?\s*:\s*(\S.{1,80})$", text):
-                return f"{match[1].strip()} (repos/{name}/{place})"
-    return ""
-
-
-def _code_owner(text: str, suspect: suspects.Suspect) -> str:
-    paths = [f.path for f in suspect.commit.files]
-    found = ""
-    for line in text.splitlines():
-        parts = line.split("#")[0].split()
-        if len(parts) >= 2:
-            pattern = parts[0].strip("/").rstrip("*").rstrip("/")
-            if pattern == "" or any(
-                p.startswith(pattern) or ("*" in parts[0] and p.endswith(parts[0].lstrip("*"))) for p in paths
-            ):
-                found = " ".join(parts[1:])
-    return found
 
 
 def seen(desk: Desk, verdict: suspects.Verdict) -> list[str]:
@@ -649,9 +586,7 @@ def judged(desk: Desk) -> dict[str, Any]:
         return dict(json.loads(kept.read_text("utf-8")))
     verdict = suspects.judge(desk)
     if desk.left:
-        desk.notes[:0] = [
-            f"{', '.join(['not all was looked at in time: ' + desk.left[0], *desk.left[1:]])}; the investigation does it"
-        ]
+        desk.notes.insert(0, f"not all was looked at in time: {', '.join(desk.left)}; the investigation does it")
     answer = {
         "suspects": suspects_answer(desk, verdict, 30),
         "brief": brief(desk, verdict),

@@ -166,8 +166,9 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
     """All commits with their scores; what a diff does is worked out for the READ likeliest by everything else."""
     found = [Suspect(commit=commit) for commit in history.commits]
     text = _text_scores(found, symptoms)
-    chart = places.Map() if desk.late(CODE) else places.chart(desk, symptoms)
-    if desk.late(CODE) and not chart.graphs:
+    hurried = desk.late(CODE)
+    chart = places.Map() if hurried else places.chart(desk, symptoms)
+    if hurried:
         desk.left.append("code: what calls what was not looked at")
     for suspect, likeness in zip(found, text, strict=True):
         _when_and_where(desk, symptoms, history, suspect)
