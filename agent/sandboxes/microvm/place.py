@@ -70,6 +70,20 @@ def lock_of(place: Path) -> int | None:
     return lock
 
 
+def is_orphaned(place: Path) -> bool:
+    """Whether the process that took the lock has ended and something that it started holds it still.
+
+    What dies with its parent does so from the moment on at which it asked for that; its parent may have been killed before.
+    """
+    try:
+        inode = (place / "lock").stat().st_ino
+        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return False
+    takers = [row[4] for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode)]
+    return bool(takers) and all(int(pid) > 0 and not Path("/proc", pid).exists() for pid in takers)
+
+
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Keeps all others away from making and sweeping below a folder."""

@@ -63,5 +63,6 @@ class SandboxAttacks:
 
     @pytest.mark.parametrize("attack", parameters())
     async def test_attack(self, field: Field, attack: Attack) -> None:
-        assert await attack(field) is None
-        assert field.host.heard == []
+        reached = await attack(field)
+        assert reached is None, reached
+        assert field.host.heard == [], field.host.heard

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,16 +58,16 @@ async def swap_a_link_during_the_call(field: Field) -> str | None:
             """
             import ctypes, os, time
             libc = ctypes.CDLL(None)
-            end = time.monotonic() + 1.2
-            while time.monotonic() < end:
+            end = time.monotonic() + 40
+            while time.monotonic() < end and not os.path.exists("stop"):
                 for name in (b"link", b"link2"):
                     libc.renameat2(-100, b"swap", -100, name, 2); libc.renameat2(-100, b"swap", -100, name, 2)
             """
         )
     )
     reached: set[str] = set()
-    calls = 0
-    while not swapping.done():
+    calls, began = 0, time.monotonic()
+    while not swapping.done() and (calls <= 40 or time.monotonic() < began + 1.2):
         calls += 1
         with suppress(ToolError):
             if host.secret.encode() in await field.sandbox.read("swap/secret"):
@@ -78,12 +79,13 @@ async def swap_a_link_during_the_call(field: Field) -> str | None:
         with suppress(ToolError):
             if any("mark-of-the-host" in info.path for info in await field.sandbox.list("swap")):
                 reached.add("listed the host's folder")
+    await field.sandbox.write("stop", b"")
     await swapping
     if host.file.read_text() != host.secret:
         reached.add("overwrote the host's file")
     if (host.folder / "new").exists():
         reached.add("made a folder on the host")
-    return ", ".join(sorted(reached)) or (None if calls > 20 else f"only {calls} calls: the attack is wrong")
+    return ", ".join(sorted(reached)) or (None if calls > 40 else f"only {calls} calls: the attack is wrong")
 
 
 @attack
