@@ -152,6 +152,7 @@ def _said(service: Service, id: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_random_moments_everything_ends_once_and_the_same(tmp_path: Path) -> None:
     with _service(tmp_path) as service:
         reference = service.alert(0)

@@ -47,7 +47,7 @@ async def _run(parts: Parts, case: Case) -> tuple[Investigation, Report]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["auto", pytest.param("microvm", marks=NEEDS_MACHINES)])
+@pytest.mark.parametrize("kind", ["auto", pytest.param("microvm", marks=[*NEEDS_MACHINES, pytest.mark.long])])
 async def test_from_an_alert_to_a_proposed_change(tmp_path: Path, kind: Literal["auto", "microvm"]) -> None:
     announced: list[str] = []
     async with _service(tmp_path, announced=announced, kind=kind) as parts:

@@ -16,6 +16,7 @@ INSPECT = Path(sys.prefix) / "inspect" / "bin" / "inspect"
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(
     not INSPECT.exists(), reason="inspect_ai has no environment here; `./dev test-all` and `./dev inspect` make it"
 )

@@ -40,6 +40,7 @@ RULE = {
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(not all(map(shutil.which, NEEDS)), reason=f"needs {', '.join(NEEDS)}: ./dev setup installs them"),
 ]
 
