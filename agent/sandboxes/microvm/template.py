@@ -66,8 +66,8 @@ class Template(Data):
         return self.folder / "state"
 
 
-_memories: dict[tuple[int, int], int] = {}
-"""Sealed memories of this process, by the file they are copies of."""
+_memories: dict[str, int] = {}
+"""Sealed memories of this process, by the id of the template they are copies of."""
 
 _sealing = threading.Lock()
 
@@ -262,11 +262,9 @@ def spoil(template: Template) -> None:
 def sealed(template: Template) -> int:
     """The template's memory as a file in memory that nobody can change; one for this process, as long as it lives."""
     with _sealing:
-        about = template.memory.stat()
-        which = (about.st_dev, about.st_ino)
-        if which not in _memories:
-            _memories[which] = _seal(template)
-        return _memories[which]
+        if template.id not in _memories:
+            _memories[template.id] = _seal(template)
+        return _memories[template.id]
 
 
 def _seal(template: Template) -> int:
