@@ -36,7 +36,7 @@ from agent.sandboxes.microvm.call import explain, result_of, with_reason, within
 from agent.sandboxes.microvm.channel import Channel, Refused
 from agent.sandboxes.microvm.clone import group_for
 from agent.sandboxes.microvm.memory import Unusable
-from agent.sandboxes.microvm.place import destroy, is_orphaned, lock_of, recorded, tell
+from agent.sandboxes.microvm.place import destroy, lock_of, recorded, tell
 from agent.sandboxes.microvm.qemu import KERNEL_MEGABYTES, Machine
 from agent.sandboxes.microvm.running import Machines, Running
 
@@ -383,7 +383,7 @@ class MicroVMSandbox:
             lock = lock_of(self.place)
             if lock is not None:
                 return lock
-            if kill or is_orphaned(self.place):
+            if kill:
                 recorded(self.place).kill()
             if time.monotonic() > deadline:
                 raise SandboxError(f"the machine {self.id!r} is run by another process", "End that, or ask it.")

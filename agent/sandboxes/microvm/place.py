@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,9 @@ from agent.core.errors import NotFound
 from agent.sandboxes import cgroups
 
 GONE = ".gone-"
+
+_ORPHAN_SECONDS = 1.0
+"""How long the end of an orphan is waited for."""
 
 Life = Literal["creating", "running", "idle", "suspending", "suspended", "resuming", "stopped"]
 """running: a call is under way. idle: none is. suspended: its memory is kept on the disk. stopped: only its disk is left."""
@@ -57,31 +61,38 @@ def last_used(place: Path) -> float:
 
 
 def lock_of(place: Path) -> int | None:
-    """The lock, or None while somebody else has it. Raises NotFound if the folder is gone."""
-    try:
-        lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        raise NotFound(f"there is no sandbox {place.name!r} any more", "It was deleted.") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+    """The lock, or None while somebody else has it. Raises NotFound if the folder is gone.
 
-
-def is_orphaned(place: Path) -> bool:
-    """Whether the process that took the lock has ended and something that it started holds it still.
-
-    What dies with its parent does so from the moment on at which it asked for that; its parent may have been killed before.
+    What the holder started may hold it after the holder's death: it dies with its parent only from the moment on at which it
+    asked for that, and the parent may have been killed before. Such an orphan is ended here.
     """
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    while True:
+        try:
+            lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise NotFound(f"there is no sandbox {place.name!r} any more", "It was deleted.") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            os.close(lock)
+        holders = _holders(place)
+        if any(pid == 0 or Path("/proc", str(pid)).exists() for pid in holders) or time.monotonic() > deadline:
+            return None
+        if holders:
+            recorded(place).kill()
+        time.sleep(0.005)
+
+
+def _holders(place: Path) -> list[int]:
+    """The processes that took the lock, dead or alive; 0 is one of another namespace. See /proc/locks in proc(5)."""
     try:
-        inode = (place / "lock").stat().st_ino
-        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    except OSError:
-        return False
-    takers = [row[4] for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == str(inode)]
-    return bool(takers) and all(int(pid) > 0 and not Path("/proc", pid).exists() for pid in takers)
+        inode = str((place / "lock").stat().st_ino)
+    except FileNotFoundError:
+        return []
+    rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return [int(row[4]) for row in rows if row[1] == "FLOCK" and row[5].rpartition(":")[2] == inode]
 
 
 @contextmanager
