@@ -16,7 +16,7 @@ from typing import Any
 from agent.core.message import Message, Reply, Text, ToolCall, ToolResult, Usage
 from agent.core.model import Caching, Head, Listener, ignore
 from agent.core.replay import INTERRUPTED
-from agent.models import verdicts
+from agent.models import reverts, verdicts
 from agent.models.known import Known
 
 REPEATS = 3
@@ -145,11 +145,11 @@ def _steps(transcript: Transcript, known: Known) -> Iterator[Due]:
     known.reproduced = _json(transcript.answer("bash", {"command": REPRODUCE})) if known.suspected else {}
     if "finding" in transcript.tools:
         yield [("finding", f) for f in verdicts.findings(known) if transcript.answer("finding", f) is None]
-    if "propose" in transcript.tools and (command := verdicts.revert(known)):
+    if "propose" in transcript.tools and (command := reverts.revert(known)):
         yield _missing(transcript, [command])
         outcome = transcript.answer("bash", {"command": command}) or ""
         if "REVERTED" in outcome:
-            known.proposal = verdicts.proposal(known)
+            known.proposal = reverts.proposal(known)
             answer = transcript.answer("propose", known.proposal)
             yield [("propose", known.proposal)] if answer is None else []
             known.proposed = bool(answer)

@@ -1,33 +1,22 @@
-"""What the embedded investigator makes of the analysis commands' answers: findings, a proposal, the conclusion. Not the order
-of steps.
+"""What the embedded investigator makes of the analysis commands' answers: findings on the way, and the conclusion.
 
 It claims a root cause only where one change stands far above all others, nothing else went live between it and the onset, and
-a check by
-time can be given; else it says `likely`, and `inconclusive` where nothing stands out.
+a check by time can be given; else it says `likely`, and `inconclusive` where nothing stands out. How it words a cause is in
+`statements.py`, its evidence and checks in `proofs.py`, the order of steps in `statistical.py`.
 """
 
 from __future__ import annotations
 
-import re
-import shlex
 from datetime import timedelta
 from typing import Any
 
-from agent.models.known import Known, moment, rfc
+from agent.models import proofs, statements
+from agent.models.known import Known, moment
 
 FOUND = 0.88
 LIKELY = 0.45
 APART = 2.5
 LEAST = 0.12
-PROPOSE = 0.6
-NEAR = timedelta(minutes=45)
-DONE_BY = {
-    "external": ("escalate", "Escalate to the provider, and fail over where there is another region or provider."),
-    "infrastructure": ("escalate", "Renew the certificate or credential, or move off the machine; no rollback mends it."),
-    "data": ("fix", "Take the input that is refused out of the way (skip, quarantine, dead-letter), and tell whoever sends it."),
-    "capacity": ("scale", "Scale out or shed load; no change of ours is guilty."),
-    "alert": ("alert", "Correct the alert: what it measures did not change."),
-}
 
 
 def findings(known: Known) -> list[dict[str, Any]]:
@@ -49,37 +38,8 @@ def findings(known: Known) -> list[dict[str, Any]]:
                 }
             )
         else:
-            lines.append({"claim": f"{_name(kind, what)} ({p:.0%})", "source": "suspects", "quote": ""})
+            lines.append({"claim": f"{statements.name_of(kind, what)} ({p:.0%})", "source": "suspects", "quote": ""})
     return [{**line, "hypothesis": ""} for line in lines]
-
-
-def revert(known: Known) -> str:
-    """A command that takes the guilty commit back in the working tree and says REVERTED, or "" where that is not justified."""
-    if not known.options or known.options[0][1] != "commit" or known.options[0][0] < PROPOSE:
-        return ""
-    what = known.options[0][2]
-    if what.get("package") or known.kind not in ("alert", "api"):
-        return ""
-    folder = shlex.quote(f"repos/{what['repo']}")
-    commit = shlex.quote(what["commit"])
-    git = f"git -C {folder}"
-    return (
-        f"{git} diff --quiet HEAD && {git} show --format= --binary {commit} > /tmp/guilty.patch "
-        f"&& {git} apply --reverse --check /tmp/guilty.patch"
-        f" && {git} apply --reverse /tmp/guilty.patch && {git} diff --stat && echo REVERTED"
-    )
-
-
-def proposal(known: Known) -> dict[str, Any]:
-    """The arguments of the propose tool."""
-    what = known.options[0][2]
-    lines = [
-        f"{_symptom(known)}",
-        f"Since {known.answer.get('onset', '')}, after this went live at {what.get('service', 'the service')} "
-        f"at {what.get('live', '')}.",
-        f"This takes back {what['commit'][:12]} ({what['subject']}): {'; '.join(what['why'])}.",
-    ]
-    return {"repo": what["repo"], "title": f"Revert “{what['subject'][:60]}”", "body": "\n\n".join(lines)}
 
 
 def conclude(known: Known, objections: list[str], refused: list[str]) -> dict[str, Any]:
@@ -99,13 +59,13 @@ def _conclusion(known: Known) -> dict[str, Any]:
     if not options or options[0][0] < LEAST or float(known.answer.get("unknown", 0)) > options[0][0]:
         return _inconclusive(known)
     p, kind, what = options[0]
-    cause = {"commit": _guilty, "none": _without, "change": _changed}[kind](known, what, p)
+    cause = {"commit": statements.guilty, "none": statements.without, "change": statements.changed}[kind](known, what, p)
     evidence = [
-        *_symptoms(known, what if kind == "none" else {}),
-        *(_mechanism(what) if kind == "commit" else _signs(known, what)),
+        *proofs.symptoms(known, what if kind == "none" else {}),
+        *(proofs.mechanism(what) if kind == "commit" else proofs.signs(known, what)),
     ]
-    shown = _shown(known, what) if kind == "commit" else []
-    checks = [*shown, *(_checks(known, what) if kind in ("commit", "change") else [])]
+    shown = proofs.reproduction(known, what) if kind == "commit" else []
+    checks = [*shown, *(proofs.checks(known, what) if kind in ("commit", "change") else [])]
     second = options[1][0] if len(options) > 1 else 0.0
     verdict = "likely" if p >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
     if shown or (kind == "commit" and p >= FOUND and checks and _direct(what) and _alone(known, what)):
@@ -114,171 +74,16 @@ def _conclusion(known: Known) -> dict[str, Any]:
         verdict = "alert_unsound"
     return {
         "verdict": verdict,
-        "summary": _summary(known, cause),
+        "summary": statements.summary(known, cause),
         "causes": [cause],
         "suspects": _suspects(known),
         "evidence": evidence,
         "checks": checks,
         "ruled_out": _ruled_out(known, what),
-        "impact": _impact(known),
-        "timeline": _timeline(known, what),
-        "actions": _actions(known, kind, what, cause),
+        "impact": statements.impact(known),
+        "timeline": statements.timeline(known, what),
+        "actions": statements.actions(known, kind, what, cause),
     }
-
-
-def _guilty(known: Known, what: dict[str, Any], p: float) -> dict[str, Any]:
-    delta = f"{what.get('kind', 'change')}: {what.get('what', what['subject'])}"
-    where = f" in {what['path']}" if what.get("path") else ""
-    return {
-        "statement": f"Commit {what['commit'][:12]} ({what['subject']}), live{_at_service(what)} "
-        f"since {what.get('live', '?')}: {delta}{where}.",
-        "mechanism": f"{delta}{where}; then {_symptom(known)}",
-        "category": _category(what),
-        "service": what.get("service", known.answer.get("service", "")),
-        "repo": what["repo"],
-        "commit": what["commit"],
-        "files": [what["path"]] if what.get("path") else [],
-        "symbols": re.findall(r"[A-Za-z_]\w+(?=\s*\()", str(what.get("within", "")))[-1:],
-        "confidence": round(p, 3),
-    }
-
-
-def _category(what: dict[str, Any]) -> str:
-    if what.get("package") or what.get("kind") == "upgraded package":
-        return "dependency"
-    return "config" if re.search(r"\.(ya?ml|toml|ini|cfg|conf|properties|env|json|tf)$", str(what.get("path", ""))) else "code"
-
-
-def _without(known: Known, what: dict[str, Any], p: float) -> dict[str, Any]:
-    why = "; ".join(what["why"])
-    return {
-        "statement": f"No commit is guilty: {what['statement']}.",
-        "mechanism": f"{why}; then {_symptom(known)}",
-        "category": what["category"],
-        "service": what.get("service") or known.answer.get("service", ""),
-        "confidence": round(p, 3),
-    }
-
-
-def _changed(known: Known, what: dict[str, Any], p: float) -> dict[str, Any]:
-    return {
-        "statement": f"The {what['kind']} {what['name']} went from {what['from'] or '?'} to {what['to'] or '?'} at {what['at']}.",
-        "mechanism": f"{'; '.join(what['why'])}; then {_symptom(known)}",
-        "category": "config" if what["kind"] in ("flag", "config") else "infrastructure",
-        "service": what.get("service") or known.answer.get("service", ""),
-        "confidence": round(p, 3),
-    }
-
-
-def _symptom(known: Known) -> str:
-    strongest = [*known.logs[:1], *known.metrics[:1]] or (known.answer.get("symptoms") or [])[:1]
-    told = [f"{s['service']}: {s['text']}" + (f" {s['detail']}" if s.get("detail") else "") for s in strongest]
-    return "; ".join(told) or "the alert fired"
-
-
-def _symptoms(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
-    """Evidence of what is wrong."""
-    evidence = []
-    shown = {str(s.get("where")): s for s in what.get("show") or ()}
-    for symptom in known.logs[:3]:
-        if str(symptom.get("where")) in shown:
-            continue
-        if item := _cited(known, symptom, "symptom"):
-            evidence.append(item)
-    for symptom in known.metrics[:2]:
-        if item := _cited(known, symptom, "symptom"):
-            evidence.append(item)
-    return evidence
-
-
-def _cited(known: Known, symptom: dict[str, Any], supports: str) -> dict[str, Any] | None:
-    """A symptom as evidence: the line of a file, rows of a query, or a command whose output holds it."""
-    claim = f"{symptom['service']}: {symptom['text']} since {symptom['onset']}"
-    if symptom["kind"] == "metric":
-        if not symptom.get("row"):
-            return None
-        service = f" --service {shlex.quote(symptom['service'])}" if symptom.get("service") else ""
-        command = f"metric-shifts{service} --limit 100"
-        return {"claim": claim, "supports": supports, "source": {"type": "command", "command": command}, "quote": symptom["row"]}
-    quote = str(symptom.get("quote") or "")
-    path, _, line = str(symptom.get("where") or "").rpartition(":")
-    if symptom["kind"] != "log" or not path or len(re.sub(r"\W", "", quote)) < 8:
-        return None
-    if path.startswith("telemetry/queries/"):
-        return _from_query(known, claim, supports, path, quote)
-    source = {"type": "telemetry", "path": path, "start_line": int(line), "end_line": int(line)}
-    return {"claim": claim, "supports": supports, "source": source, "quote": quote}
-
-
-def _from_query(known: Known, claim: str, supports: str, path: str, quote: str) -> dict[str, Any] | None:
-    asked = known.queries.get(path)
-    return {"claim": claim, "supports": supports, "source": {"type": "query", **asked}, "quote": quote} if asked else None
-
-
-def _mechanism(what: dict[str, Any]) -> list[dict[str, Any]]:
-    """What it changes, quoted: from its file where lines came, from its diff where they went."""
-    items = []
-    for passage in what.get("quotes") or ():
-        came = passage["side"] == "+"
-        source = {"type": "code", "repo": what["repo"], "commit": what["commit"]}
-        if came:
-            source |= {"path": passage["path"], "start_line": passage["start"], "end_line": passage["end"]}
-        does = f"{what['kind']}: {what['what']}" if what.get("what") else what["subject"]
-        claim = f"{'It brings' if came else 'It takes away'} this in {passage['path']} ({does})"
-        items.append({"claim": claim, "supports": "mechanism", "source": source, "quote": passage["text"]})
-    return items
-
-
-def _signs(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
-    """What speaks for an explanation without a commit."""
-    items = [_cited(known, symptom, "mechanism") for symptom in what.get("show") or ()]
-    return [item for item in items if item]
-
-
-def _checks(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
-    """The strongest symptom is there after it went live and not before: the same command over two windows."""
-    live, at, onset = (
-        moment(what.get("live") or what.get("at")),
-        known.at or moment(known.answer.get("alert")),
-        moment(known.answer.get("onset")),
-    )
-    logs = [s for s in known.logs if int(s.get("count", 0)) >= 3]
-    if not (live and at and onset and logs) or not timedelta(seconds=-60) <= onset - live <= NEAR:
-        return []
-    symptom = logs[0]
-    literal = max(re.split(r"<\*>|['\"]", symptom["text"]), key=len).strip()
-    if len(literal) < 8:
-        return []
-    end = at + timedelta(minutes=15)
-    length = min(end - live, timedelta(hours=1))
-    command = f"holds --log {shlex.quote(literal)}" + (
-        f" --service {shlex.quote(symptom['service'])}" if symptom["service"] else ""
-    )
-    return [
-        {
-            "claim": f"“{literal}” is written only since {what.get('live') or what.get('at')}, when it went live",
-            "command": command,
-            **({"repo": what["repo"]} if what.get("repo") else {}),
-            "with": {"label": "after it went live", "start": rfc(live), "end": rfc(end)},
-            "without": {"label": "before", "start": rfc(live - length), "end": rfc(live)},
-        }
-    ]
-
-
-def _shown(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
-    """The call that fails with the commit as it was seen, and not with its parent."""
-    found = known.reproduced
-    if found.get("commit") != what["commit"] or not found.get("command"):
-        return []
-    return [
-        {
-            "claim": f"{found['call']} raises {found['raised']}, as it was seen, only with the commit",
-            "command": found["command"],
-            "repo": what["repo"],
-            "with": {"label": "the commit", "ref": found["commit"]},
-            "without": {"label": "its parent", "ref": found["parent"]},
-        }
-    ]
 
 
 def _direct(what: dict[str, Any]) -> bool:
@@ -320,65 +125,12 @@ def _ruled_out(known: Known, best: dict[str, Any]) -> list[dict[str, Any]]:
     for p, kind, what in known.options[1:5]:
         if what is not best:
             lines.append(
-                {"what": _name(kind, what), "why": f"{p:.0%} against {known.options[0][0]:.0%}: {'; '.join(what['why'])}"[:400]}
+                {
+                    "what": statements.name_of(kind, what),
+                    "why": f"{p:.0%} against {known.options[0][0]:.0%}: {'; '.join(what['why'])}"[:400],
+                }
             )
     return lines
-
-
-def _name(kind: str, what: dict[str, Any]) -> str:
-    if kind == "commit":
-        return f"commit {what['commit'][:12]} of {what['repo']} ({what['subject']})"
-    return f"{what['kind']} {what['name']}" if kind == "change" else str(what["statement"])
-
-
-def _at_service(what: dict[str, Any]) -> str:
-    return f" at {what['service']}" if what.get("service") else ""
-
-
-def _impact(known: Known) -> str:
-    affected = ", ".join(known.brief.get("affected") or ()) or known.answer.get("service", "")
-    told = "; ".join(f"{m['service']} {m['text']} {m['detail']}" for m in known.metrics[:3])
-    return f"Affected: {affected}. {told}".strip()
-
-
-def _timeline(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
-    moments = [(what.get("live") or what.get("at"), f"live{_at_service(what)}: {what.get('subject') or what.get('name')}")]
-    moments.append((known.answer.get("onset"), "onset in the data"))
-    moments += [(s.get("onset"), f"{s['service']}: {s['text']}") for s in (known.answer.get("symptoms") or ())[:5]]
-    moments.append((known.answer.get("alert"), "the alert"))
-    return [{"at": at, "what": text[:200]} for at, text in sorted({(a, t) for a, t in moments if a})]
-
-
-def _actions(known: Known, kind: str, what: dict[str, Any], cause: dict[str, Any]) -> list[dict[str, Any]]:
-    owner = str(known.brief.get("owner") or "")
-    if kind == "none":
-        action, told = DONE_BY.get(cause["category"], ("escalate", "Escalate."))
-        return [{"kind": action, "what": told, "owner": owner}]
-    if kind == "change":
-        return [{"kind": "config", "what": f"Set {what['name']} back to {what['from'] or 'its old value'}.", "owner": owner}]
-    if what.get("package"):
-        return [{"kind": "pin", "what": f"Pin {what['package']} to the version before the upgrade.", "owner": owner}]
-    version = f" (now {what['version']})" if what.get("version") else ""
-    return [
-        {
-            "kind": "rollback",
-            "what": f"Roll {what.get('service') or what['repo']}{version} back to what ran before "
-            f"{what.get('live')}, or revert the commit.",
-            "command": f"git -C {what['repo']} revert --no-edit {what['commit']}",
-            "risk": "Whatever else that deployment brought goes back too.",
-            "owner": owner,
-        }
-    ]
-
-
-def _summary(known: Known, cause: dict[str, Any]) -> str:
-    onset, alert = known.answer.get("onset", ""), known.answer.get("alert", "")
-    text = f"{cause['statement']} Since {onset}: {_symptom(known)} (the alert is of {alert})."
-    if known.reproduced.get("commit") == cause.get("commit") and cause.get("commit"):
-        text += f" Reproduced: {known.reproduced['told']}."
-    else:
-        text += " This is from statistics alone."
-    return text + (" A revert is proposed." if known.proposed else "")
 
 
 def _inconclusive(known: Known) -> dict[str, Any]:
@@ -386,18 +138,18 @@ def _inconclusive(known: Known) -> dict[str, Any]:
     if not known.answer:
         summary = "Nothing could be analysed: the analysis commands gave no answer."
     else:
-        best = f" The best guess is {_name(options[0][1], options[0][2])} at {options[0][0]:.0%}." if options else ""
+        best = f" The best guess is {statements.name_of(options[0][1], options[0][2])} at {options[0][0]:.0%}." if options else ""
         since = known.answer.get("onset") or "an unknown time"
-        summary = f"No change on the desk explains it well enough. Since {since}: {_symptom(known)}.{best}"
+        summary = f"No change on the desk explains it well enough. Since {since}: {statements.symptom(known)}.{best}"
     steps = [{"kind": "escalate", "what": str(known.brief["next"])}] if known.brief.get("next") else []
     notes = [{"what": "the input", "why": str(note)[:300]} for note in (known.answer.get("notes") or ())[:5]]
     return {
         "verdict": "inconclusive",
         "summary": summary,
         "suspects": _suspects(known),
-        "evidence": _symptoms(known, {}),
+        "evidence": proofs.symptoms(known, {}),
         "ruled_out": notes,
-        "impact": _impact(known),
+        "impact": statements.impact(known),
         "actions": steps,
     }
 

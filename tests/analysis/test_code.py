@@ -167,7 +167,7 @@ def test_what_an_upgrade_in_a_manifest_brought_is_read_from_the_packages_own_his
 def _committed(*lines: str, path: str = "pay.py") -> Any:
     """A commit with one hunk, its lines as a diff has them; the hunk begins at line 10."""
     head = f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -10,9 +10,9 @@ def pay(order):\n"
-    return part("history").Commit(repo="pay", sha="a" * 40, files=part("history").parse(head + "\n".join(lines)))
+    return part("commits").Commit(repo="pay", sha="a" * 40, files=part("commits").parse(head + "\n".join(lines)))
 
 
 def test_a_short_line_is_quoted_with_its_neighbours_and_what_stood_there_before() -> None:

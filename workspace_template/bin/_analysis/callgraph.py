@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from _analysis.desk import Desk, cache
-from _analysis.history import git, raw
+from _analysis.git import git, raw
 from _analysis.kinds import IDLE, kind_of
 
 BYTES = 6_000_000

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from functools import lru_cache
 
+from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
-from _analysis.history import FileDiff, Hunk, Line
 from _analysis.rows import Moved
 
 CALL = re.compile(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from _analysis import regexes
 from _analysis.calls import CALL, SAYS, only_says
+from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
-from _analysis.history import FileDiff, Hunk, Line
 from _analysis.rows import Moved, squash, squash_words
 from _analysis.values import CALLED_WITH, SETTING, VALUE, _same_text, quantity
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from _analysis.history import FileDiff, Hunk, Line
+from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.kinds import kind_of
 
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from _analysis import calls, conditions, docstrings, growth, values
+from _analysis.commits import Commit, FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
-from _analysis.history import NAMED, PINNED, Commit, FileDiff, Hunk, Line
 from _analysis.kinds import IDLE, kind_of
+from _analysis.packages import NAMED, PINNED
 from _analysis.rows import Moved, code
 
 FILES, HUNKS = 80, 60

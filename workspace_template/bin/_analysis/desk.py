@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _analysis.clock import iso, moment
+from _analysis.clock import moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def cache(desk: Desk, name: str, files: list[Path], *more: object) -> Path:
     stamp = hashlib.sha256(repr([(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode())
     stamp.update(repr((str(desk.root), desk.at, more)).encode())
     source = Path(__file__).parent
-    stamp.update(repr([(p.name, p.stat().st_mtime_ns) for p in sorted(source.glob("*.py"))]).encode())
+    stamp.update(repr([(p.name, p.stat().st_mtime_ns) for p in sorted(source.rglob("*.py"))]).encode())
     folder = Path(os.environ.get("SRE_ANALYSIS_CACHE") or Path(tempfile.gettempdir()) / f"sre-analysis-{os.getuid()}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder / f"{name}-{stamp.hexdigest()[:24]}.json"
@@ -274,11 +274,3 @@ def _repositories(desk: Desk, case: dict[str, Any]) -> None:
     for row in case.get("repositories") or ():
         if isinstance(row, dict) and row.get("name") in desk.repos and row.get("service"):
             desk.services[str(row["service"])] = (str(row["name"]), str(row.get("path") or ""))
-
-
-def describe(desk: Desk) -> str:
-    """One line on what lies here."""
-    return (
-        f"{desk.title or 'no alert'} on {desk.service or 'no named service'} at {iso(desk.at) or 'no known time'}; "
-        f"{len(desk.deployments)} deployments, {len(desk.changes)} other changes, {len(desk.repos)} repositories"
-    )

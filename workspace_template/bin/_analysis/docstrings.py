@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from _analysis.history import Hunk, Line
+from _analysis.commits import Hunk, Line
 
 QUOTES = re.compile(r"\"\"\"|'''")
 OPENS = re.compile(r"^\s*[rRuU]?(?:\"\"\"|''')")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from _analysis.commits import Hunk, Line
 from _analysis.delta import Rows
-from _analysis.history import Hunk, Line
 
 MADE = re.compile(
     r"^(?:export\s+|static\s+|private\s+|public\s+|final\s+|const\s+|let\s+|var\s+)*(?:[\w<>\[\], ]+\s)?"

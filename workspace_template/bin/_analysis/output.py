@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 LIMIT = 4000
@@ -68,6 +68,12 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
     texts = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in texts) for i in range(len(head))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts)
+
+
+def notes(answer: dict[str, Any]) -> Iterator[str]:
+    """The notes of an answer, a line each."""
+    for note in answer.get("notes") or ():
+        yield f"note: {note}"
 
 
 def say(text: str) -> None:

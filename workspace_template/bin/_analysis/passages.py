@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from _analysis.commits import Commit, Hunk, Line
 from _analysis.delta import Delta
-from _analysis.history import Commit, Hunk, Line
 from _analysis.kinds import IDLE, kind_of
 
 ENOUGH = 24

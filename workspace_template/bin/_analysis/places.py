@@ -12,8 +12,9 @@ from pathlib import Path
 
 from _analysis import words
 from _analysis.callgraph import NOT_NAMES, WORD, Graph, graph
+from _analysis.commits import Commit, FileDiff
 from _analysis.desk import Desk
-from _analysis.history import Commit, FileDiff, git
+from _analysis.git import git
 from _analysis.kinds import IDLE, kind_of
 from _analysis.rows import changed_names, code
 from _analysis.symptoms import Symptoms

@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _analysis.history import git
+from _analysis.git import git
 from _analysis.kinds import IDLE, kind_of
-from _analysis.logs import Frame, mask
+from _analysis.stacktraces import Frame
 from _analysis.suspects import same_file
 from _analysis.symptoms import Symptoms
+from _analysis.templates import mask
 
 CALLS = 3000
 SECONDS = 20

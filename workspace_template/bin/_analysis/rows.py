@@ -6,7 +6,7 @@ import re
 from collections import Counter
 
 from _analysis import words
-from _analysis.history import Commit, FileDiff
+from _analysis.commits import Commit, FileDiff
 from _analysis.kinds import IDLE, kind_of
 
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from _analysis import deltas, docstrings, explanations, places, words
 from _analysis.calls import only_says
 from _analysis.clock import span
+from _analysis.commits import Commit
 from _analysis.delta import Delta
 from _analysis.desk import Change, Deployment, Desk, service_key
 from _analysis.explanations import Explanation
-from _analysis.history import Commit, History, candidates, git
+from _analysis.git import git
+from _analysis.history import History, candidates
 from _analysis.kinds import IDLE, kind_of
 from _analysis.places import same_file
 from _analysis.rows import code

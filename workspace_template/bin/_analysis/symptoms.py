@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from _analysis import concepts, logs, metrics, traces, words
 from _analysis.desk import Desk, service_key
+from _analysis.stacktraces import Frame
+from _analysis.templates import BUCKET, Template
 
 QUOTED = re.compile(r"[\"'`‘“]([A-Za-z_][\w.:-]{2,60})[\"'`’”]|\b([A-Za-z_]\w*(?:\.\w+)+)\(\)")
 ABSENT = re.compile(
@@ -61,7 +63,7 @@ class Symptoms:
     facets: dict[str, float] = field(default_factory=dict)
     words: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     named: dict[str, bool] = field(default_factory=dict)
-    frames: list[logs.Frame] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
     calls: dict[str, set[str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     onset: float | None = None
@@ -130,18 +132,18 @@ def _of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
     return found
 
 
-def change(template: logs.Template, start: float, end: float) -> tuple[float, int, int, float]:
+def change(template: Template, start: float, end: float) -> tuple[float, int, int, float]:
     """When a template's rate changed, by the likelihood of two Poisson rates; how many lines lie before and after; and how many
     times its rate grew.
     """
-    counted = sorted((bucket, n) for bucket, n in template.buckets.items() if bucket * logs.BUCKET <= end)
+    counted = sorted((bucket, n) for bucket, n in template.buckets.items() if bucket * BUCKET <= end)
     total = sum(n for _, n in counted)
     length = max(end - start, 1.0)
     best, at, left = -1.0, template.first or start, 0
     passed = 0
     for bucket, number in counted:
-        moment = max(bucket * logs.BUCKET, start)
-        early, late = max(moment - start, 1.0), max(end - moment, logs.BUCKET)
+        moment = max(bucket * BUCKET, start)
+        early, late = max(moment - start, 1.0), max(end - moment, BUCKET)
         rest = total - passed
         gain = (
             rest * math.log(rest / late)
@@ -151,14 +153,14 @@ def change(template: logs.Template, start: float, end: float) -> tuple[float, in
         if gain > best:
             best, at, left = gain, moment, passed
         passed += number
-    early, late = max(at - start, 1.0), max(end - at, logs.BUCKET)
+    early, late = max(at - start, 1.0), max(end - at, BUCKET)
     grows = ((total - left) / late) / (left / early) if left else math.inf
     if left == 0:
         at = max(at, template.first or at)
     return at, left, total - left, grows if best > 6 or left == 0 else 1.0
 
 
-def _weight(template: logs.Template, fresh: bool, before: int, after: int, grows: float, minutes: float) -> float:
+def _weight(template: Template, fresh: bool, before: int, after: int, grows: float, minutes: float) -> float:
     """How much a change of a template stands out: its level, how many lines, and whether it lasts."""
     if 0.5 < grows < 2:
         return 0.0

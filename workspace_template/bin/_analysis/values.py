@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from _analysis import words
 from _analysis.calls import CALL, SAYS
+from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
-from _analysis.history import FileDiff, Hunk, Line
 from _analysis.kinds import kind_of
 from _analysis.rows import Moved
 

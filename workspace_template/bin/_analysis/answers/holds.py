@@ -1,0 +1,53 @@
+"""Whether a symptom is there in a window of time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from _analysis import logs, metrics
+from _analysis.clock import iso
+from _analysis.desk import Desk, service_key
+from _analysis.templates import BUCKET, mask
+
+
+def of(
+    desk: Desk,
+    window: tuple[float, float],
+    *,
+    text: str,
+    metric: str,
+    service: str,
+    least: int,
+    above: float | None,
+    below: float | None,
+) -> dict[str, Any]:
+    """Whether a symptom is there in a window; None where there is no data in it."""
+    start, end = window
+    if text:
+        scan = logs.scan(desk)
+        wanted = mask(text)
+        found = 0
+        for template in scan.templates:
+            if (not service or service_key(template.service) == service_key(service)) and (
+                wanted in template.text or text in template.sample
+            ):
+                found += sum(n for bucket, n in template.buckets.items() if start <= (bucket + 0.5) * BUCKET < end)
+        data = scan.start is not None and scan.end is not None and scan.start < end and scan.end > start
+        return {
+            "holds": found >= least if data else None,
+            "lines": found,
+            "told": f"{found} lines between {iso(start)} and {iso(end)}",
+        }
+    series, _ = metrics.read(desk, metrics.files(desk))
+    values = [
+        v
+        for s in series
+        if s.metric == metric and (not service or service_key(s.service) == service_key(service))
+        for t, v in s.points
+        if start <= t < end
+    ]
+    if not values:
+        return {"holds": None, "told": f"no point of {metric} between {iso(start)} and {iso(end)}"}
+    middle = sorted(values)[len(values) // 2]
+    good = (above is None or middle > above) and (below is None or middle < below)
+    return {"holds": good, "median": middle, "told": f"median of {metric} is {middle:g} between {iso(start)} and {iso(end)}"}

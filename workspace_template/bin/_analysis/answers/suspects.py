@@ -1,0 +1,143 @@
+"""The ranking of suspects, with the exact lines, places and times that an investigation goes on with."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from _analysis import passages, suspects, symptoms
+from _analysis.clock import iso
+from _analysis.desk import Desk
+from _analysis.linenumbers import line_number
+from _analysis.output import notes
+
+QUOTE = 300
+
+
+def of(desk: Desk, verdict: suspects.Verdict, limit: int) -> dict[str, Any]:
+    """The ranking, with what an investigation needs to go on: exact lines, places, times."""
+    made = verdict.symptoms
+    return {
+        "onset": iso(made.onset),
+        "alert": iso(desk.at),
+        "service": desk.service,
+        "unknown": round(verdict.unknown, 3),
+        "seen": verdict.history.seen,
+        "suspects": [suspect(s, n) for n, s in enumerate(verdict.suspects[:limit])],
+        "explanations": [
+            {
+                "category": e.category,
+                "statement": e.statement,
+                "p": round(p, 3),
+                "service": e.service,
+                "why": [w[:140] for w in dict.fromkeys(e.why)][:5],
+                "show": [_shown(desk, a) for a in e.shown[:2]],
+            }
+            for e, p in verdict.explanations
+            if p > 0.02
+        ][:3],
+        "flips": [
+            {
+                "kind": f.change.kind,
+                "name": f.change.name,
+                "service": f.change.service,
+                "at": iso(f.change.at),
+                "from": f.change.old,
+                "to": f.change.new,
+                "p": round(f.p, 3),
+                "why": f.why,
+            }
+            for f in verdict.flips[:3]
+            if f.p > 0.01
+        ],
+        "symptoms": _symptoms(desk, made),
+        "notes": [*desk.notes, *made.notes, *verdict.history.notes][:12],
+    }
+
+
+def suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "repo": s.commit.repo,
+        "commit": s.commit.sha,
+        "p": round(s.p, 3),
+        "score": round(s.score, 2),
+        "subject": s.commit.subject[:100],
+        "why": s.why[:4],
+    }
+    if s.deployment:
+        answer |= {"service": s.deployment.service, "live": iso(s.deployment.at), "version": s.deployment.version}
+    else:
+        answer |= {"live": iso(s.commit.at)}
+    if s.commit.package:
+        answer |= {"package": s.commit.package}
+    if s.through:
+        answer |= {"through": s.through.commit.sha}
+    if n == 0:
+        answer |= {"direct": s.direct, "among": s.among}
+    if n < 2 and s.best:
+        best = s.best
+        answer |= {
+            "kind": best.kind,
+            "what": best.what[:120],
+            "path": best.path,
+            "side": best.side,
+            "line": best.number,
+            "text": best.text[:QUOTE],
+            "parent": s.commit.parent,
+            "author": s.commit.author,
+        }
+        answer |= {"within": best.within[:80]} if best.within else {}
+    if n < 2:
+        answer["quotes"] = [asdict(p) for p in passages.of(s.commit, s.best)[: 2 - n]]
+    if n >= 1:
+        answer["why"] = [w[:120] for w in s.why[:2]]
+    return answer
+
+
+def _symptoms(desk: Desk, made: symptoms.Symptoms) -> list[dict[str, Any]]:
+    """The strongest anomalies, the first two of each kind before the rest."""
+    first = [a for kind in ("log", "metric") for a in [b for b in made.anomalies if b.kind == kind][:2]]
+    return [_shown(desk, a) for a in [*first, *(a for a in made.anomalies if not any(a is b for b in first))][:6]]
+
+
+def _shown(desk: Desk, a: symptoms.Anomaly) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "kind": a.kind,
+        "service": a.service,
+        "text": a.text[:140],
+        "onset": iso(a.onset),
+        "weight": round(a.weight, 2),
+    }
+    if a.kind == "log":
+        shown |= {"where": where(desk, a), "count": a.count, "quote": a.quote[:QUOTE]}
+    elif a.kind == "metric":
+        shape = "slope" if "(slope" in a.detail else "step"
+        metric = a.text.rsplit(" ", 1)[0]
+        shown |= {"detail": a.detail, "where": a.file, "row": f"{iso(a.onset)} {shape} {a.service} {metric}".replace("  ", " ")}
+    else:
+        shown |= {"where": a.file, "quote": a.quote[:160]}
+    return shown
+
+
+def where(desk: Desk, anomaly: symptoms.Anomaly) -> str:
+    """path:line of the line that shows a log anomaly."""
+    return f"{anomaly.file}:{line_number(desk.root / anomaly.file, anomaly.offset)}" if anomaly.file else ""
+
+
+def text(answer: dict[str, Any]) -> str:
+    """The answer for people."""
+    lines = [
+        f"onset {answer['onset']}, alert {answer['alert']}; {answer['seen']} commits "
+        f"looked at; {answer['unknown']:.0%} for something unknown"
+    ]
+    for s in answer["suspects"]:
+        lines.append(f"{s['p']:5.0%}  {s['repo']} {s['commit'][:12]}  {s['subject']}")
+        lines += [f"         {why}" for why in s["why"]]
+        if s.get("text"):
+            lines.append(f"         {s['path']}:{s['line']}  {s['side']}{s['text']}")
+    for e in answer["explanations"]:
+        lines.append(f"{e['p']:5.0%}  no commit: {e['statement']} ({e['category']})")
+        lines += [f"         {why}" for why in e["why"]]
+    for f in answer["flips"]:
+        lines.append(f"{f['p']:5.0%}  {f['kind']} {'; '.join(f['why'])}")
+    return "\n".join([*lines, *notes(answer)])

@@ -1,0 +1,223 @@
+"""Reads one stretch of one log file: every line becomes part of a template, and stack frames are kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from _analysis import clock
+from _analysis.records import DETAILS, LEVELS, SERVICES, TEXTS, TIMES, pick, rank, service_within
+from _analysis.stacktraces import CONTINUES, GOROUTINE, RAISED, Frame, Stack, is_frame
+from _analysis.stretches import Stretch
+from _analysis.templates import BUCKET, Template, keep_values, mask
+
+DISTINCT = 6_000
+ZONELESS = ".,0123456789"
+SECOND = re.compile(r"(?:[.,](\d+))?\s?(Z\b|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?")
+KLOG_LEVEL = {"E": "ERROR", "W": "WARN", "F": "FATAL", "I": "INFO"}
+
+
+def read(asked: Stretch | tuple[Stretch, float]) -> tuple[list[Template], list[Frame], dict[str, Any]] | None:
+    """What one stretch says; None where there is a time until which it has to be read, and it could not be."""
+    part, until = asked if isinstance(asked, tuple) else (asked, math.inf)
+    if time.monotonic() >= until:
+        return None
+    reader = _Reader(part, until)
+    if part.path.endswith(".json"):
+        reader.query()
+    else:
+        reader.lines()
+    counts = {"lines": reader.number, "undated": reader.undated, "read": part.end - part.begin, "broken": reader.broken}
+    return None if reader.late else (list(reader.templates.values()), list(reader.stack.frames.values()), counts)
+
+
+class _Reader:
+    """Reads one part of one file."""
+
+    def __init__(self, part: Stretch, until: float) -> None:
+        self.part = part
+        self.until, self.late = until, False
+        self.templates: dict[tuple[str, str], Template] = {}
+        self.number = self.undated = 0
+        self.broken: dict[str, tuple[int, int]] = {}
+        self.when: float | None = None
+        self.hint: re.Pattern[str] | None = None
+        self.stack = Stack(part.service, part.weight)
+        self.service = part.service
+        self.times: dict[str, float | None] = {}
+        self.seconds: dict[str, tuple[float, bool]] = {}
+
+    def lines(self) -> None:
+        structured = self.part.path.endswith((".ndjson", ".jsonl"))
+        for offset, raw in self._raw():
+            self.number += 1
+            if self.number % 1000 == 0 and time.monotonic() >= self.until:
+                self.late = True
+                return
+            text = raw.decode("utf-8", "replace").rstrip("\r\n")
+            if not text.strip():
+                continue
+            if text[0] == "{":
+                self._object(text, offset)
+            elif structured:
+                self._bad(offset)
+            else:
+                self._text(text, offset)
+        self.stack.end(self.when)
+
+    def _raw(self) -> Iterator[tuple[int, bytes]]:
+        with open(self.part.path, "rb") as file:
+            file.seek(self.part.begin)
+            offset = self.part.begin
+            if offset:
+                file.seek(offset - 1)
+                offset += len(file.readline()) - 1
+            while offset < self.part.end:
+                line = file.readline(1_000_000)
+                if not line:
+                    return
+                yield offset, line
+                offset += len(line)
+
+    def query(self) -> None:
+        """Rows of a log query: the file is one JSON object with columns and rows."""
+        try:
+            data = json.loads(Path(self.part.path).read_text("utf-8", errors="replace"))
+            columns, rows = data["columns"], data["rows"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            self._bad(0)
+            return
+        for row in rows:
+            self.number += 1
+            if isinstance(row, list) and len(row) == len(columns):
+                self._record(dict(zip(columns, row, strict=True)), json.dumps(row), 0)
+
+    def _bad(self, offset: int) -> None:
+        number, first = self.broken.get(self.part.shown, (0, offset))
+        self.broken[self.part.shown] = (number + 1, min(first, offset))
+
+    def _object(self, text: str, offset: int) -> None:
+        try:
+            record = json.loads(text)
+        except ValueError:
+            self._bad(offset)
+            return
+        if isinstance(record, dict):
+            self._record(record, text, offset)
+        else:
+            self._bad(offset)
+
+    def _record(self, record: dict[str, Any], text: str, offset: int) -> None:
+        message = pick(record, TEXTS)
+        if isinstance(message, dict):
+            record = {**record, **message}
+            message = pick(message, TEXTS)
+        inner = record.get("line") or record.get("log") if message is None else None
+        message = str(message if message is not None else inner if inner is not None else text)
+        self.when = self._moment(pick(record, TIMES))
+        service = pick(record, SERVICES) or service_within(record) or self.part.service
+        level = rank(str(pick(record, LEVELS) or ""), message)
+        for name in DETAILS:
+            detail = record.get(name)
+            if isinstance(detail, dict):
+                detail = " ".join(str(v) for v in detail.values())
+            if detail and isinstance(detail, str):
+                self.stack.whole(detail, str(service), self.when)
+                message += " | " + detail.splitlines()[-1][:300] if detail.strip() else ""
+        self._count(str(service), message, level, offset, text, record)
+
+    def _moment(self, value: Any) -> float | None:
+        if isinstance(value, str):
+            key = value[:19] + value[19:].lstrip(ZONELESS)
+            if key in self.times:
+                return self.times[key]
+            self.times[key] = when = self._clock(value)
+            if len(self.times) > 100_000:
+                self.times.clear()
+            return when
+        return clock.moment(value)
+
+    def _clock(self, value: str) -> float | None:
+        if value:
+            found = clock.find(value, self.hint, self.part.year)
+            if not found:
+                return None
+            self.hint = found[2]
+            return found[0] + (self.part.shift if found[1] else 0.0)
+        return None
+
+    def _text(self, text: str, offset: int) -> None:
+        found = None if CONTINUES.match(text) and self.when is not None else self._dated(text)
+        if found is None:
+            raised = RAISED.match(text)
+            called = GOROUTINE.match(text)
+            if raised and self.stack.entries:
+                self.stack.end(self.when, text)
+            elif called and self.when is not None:
+                self.stack.above = called[1].rsplit("/", 1)[-1]
+                return
+            elif CONTINUES.match(text) or is_frame(text):
+                self.stack.add(text)
+                return
+            self._count(self.service, text, rank("", text), offset, text, {})
+            return
+        self.stack.end(self.when)
+        seconds, naive, self.hint, begin, end = found
+        self.when = seconds + (self.part.shift if naive else 0.0)
+        rest = (text[:begin] + " " + text[end:]) if begin else text[end:]
+        level = KLOG_LEVEL.get(text[0], "") if self.hint is clock.KLOG else ""
+        rest = rest.strip(" \t[]|,-:")
+        self.service = self.part.service
+        self._count(self.service, rest, rank(level, rest), offset, text, {})
+
+    def _dated(self, text: str) -> tuple[float, bool, re.Pattern[str], int, int] | None:
+        """What clock.find says, remembered by the second where a line begins with a full date."""
+        rest = SECOND.match(text, 19) if self.hint is clock.ISO and text[4:5] in "-/" and text[:4].isdigit() else None
+        key = text[:19] + (rest[2] or "") if rest else ""
+        known = self.seconds.get(key) if rest else None
+        if known is not None and rest:
+            fraction = float(f"0.{rest[1]}") if rest[1] else 0.0
+            return known[0] + fraction, known[1], clock.ISO, 0, rest.end()
+        found = clock.find(text[:120], self.hint, self.part.year)
+        if found and rest and found[2] is clock.ISO and found[3] == 0 and found[4] == rest.end():
+            if len(self.seconds) > 100_000:
+                self.seconds.clear()
+            self.seconds[key] = (found[0] - (float(f"0.{rest[1]}") if rest[1] else 0.0), found[1])
+        return found
+
+    def _count(self, service: str, message: str, level: int, offset: int, sample: str, record: dict[str, Any]) -> None:
+        text = mask(message[:600])
+        key = (service, text)
+        template = self.templates.get(key)
+        if template is None:
+            if len(self.templates) >= DISTINCT:
+                key = (service, "<other lines, too different from each other to keep>")
+                template = self.templates.get(key)
+            if template is None:
+                template = Template(
+                    service=service, text=key[1], level=level, file=self.part.shown, offset=offset, sample=sample[:1200]
+                )
+                self.templates[key] = template
+        template.count += self.part.weight
+        if level > template.level:
+            template.level = level
+        self._when(template, offset, sample)
+        if template.count <= 400 and level >= 2:
+            keep_values(template, message)
+
+    def _when(self, template: Template, offset: int, sample: str) -> None:
+        when = self.when
+        if when is None:
+            self.undated += 1
+            return
+        bucket = int(when // BUCKET)
+        template.buckets[bucket] = template.buckets.get(bucket, 0) + self.part.weight
+        if template.first is None or when < template.first:
+            template.first = when
+        if template.last is None or when > template.last:
+            template.last = when
