@@ -40,6 +40,7 @@ from agent.evidence import Checker, ties
 from agent.evidence.diffs import Changed, parse
 from agent.incident import read_incident
 from agent.paths import shipped
+from agent.repos.history import History
 
 Run = Callable[[str, dict[str, str]], Awaitable[str]]
 """Runs a command on a new desk with repositories at commits, and gives what it prints."""
@@ -72,7 +73,7 @@ print(told)
 class Bench:
     """One incident with its checker."""
 
-    def __init__(self, incident: Incident, case: Case, checker: Checker, history: Any, report: Report, run: Run) -> None:
+    def __init__(self, incident: Incident, case: Case, checker: Checker, history: History, report: Report, run: Run) -> None:
         self.incident, self.case, self.checker, self.history, self.report = incident, case, checker, history, report
         self.run = run
 
@@ -224,7 +225,7 @@ async def swap(parts: Parts, incident: Incident, case: Case, each: int, rng: Ran
     right = await made.right()
     judged = await bench.checker.judge(right)
     claimed = report.verdict == "root_cause_found"
-    rows = [{"incident": incident.name, "kind": incident.truth.kind, "right": True, "claimed": claimed,
+    rows: list[dict[str, Any]] = [{"incident": incident.name, "kind": incident.truth.kind, "right": True, "claimed": claimed,
              "stands": judged.conclusion.verdict == "root_cause_found", "why": judged.downgraded,
              "checks": [f"{c.claim}: {c.outcome}" for c in judged.conclusion.checks]}]  # fmt: skip
     print(f"{incident.name}: right one {'kept' if rows[0]['stands'] else 'LOWERED'}", flush=True)

@@ -45,7 +45,7 @@ def _help() -> float:
 def _installation(folder: Path) -> tuple[int, int]:
     """A fresh environment from the lock file, compiled as after the first run; pip itself is not in it."""
     subprocess.run([BIN / "uv", "venv", "-q", "--python", sys.executable, folder], check=True)
-    install = [BIN / "uv", "pip", "install", "-q", "--compile-bytecode", "--python", folder / "bin/python"]
+    install: list[str | Path] = [BIN / "uv", "pip", "install", "-q", "--compile-bytecode", "--python", folder / "bin/python"]
     subprocess.run([*install, "--require-hashes", "-r", ROOT / "deploy/requirements.lock"], check=True)
     packages = len(list(folder.glob("lib/python*/site-packages/*.dist-info")))
     size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
@@ -56,7 +56,7 @@ def _demo(folder: Path) -> dict[str, float]:
     folder.mkdir()
     began = time.perf_counter()
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    demo = [BIN / "sre-agent", "--data", folder / "data", "demo", "--out", folder / "out"]
+    demo: list[str | Path] = [BIN / "sre-agent", "--data", folder / "data", "demo", "--out", folder / "out"]
     subprocess.run(demo, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, env=environment)
     whole = time.perf_counter() - began
     entries = [json.loads(line) for line in (folder / "out/transcript.jsonl").read_text().splitlines()]

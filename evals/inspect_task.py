@@ -3,6 +3,8 @@
     inspect eval evals/inspect_task.py@incidents --model none -T folder=FOLDER [-T model=statistical] [--epochs 3]
 
 `-T model` names a model of this project; inspect's own `--model` is asked nothing. Nothing here is needed by `sre-agent eval`.
+
+inspect_ai lives in an environment of its own (`./dev inspect`), so where types are checked its decorators have none.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ FIGURES: dict[str, Callable[[Score], float | None]] = {
 """One scorer each; None where a figure says nothing of this incident. What each means: docs/evals.md."""
 
 
-@task
+@task  # type: ignore[untyped-decorator]
 def incidents(folder: str = "", model: str = "statistical", sandbox: str = "auto", analysis: bool = True) -> Task:
     """Incidents whose cause is known; those that ship, without a folder."""
     found = truth.incidents(Path(folder) if folder else shipped("incidents"))
@@ -65,7 +67,7 @@ def incidents(folder: str = "", model: str = "statistical", sandbox: str = "auto
     return Task(dataset=samples, solver=investigator(plan), scorer=[figure(name) for name in FIGURES])
 
 
-@solver
+@solver  # type: ignore[untyped-decorator]
 def investigator(plan: Plan) -> Solver:
     """An investigation of this project, from the alert to the checked report."""
 
@@ -86,7 +88,7 @@ def investigator(plan: Plan) -> Solver:
 def figure(name: str) -> Scorer:
     """One figure of a report, under its own name."""
 
-    @scorer(name=name, metrics=[mean(), stderr()])
+    @scorer(name=name, metrics=[mean(), stderr()])  # type: ignore[untyped-decorator]
     def named() -> Scorer:
         async def told(state: TaskState, target: Target) -> Scored | None:
             found = Score.model_validate(state.store.get("score"))

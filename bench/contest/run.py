@@ -59,7 +59,7 @@ class Outcome:
         """What the prompts cost, in tokens at the plain price of input."""
         tally = self.tally
         short = tally["written"] - tally["written_long"]
-        return round(tally["input"] + WRITE * short + WRITE_LONG * tally["written_long"] + READ * tally["read"])
+        return round(float(tally["input"] + WRITE * short + WRITE_LONG * tally["written_long"] + READ * tally["read"]))
 
 
 def run(contestant: Contestant, api: str, trajectory: str, *, limit: float = LIMIT) -> Outcome:

@@ -73,8 +73,14 @@ class Counting(Provider):
     def counted(self) -> Tally:
         """What was counted, and how far the script came."""
         script = self._play
-        counts = {"turns": script.turn, "ended": script.ended, "summaries": script.summaries, "asked": self.number}
-        return replace(self.tally, **counts, refused=tuple(self.refused))
+        return replace(
+            self.tally,
+            turns=script.turn,
+            ended=script.ended,
+            summaries=script.summaries,
+            asked=self.number,
+            refused=tuple(self.refused),
+        )
 
     def _count(self, usage: dict[str, Any]) -> None:
         tally = self.tally
