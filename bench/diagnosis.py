@@ -1,4 +1,5 @@
 """How long the embedded investigation and its brief take: 100 MB of logs, 30,000 commits of history, 600 in one deployment.
+And of the brief alone beside 1 GB of logs, 210 MB of metrics and 500 MB of traces, of which it has to leave most.
 
 The desk lies in a folder of this host: starting a sandbox is bench/sandbox.py's to measure. `--megabytes N` for other logs.
 """
@@ -10,6 +11,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.investigation import Case, Deployment, RepositoryRef, Trigger
+from bench import _large as large
 from evals.offline import desk, investigate
 
 AT = datetime(2026, 5, 5, 12, tzinfo=UTC)
@@ -42,18 +45,10 @@ def main(arguments: Sequence[str]) -> list[dict[str, Any]]:
         print(f"making {megabytes} MB of logs and {COMMITS} commits ...", file=sys.stderr)
         guilty, old, new = _history(folder / "shop.git")
         _telemetry(folder / "telemetry", megabytes)
-        case = Case(
-            trigger=Trigger(kind="alert", key="k", at=AT, title="shop: more than 5 % of requests fail", service="shop"),
-            repositories=(RepositoryRef(name="shop", url=str(folder / "shop.git"), service="shop", ref=new),),
-            deployments=(
-                Deployment(timestamp=LIVE - timedelta(days=20), service="shop", commit=old),
-                Deployment(timestamp=LIVE, service="shop", commit=new),
-            ),
-            telemetry=folder / "telemetry",
-        )
+        case = _case(folder, old, new)
         desk(folder / "desk", case)
         os.environ["SRE_ANALYSIS_CACHE"] = str(folder / "cache")
-        brief = _timed([str(folder / "desk" / "bin" / "brief"), "--root", str(folder / "desk"), "--json"])
+        brief, _ = _timed([str(folder / "desk" / "bin" / "brief"), "--root", str(folder / "desk"), "--json"])
         (folder / "cache").rename(folder / "used")
         before = _processor()
         began = time.monotonic()
@@ -62,6 +57,7 @@ def main(arguments: Sequence[str]) -> list[dict[str, Any]]:
         answered = max((c for c in conclusion.causes), key=lambda c: c.confidence, default=None)
         named = bool(answered and answered.commit == guilty)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        rows = _large(folder, old, new, guilty)
     print(f"the guilty commit was {'' if named else 'NOT '}named, of {DEPLOYED}", file=sys.stderr)
     about = f"{megabytes} MB logs, {COMMITS} commits"
     return [
@@ -75,6 +71,41 @@ def main(arguments: Sequence[str]) -> list[dict[str, Any]]:
         },
         {"what": "processor time of the investigation", "of": about, "measured": round(used, 2), "unit": "s"},
         {"what": "memory of the largest process", "of": about, "measured": round(peak, 1), "at_most": 1024.0, "unit": "MB"},
+        *rows,
+    ]
+
+
+def _case(folder: Path, old: str, new: str) -> Case:
+    return Case(
+        trigger=Trigger(kind="alert", key="k", at=AT, title="shop: more than 5 % of requests fail", service="shop"),
+        repositories=(RepositoryRef(name="shop", url=str(folder / "shop.git"), service="shop", ref=new),),
+        deployments=(
+            Deployment(timestamp=LIVE - timedelta(days=20), service="shop", commit=old),
+            Deployment(timestamp=LIVE, service="shop", commit=new),
+        ),
+        telemetry=folder / "telemetry",
+    )
+
+
+def _large(folder: Path, old: str, new: str, guilty: str) -> list[dict[str, Any]]:
+    """The brief where there is far more telemetry than there is time."""
+    print("making 1 GB of logs, 210 MB of metrics and 500 MB of traces ...", file=sys.stderr)
+    rng = random.Random(3)
+    shutil.rmtree(folder / "telemetry")
+    for name in ("logs", "metrics", "traces"):
+        (folder / "telemetry" / name).mkdir(parents=True)
+    failure = f" ERROR stock request failed: KeyError: {WRONG}\n{TRACE}"
+    large.logs(folder / "telemetry/logs/shop.log", 1000, AT, LIVE, failure, rng)
+    large.metrics(folder / "telemetry/metrics/all.csv", 210, AT, LIVE, rng)
+    large.traces(folder / "telemetry/traces/all.ndjson", 500, AT, LIVE, rng)
+    desk(folder / "large", _case(folder, old, new))
+    brief, said = _timed([str(folder / "large/bin/brief"), "--root", str(folder / "large"), "--json"])
+    likely = json.loads(said)["likely"]
+    print(f"beside so much telemetry: {likely}", file=sys.stderr)
+    about = "1 GB logs, 210 MB metrics, 500 MB traces"
+    return [
+        {"what": "the brief, nothing cached", "of": about, "measured": round(brief, 2), "at_most": 10.0, "unit": "s"},
+        {"what": "wrong briefs", "of": about, "measured": int(guilty[:10] not in likely), "at_most": 0, "unit": ""},
     ]
 
 
@@ -84,10 +115,11 @@ def _processor() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-def _timed(command: list[str]) -> float:
+def _timed(command: list[str]) -> tuple[float, str]:
+    """The seconds that a command took, and what it printed."""
     began = time.monotonic()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.monotonic() - began
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return time.monotonic() - began, done.stdout
 
 
 def _history(target: Path) -> tuple[str, str, str]:

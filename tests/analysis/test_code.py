@@ -256,5 +256,5 @@ def test_a_step_begins_where_it_jumps_although_a_spike_lies_before_it() -> None:
     values = [0.5 + 0.01 * (n % 3) for n in range(300)] + [6.0 + 0.1 * (n % 4) for n in range(40)]
     values[299] = 0.7
     points = [(1000.0 + 30 * n, value) for n, value in enumerate(values)]
-    shift = part("metrics").shift_of(part("metrics").Series(service="a", metric="m", points=points), None)
+    shift = part("metrics").shift_of(part("series").Series(service="a", metric="m", points=points), None)
     assert shift and points[299][0] <= shift.onset <= points[300][0]

@@ -14,9 +14,12 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from _analysis.clock import moment
+
+if TYPE_CHECKING:
+    from _analysis.series import Series
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,7 @@ class Desk:
     """What an analysis starts from. `at` is the alert's time, `text` all that the alert says, `repos` name to folder.
 
     due: the time.monotonic() at which the answer has to be there, begun: when that was set; `left` is what was not done for it.
+    series: the metrics, once they were read, with the notes on them.
     """
 
     root: Path
@@ -69,6 +73,7 @@ class Desk:
     begun: float = 0.0
     due: float | None = None
     left: list[str] = field(default_factory=list)
+    series: tuple[list[Series], list[str]] | None = None
 
     def limit(self, seconds: float) -> None:
         """From now on there are so many seconds; 0 for no limit."""

@@ -26,8 +26,9 @@ from _analysis.stretches import BUDGET, Stretch
 from _analysis.templates import Template, absorb, drain
 
 PIECE = 2_000_000
-LOGS = 0.5
-"""The part of a limited time after which no more logs are read."""
+FORMS = (".log", ".txt", ".ndjson", ".jsonl", ".out", ".err")
+LOGS = 0.58
+"""The part of a limited time after which no more logs are read: they come last, and have what metrics and traces did not need."""
 
 
 @dataclass(kw_only=True)
@@ -46,12 +47,9 @@ class Scan:
 
 
 def files(desk: Desk) -> list[Path]:
-    """The log files of the desk, compressed ones left out."""
-    found = [
-        p
-        for p in sorted(desk.telemetry.rglob("*"))
-        if p.is_file() and p.suffix in (".log", ".txt", ".ndjson", ".jsonl", ".out", ".err")
-    ]
+    """The log files of the desk, compressed ones left out: wherever they lie, but with metrics and traces."""
+    places = (p for p in sorted(desk.telemetry.rglob("*")) if p.suffix in FORMS and p.is_file())
+    found = [p for p in places if p.relative_to(desk.telemetry).parts[0] not in ("metrics", "traces")]
     queries = desk.telemetry / "queries"
     return found + [p for p in (sorted(queries.glob("*.json")) if queries.is_dir() else ()) if _is_log_query(p)]
 
@@ -64,8 +62,9 @@ def scan(desk: Desk) -> Scan:
     kept = cache(desk, "logs", paths, BUDGET)
     if kept.exists():
         return _load(kept)
+    left = len(desk.left)
     made = _scan(desk, paths)
-    if not desk.left:
+    if len(desk.left) == left:
         _keep(kept, made)
     return made
 

@@ -1,46 +1,32 @@
-"""Reads metrics as series and finds where each one changed for good: a step or the beginning of a slope. It knows no causes.
+"""Finds where series of metrics changed for good: a step or the beginning of a slope. It knows no causes.
 
-metrics/*.csv have columns timestamp, service, metric, value (in any order); telemetry/queries/*.json from a metrics connector
-have
-timestamp, value and labels. Score = |median after - median before| / max(IQR, MAD, 2 % of the level): a shift in widths of
-the noise.
+Score = |median after - median before| / max(IQR, MAD, 2 % of the level): a shift in widths of the noise.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import math
+import multiprocessing
 import os
-import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
-from typing import Any
 
-from _analysis import clock
-from _analysis.desk import Desk, cache
+from _analysis.desk import Desk, cache, service_key
+from _analysis.metricfiles import BEFORE
+from _analysis.series import Series, files, read, thin
 
-BUDGET = 40_000_000
-POINTS = 3000
-SCATTER = 2654435761  # Knuth's: rows are taken in no rhythm, which the order of the series could have too
-TIME_NAMES = ("timestamp", "time", "ts", "date", "datetime", "_time", "@timestamp")
-VALUE_NAMES = ("value", "val", "v", "_value", "sum", "avg", "mean")
-METRIC_NAMES = ("metric", "name", "__name__", "metric_name", "_measurement", "_field")
-SERVICE_NAMES = ("service", "service_name", "app", "job", "component", "source", "entity", "container", "instance", "host", "pod")
-
-
-@dataclass(kw_only=True)
-class Series:
-    """One metric of one service; `labels` tells apart what both share. Points are (time, value), in order."""
-
-    service: str
-    metric: str
-    labels: str = ""
-    file: str = ""
-    points: list[tuple[float, float]] = field(default_factory=list)
+SHIFTS = 0.25
+"""The part of a limited time after which no more series are looked at."""
+MANY = 500_000
+"""Points of all series from which on a glance at a few of each comes first, and the work is shared."""
+GLANCE = 150
+"""Points of a glance from before, and as many from around the alert."""
+LATE = "late"
 
 
 @dataclass(kw_only=True)
@@ -68,13 +54,6 @@ class Shift:
         return self.after > self.before
 
 
-def files(desk: Desk) -> list[Path]:
-    """The metric files of the desk."""
-    found = [p for p in sorted(desk.telemetry.rglob("*.csv")) if p.is_file()]
-    queries = desk.telemetry / "queries"
-    return found + [p for p in (sorted(queries.glob("*.json")) if queries.is_dir() else ()) if _is_metric_query(p)]
-
-
 def shifts(desk: Desk) -> tuple[list[Shift], list[str], int]:
     """All shifts, strongest first; notes on what was broken; and how many series there are."""
     paths = files(desk)
@@ -84,12 +63,14 @@ def shifts(desk: Desk) -> tuple[list[Shift], list[str], int]:
     if kept.exists():
         data = json.loads(kept.read_text("utf-8"))
         return [Shift(**s) for s in data["shifts"]], data["notes"], data["series"]
+    left = len(desk.left)
     series, notes = read(desk, paths)
-    found = [shift for one in series if (shift := shift_of(one, desk.at))]
+    found = _all(desk, series)
     found.sort(key=lambda s: -rank(s))
-    partial = kept.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps({"shifts": [asdict(s) for s in found], "notes": notes, "series": len(series)}), "utf-8")
-    partial.replace(kept)
+    if len(desk.left) == left:
+        partial = kept.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({"shifts": [asdict(s) for s in found], "notes": notes, "series": len(series)}), "utf-8")
+        partial.replace(kept)
     return found, notes, len(series)
 
 
@@ -98,171 +79,67 @@ def rank(shift: Shift) -> float:
     return min(shift.score, 50.0) * shift.explained
 
 
-def read(desk: Desk, paths: list[Path]) -> tuple[list[Series], list[str]]:
-    """All series, and a note for each file with broken rows."""
-    notes: list[str] = []
-    total = sum(p.stat().st_size for p in paths)
-    stride = max(1, math.ceil(total / BUDGET))
-    found: dict[tuple[str, str, str], Series] = {}
-    for path in paths:
-        rows = _query_rows(path) if path.suffix == ".json" else _csv_rows(path, stride)
-        shown, broken, first = desk.shown(path), 0, 0
-        for number, row in rows:
-            if row is None:
-                broken, first = broken + 1, first or number
-                continue
-            when, service, metric, labels, value = row
-            series = found.get((service, metric, labels))
-            if series is None:
-                series = found[service, metric, labels] = Series(service=service, metric=metric, labels=labels, file=shown)
-            series.points.append((when, value))
-        if broken:
-            notes.append(f"{shown}:{first}: {broken} unreadable row{'s' if broken > 1 else ''}, this is the first; left out")
-    if stride > 1:
-        notes.append(f"metrics: {total / 1e6:.0f} MB, one row in {stride} was read")
-    return [_tidy(series) for series in found.values()], notes
+def _all(desk: Desk, series: Sequence[Series]) -> list[Shift]:
+    """The shifts of all series; where there are many, by a glance first, and where time is limited, the alert's own first."""
+    many = sum(len(one.points) for one in series) > MANY
+    mine = service_key(desk.service)
+    hurried = many and desk.due is not None
+
+    def place(one: Series) -> tuple[bool, bool, float]:
+        alerted = bool(one.metric) and one.metric in desk.metric
+        return service_key(one.service) != mine, not alerted, -_moved(one) if hurried else 0.0
+
+    order = sorted(series, key=place)
+    look = _Look(order, desk.at, many, desk.until(SHIFTS))
+    made = _shared(look, len(order)) if many else [look(n) for n in range(len(order))]
+    if late := made.count(LATE):
+        desk.left.append(f"metrics: {late} of {len(series)} series were not looked at, the alerting service's first")
+    return [shift for shift in made if isinstance(shift, Shift)]
 
 
-Row = tuple[int, tuple[float, str, str, str, float] | None]
+def _moved(one: Series) -> float:
+    """How far the end of a series lies from its beginning, by a few points of each: which series is worth a look first."""
+    values = [value for _, value in one.points]
+    begin, end = values[: max(4, len(values) // 8)], values[-max(4, len(values) // 16) :]
+    begin, end = begin[:: max(1, len(begin) // 12)], end[:: max(1, len(end) // 12)]
+    return abs(median(end) - median(begin)) / noise(begin) if values else 0.0
 
 
-def _csv_rows(path: Path, stride: int) -> Iterator[Row]:
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        lines = (line.replace("\0", "") for line in file)
-        reader = csv.reader(lines)
-        head = next(reader, None)
-        if head is None:
-            return
-        names = [name.strip().lower() for name in head]
-        where = [_column(names, options) for options in (TIME_NAMES, SERVICE_NAMES, METRIC_NAMES, VALUE_NAMES)]
-        if where[0] is None or (where[3] is None and where[2] is not None):
-            yield 1, None
-            return
-        times: dict[str, float | None] = {}
-        for row in _tolerant(reader):
-            if stride > 1 and (reader.line_num * SCATTER & 0xFFFFFFFF) % stride:
-                continue
-            if row:
-                yield from _csv_row(row, names, where, times, reader.line_num)
+class _Look:
+    """Looks at the n-th of some series until the time is over. A process that was forked has the series already."""
+
+    def __init__(self, series: Sequence[Series], at: float | None, glance: bool, until: float) -> None:
+        self.series, self.at, self.glance, self.until = series, at, glance, until
+
+    def __call__(self, n: int) -> Shift | str | None:
+        if time.monotonic() >= self.until:
+            return LATE
+        one = self.series[n]
+        if self.glance and len(one.points) > 4 * GLANCE:
+            edge = bisect_left(one.points, (self.at - BEFORE,)) if self.at is not None else 0
+            few = [*thin(one.points[:edge], GLANCE), *thin(one.points[edge:], GLANCE)]
+            if not shift_of(Series(service=one.service, metric=one.metric, points=few), self.at):
+                return None
+        return shift_of(one, self.at)
 
 
-def _tolerant(reader: Any) -> Iterator[list[str]]:
-    while True:
-        try:
-            yield next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield ["\0broken"]
+_forked: _Look | None = None
 
 
-def _csv_row(
-    row: list[str], names: list[str], where: list[int | None], times: dict[str, float | None], line: int
-) -> Iterator[Row]:
-    at, service_at, metric_at, value_at = where
-    if len(row) != len(names) or at is None:
-        yield line, None
-        return
-    text = row[at]
-    if text not in times:
-        if len(times) > 200_000:
-            times.clear()
-        times[text] = clock.moment(_number(text) if _number(text) is not None else text)
-    when = times[text]
-    service = row[service_at] if service_at is not None else ""
-    used = {at, service_at, metric_at, value_at}
-    if metric_at is None or value_at is None:
-        for index, name in enumerate(names):
-            value = _number(row[index]) if index not in used else None
-            if value is not None and when is not None:
-                yield line, (when, service, name, "", value)
-        return
-    value = _number(row[value_at])
-    labels = ",".join(row[i] for i in range(len(row)) if i not in used)
-    yield line, (when, service, row[metric_at], labels, value) if when is not None and value is not None else None
-
-
-def _query_rows(path: Path) -> Iterator[Row]:
+def _shared(look: _Look, count: int) -> list[Shift | str | None]:
+    """The same by several processes, where they can be had."""
+    global _forked
+    _forked = look
     try:
-        data = json.loads(path.read_text("utf-8", errors="replace"))
-        columns, rows = [str(c).lower() for c in data["columns"]], data["rows"]
-    except (json.JSONDecodeError, KeyError, TypeError, OSError):
-        yield 1, None
-        return
-    at, value_at = _column(columns, TIME_NAMES), _column(columns, VALUE_NAMES)
-    query = str(data.get("query") or "")
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, list) or len(row) != len(columns) or at is None or value_at is None:
-            yield number, None
-            continue
-        record = {name: row[i] for i, name in enumerate(columns) if i not in (at, value_at)}
-        when, value = clock.moment(row[at]), _number(row[value_at])
-        service, metric, labels = _named(record, query)
-        yield number, (when, service, metric, labels, value) if when is not None and value is not None else None
-
-
-def _named(record: dict[str, Any], query: str) -> tuple[str, str, str]:
-    """Service, metric and the rest of the labels of a row of a metrics query."""
-    flat: dict[str, str] = {}
-    for name, value in record.items():
-        if isinstance(value, str) and value.startswith("{"):
-            parsed = dict(re.findall(r'([\w.:]+)"?\s*[=:]\s*"([^"]*)"', value))
-            flat.update(parsed or {name: value})
-        elif isinstance(value, dict):
-            flat.update({str(k): str(v) for k, v in value.items()})
-        elif value is not None:
-            flat[name] = str(value)
-    service = next((flat[name] for name in SERVICE_NAMES if flat.get(name)), "")
-    metric = next((flat[name] for name in METRIC_NAMES if flat.get(name)), "")
-    rest = ",".join(f"{k}={v}" for k, v in sorted(flat.items()) if v not in (service, metric))
-    return service, metric or query[:80], rest
-
-
-def _is_metric_query(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            head = file.read(65536)
+        with multiprocessing.get_context("fork").Pool(min(len(os.sched_getaffinity(0)), 4)) as pool:
+            return pool.map(_forked_look, range(count), chunksize=16)
     except OSError:
-        return False
-    columns = re.search(r'"columns"\s*:\s*\[([^\]]*)\]', head)
-    return bool(columns) and any(f'"{name}"' in columns[1].lower() for name in VALUE_NAMES) if columns else False
+        return [look(n) for n in range(count)]
 
 
-def _column(names: list[str], options: tuple[str, ...]) -> int | None:
-    return next((names.index(option) for option in options if option in names), None)
-
-
-def _number(value: object) -> float | None:
-    try:
-        number = float(str(value))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _tidy(series: Series) -> Series:
-    """In order, at most POINTS points, and as a rate where it is a counter."""
-    points = sorted(series.points)
-    if len(points) > POINTS:
-        step = len(points) / POINTS
-        points = [_mean(points[int(i * step) : int((i + 1) * step)]) for i in range(POINTS)]
-    if re.search(r"_(total|count|sum|bucket)$", series.metric) and _is_counter([v for _, v in points]):
-        rates = []
-        for (t0, v0), (t1, v1) in pairwise(points):
-            rates.append((t1, (v1 - v0 if v1 >= v0 else v1) / max(t1 - t0, 1.0)))
-        points = rates
-    series.points = points
-    return series
-
-
-def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:
-    return sum(t for t, _ in points) / len(points), sum(v for _, v in points) / len(points)
-
-
-def _is_counter(values: list[float]) -> bool:
-    """It only grows, but for restarts."""
-    falls = sum(b < a for a, b in pairwise(values))
-    return len(values) > 3 and values[-1] > values[0] and falls <= len(values) // 50
+def _forked_look(n: int) -> Shift | str | None:
+    assert _forked
+    return _forked(n)
 
 
 def shift_of(series: Series, at: float | None) -> Shift | None:

@@ -12,9 +12,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import permutations
 
-from _analysis import metrics
+from _analysis import series as telemetry
 from _analysis.desk import Desk, service_key
-from _analysis.metrics import Series, Shift
+from _analysis.metrics import Shift
+from _analysis.series import Series
 
 BEFORE, LATER = 3600.0, 120.0
 LEAST = 8.0
@@ -37,7 +38,7 @@ def found(desk: Desk, shifts: list[Shift], onset: float | None) -> Mixture | Non
     fallen = [s for s in shifts if not s.up and s.metric and s.metric in asked and RATIO.search(s.metric) and not s.crossing]
     if not fallen or onset is None:
         return None
-    series, _ = metrics.read(desk, metrics.files(desk))
+    series, _ = telemetry.read(desk, telemetry.files(desk))
     for shift in fallen[:3]:
         counts = _counts(series, shift.service, shift.onset, desk.at)
         minutes = max(1.0, ((desk.at or shift.onset) - shift.onset) / 60)

@@ -78,9 +78,9 @@ class Symptoms:
 def gather(desk: Desk) -> Symptoms:
     """The symptoms of this desk's incident."""
     made = Symptoms()
-    made.scan = logs.scan(desk)
     made.shifts, notes, made.series = metrics.shifts(desk)
     made.spans = traces.summary(desk)
+    made.scan = logs.scan(desk)
     made.notes = [*made.scan.notes, *notes, *made.spans.notes]
     made.anomalies = [*_of_logs(made.scan, desk), *_of_metrics(made.shifts, desk), *_of_spans(made.spans)]
     made.anomalies.sort(key=lambda a: (-a.weight, a.onset, a.text))

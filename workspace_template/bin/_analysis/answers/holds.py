@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from _analysis import logs, metrics
+from _analysis import logs, series
 from _analysis.clock import iso
 from _analysis.desk import Desk, service_key
 from _analysis.templates import BUCKET, mask
@@ -38,10 +38,10 @@ def of(
             "lines": found,
             "told": f"{found} lines between {iso(start)} and {iso(end)}",
         }
-    series, _ = metrics.read(desk, metrics.files(desk))
+    points, _ = series.read(desk, series.files(desk))
     values = [
         v
-        for s in series
+        for s in points
         if s.metric == metric and (not service or service_key(s.service) == service_key(service))
         for t, v in s.points
         if start <= t < end

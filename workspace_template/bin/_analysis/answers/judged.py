@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from _analysis import logs, metrics, suspects, traces
+from _analysis import logs, series, suspects, tracefiles
 from _analysis.answers import brief, dependency_diff
 from _analysis.answers import suspects as ranking
 from _analysis.desk import Desk, cache
@@ -18,7 +18,7 @@ def of(desk: Desk) -> dict[str, Any]:
     judgement."""
     files = [p for p in (desk.root / "incident", desk.root / "memory", desk.root / "investigations") if p.is_dir()]
     inputs = [p for base in files for p in sorted(base.rglob("*")) if p.is_file()]
-    inputs += logs.files(desk) + metrics.files(desk) + traces.files(desk)
+    inputs += logs.files(desk) + series.files(desk) + tracefiles.files(desk)
     refs = [git(repo, "for-each-ref") + git(repo, "rev-parse", "HEAD") for repo in desk.repos.values()]
     kept = cache(desk, "judged", inputs, refs)
     if kept.exists():
