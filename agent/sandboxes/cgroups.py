@@ -10,7 +10,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent.core.data import Data
@@ -102,10 +102,11 @@ def make(name: str, limits: Limits) -> Group:
 
 def _places() -> list[tuple[Path, list[str], Settings]]:
     """Where groups are made, with which controllers, and what is written there."""
-    own = _hierarchies()
+    mounts = _mounts()
+    own = _hierarchies(mounts)
     places: list[tuple[Path, list[str], Settings]] = [(own[c], [c], _settings_v1) for c in _CONTROLLERS if c in own]
     rest = [controller for controller in _CONTROLLERS if controller not in own]
-    if "" in own and (place := _place_v2(own[""], rest)) is not None:
+    if "" in own and (place := _place_v2(own[""], mounts[""], rest)) is not None:
         places.append((place, [controller for controller in rest if _gives(place, controller)], _settings_v2))
     return places
 
@@ -128,14 +129,13 @@ def _enter(folder: Path, settings: Sequence[dict[str, str]]) -> Path:
     return folder
 
 
-def _place_v2(own: Path, controllers: Sequence[str]) -> Path | None:
+def _place_v2(own: Path, top: Path, controllers: Sequence[str]) -> Path | None:
     """The nearest v2 group, from ours upward, whose children can have the controllers; None if none gives any.
 
     Processes and children with controllers do not go together (cgroups(7), the no-internal-processes rule), except at the top:
     a group that holds processes, as ours does, is passed over.
     """
-    top = _mount_point("cgroup2")
-    chain = [place for place in (own, *own.parents) if top is not None and place.is_relative_to(top)]
+    chain = [place for place in (own, *own.parents) if place.is_relative_to(top)]
     empty = [place for place in chain if place == top or not _holds_processes(place)]
     given = [(sum(_gives(place, controller) for controller in controllers), -distance) for distance, place in enumerate(empty)]
     most, distance = max(given, default=(0, 0))
@@ -180,12 +180,12 @@ def _settings_v2(controller: str, limits: Limits) -> dict[str, str]:
     return {"cpu.max": f"{max(1000, round(limits.cores * _PERIOD))} {_PERIOD}"}
 
 
-def _hierarchies() -> dict[str, Path]:
+def _hierarchies(mounts: Mapping[str, Path]) -> dict[str, Path]:
     """This process's own folder per controller ("" for v2), as /proc/self/cgroup and the mounts say."""
     found: dict[str, Path] = {}
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, own = line.split(":", 2)
-        mounted = _mount_point("cgroup", controllers.split(",")) if controllers else _mount_point("cgroup2")
+        mounted = mounts.get(controllers.split(",")[0])
         if mounted is None:
             continue
         folder = mounted / own.lstrip("/")
@@ -196,10 +196,13 @@ def _hierarchies() -> dict[str, Path]:
     return found
 
 
-def _mount_point(kind: str, controllers: Sequence[str] = ()) -> Path | None:
+def _mounts() -> dict[str, Path]:
+    """Where each controller's hierarchy is mounted first ("" for v2)."""
+    found: dict[str, Path] = {}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
-        mounted_kind, _, options = after.split(" ", 2)
-        if mounted_kind == kind and set(controllers) <= set(options.split(",")):
-            return Path(before.split(" ")[4])
-    return None
+        kind, _, options = after.split(" ", 2)
+        names = {"cgroup": options.split(","), "cgroup2": [""]}.get(kind, ())
+        for name in names:
+            found.setdefault(name, Path(before.split(" ")[4]))
+    return found
