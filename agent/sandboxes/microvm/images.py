@@ -37,15 +37,11 @@ _FEATURES = "assume_storage_prezeroed=1,lazy_itable_init=1,nodiscard"
 
 def layer_image(cache: Path, layer: Layer) -> Path:
     """The image of a layer, made now if it is not there. Raises SandboxError."""
-    if not layer.source.is_dir():
-        raise SandboxError(f"the layer for {layer.target} has no folder {layer.source} on the host", "Its source must stay.")
-    name = hashlib.sha256(f"{layer.key}\0{layer.source}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    image = cache / f"{name}.ext4"
-    if image.exists():
-        os.utime(image)
-        return image
+    if (found := cached(cache, layer)) is not None:
+        return found
+    image = _image(cache, layer)
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(cache / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(image.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not image.exists():
@@ -53,6 +49,23 @@ def layer_image(cache: Path, layer: Layer) -> Path:
     finally:
         os.close(lock)
     return image
+
+
+def cached(cache: Path, layer: Layer) -> Path | None:
+    """The image of a layer if it was made before; that takes no time. Raises SandboxError."""
+    if not layer.source.is_dir():
+        raise SandboxError(f"the layer for {layer.target} has no folder {layer.source} on the host", "Its source must stay.")
+    image = _image(cache, layer)
+    try:
+        os.utime(image)
+    except FileNotFoundError:
+        return None
+    return image
+
+
+def _image(cache: Path, layer: Layer) -> Path:
+    name = hashlib.sha256(f"{layer.key}\0{layer.source}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    return cache / f"{name}.ext4"
 
 
 def sweep(cache: Path, used: Sequence[Path]) -> None:

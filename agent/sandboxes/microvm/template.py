@@ -225,7 +225,7 @@ async def clone(
     Raises SandboxError; a template that cannot be loaded is made anew the next time.
     """
     template = await ready(image, tier, accelerator)
-    memory = await asyncio.to_thread(sealed, template)
+    memory = _memories.get(template.id) or await asyncio.to_thread(sealed, template)
     state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
     try:
         made = await qemu.start(

@@ -421,7 +421,8 @@ static void unmount_layers(void) {
 }
 
 /* Process 1 of the command's namespace: its end is that of everything in it. What is mounted outside later appears here too.
- * How the command ended is told when nothing else lives here: taking the namespaces down needs nobody to wait for it. */
+ * How the command ended is told when nothing else lives here: taking the namespaces down needs nobody to wait for it, so that
+ * is left for when nobody else has anything to do. */
 static void keep(void) {
     prctl(PR_SET_NAME, "keeper");
     write_file("/cg/work/cgroup.procs", "0");
@@ -444,6 +445,7 @@ static void keep(void) {
     uint32_t code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     do kill(-1, SIGKILL);
     while (waitpid(-1, &status, 0) > 0 || errno == EINTR);
+    sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0});
     if (write(STATUS, &code, sizeof code) != sizeof code) complain("telling how a command ended");
     _exit(code);
 }
