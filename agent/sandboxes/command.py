@@ -1,6 +1,6 @@
 """What running a command is like in every kind of sandbox on this host: its environment, its words, and how its output is taken.
 
-How a process is confined, started and killed is each kind's own affair.
+How a process is confined and started is each kind's own affair.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import asyncio
 import fcntl
 import os
 import posixpath
+import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from agent.core.data import Data
@@ -117,6 +119,18 @@ class Pipes:
         """Nothing was started."""
         self.started()
         for descriptor in (self.out, self.err, *([self.feed] if self.feed is not None else [])):
+            os.close(descriptor)
+
+
+def kill(process: asyncio.subprocess.Process) -> None:
+    """Kills a process that may have ended. Its own `kill` would ask for its end first, and take it from who waits for it."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        finally:
             os.close(descriptor)
 
 

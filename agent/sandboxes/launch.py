@@ -25,7 +25,7 @@ from agent.egress.environment import BUNDLE, INSIDE
 from agent.egress.gateway import Gateway
 from agent.sandboxes import apt, seccomp, system
 from agent.sandboxes.cgroups import Group
-from agent.sandboxes.command import TIMED_OUT, Pipes, collect, exit_code, feed, readable, to_the_end
+from agent.sandboxes.command import TIMED_OUT, Pipes, collect, exit_code, feed, kill, readable, to_the_end
 from agent.sandboxes.doorstep import Doorstep, open_doorstep
 
 HOST_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -190,9 +190,7 @@ class _Running:
             os.close(self.gate)  # what waits there ends now: no command ever ran
         if self.first is None:
             await self._give_up()
-        if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                self.process.kill()
+        kill(self.process)
         if self.first is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.first, signal.SIGKILL)

@@ -201,11 +201,11 @@ async def test_a_damaged_template_is_named_and_made_anew(sandboxes: MicroVM, tmp
             assert expected and expected in str(error) and "made anew" in error.hint, str(error)
 
 
-def test_a_template_made_anew_has_its_own_memory_even_in_the_file_of_the_one_before(tmp_path: Path) -> None:
+async def test_a_template_made_anew_has_its_own_memory_even_in_the_file_of_the_one_before(tmp_path: Path) -> None:
     """A file system gives the number of a file that is gone to the next one that is made."""
     for id in ("first", "second"):
         (tmp_path / "ram.img").write_bytes(id.encode().ljust(4096))
-        sealed = template.sealed(template.Template(folder=tmp_path, key="XS", id=id))
+        sealed = await template.sealed(template.Template(folder=tmp_path, key="XS", id=id))
         assert os.pread(sealed, 6, 0).decode().strip() == id
 
 

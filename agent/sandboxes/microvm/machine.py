@@ -215,11 +215,12 @@ class MicroVMSandbox:
                 making = asyncio.ensure_future(asyncio.to_thread(make, self.place, self.state))  # while QEMU starts
             mounted, _ = images.slots(self.state.spec)
             cache = self.place.parent / ".layers"
-            layers = [
-                images.cached(cache, layer) or await asyncio.to_thread(images.layer_image, cache, layer) for layer in mounted
-            ]
             files.append(os.open(self.place / "disk.img", os.O_RDWR | os.O_CLOEXEC))
-            files += [os.open(image, os.O_RDONLY | os.O_CLOEXEC) for image in layers]
+            for layer in mounted:
+                image = images.cached(cache, layer)
+                if image is None:
+                    image = await asyncio.to_thread(images.layer_image, cache, layer)
+                files.append(os.open(image, os.O_RDONLY | os.O_CLOEXEC))
             self.machines.of(self.place).layers = tuple(images.identity(file) for file in files[1:])
             async with self.machines.gate:
                 machine = await self._brought_back(lock, files)

@@ -176,12 +176,11 @@ async def load(
 
     Raises Unusable, SandboxError.
     """
-    about = read(folder)
     found = await template.ready(image, tier, accelerator)
-    await asyncio.to_thread(_check, about, found, layers, folder)
-    assert about is not None
-    memory = await asyncio.to_thread(template.sealed, found)
+    about = _fitting(read(folder), found, layers)
+    memory = await template.sealed(found)
     devices = os.open(folder / "devices", os.O_RDONLY | os.O_CLOEXEC)
+    adding = asyncio.ensure_future(asyncio.to_thread(_checksum, folder))  # while QEMU starts
     try:
         where = [f"mem-path=/proc/self/fd/{memory}", "share=off"]
         pages = about.form == "pages"
@@ -200,6 +199,8 @@ async def load(
             channel=channel,
         )
         try:
+            if await adding != about.checksum:
+                raise Unusable("the saved memory is damaged")
             if pages:
                 await asyncio.to_thread(_restore, machine.pid(), folder / "pages")
             await machine.monitor.load(devices, template.SHARED if pages else _STREAM)
@@ -210,11 +211,12 @@ async def load(
             raise
         return machine
     finally:
+        await asyncio.gather(adding, return_exceptions=True)
         os.close(devices)
 
 
-def _check(about: Saved | None, found: Template, layers: Sequence[str], folder: Path) -> None:
-    """Raises Unusable where the saved memory does not fit to this host as it is now."""
+def _fitting(about: Saved | None, found: Template, layers: Sequence[str]) -> Saved:
+    """What is said of a saved memory, if it fits to this host as it is now. Raises Unusable."""
     if about is None:
         raise Unusable("what says of the saved memory is damaged")
     if about.key != found.key:
@@ -225,8 +227,7 @@ def _check(about: Saved | None, found: Template, layers: Sequence[str], folder: 
         raise Unusable("the images of the repositories were made anew")
     if about.boot != boot() and not about.durable:
         raise Unusable("the host ended before the memory was safe on its disk")
-    if about.checksum != _checksum(folder):
-        raise Unusable("the saved memory is damaged")
+    return about
 
 
 def boot() -> str:

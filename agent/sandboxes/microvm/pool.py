@@ -15,17 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.core.errors import SandboxError
-from agent.core.sandbox import Limits, SandboxSpec
+from agent.core.sandbox import Limits
 from agent.sandboxes import cgroups
 from agent.sandboxes.identity import user_of
-from agent.sandboxes.microvm import images, sparse, template
+from agent.sandboxes.microvm import sparse, template
 from agent.sandboxes.microvm.build import Image
-from agent.sandboxes.microvm.channel import Ask, Refused
 from agent.sandboxes.microvm.clone import Clone, group_for
 from agent.sandboxes.microvm.place import lock_of, locked, recorded
 from agent.sandboxes.microvm.qemu import Machine, Tier
 
 log = logging.getLogger(__name__)
+
+_WARMING = ("cat layer/file",)
+"""Commands whose code is translated in every clone of the pool."""
+
+_REST = 0.5
+"""Seconds after which a guest that has nothing to do has prepared for its next commands."""
 
 
 class Pool:
@@ -104,33 +109,23 @@ class Pool:
         return Clone(machine, group, place, lock)
 
     async def _warm(self, machine: Machine, own: Path) -> None:
-        """Mounts a disk and runs a command, twice, so that their code is translated; then gives the disk up again."""
-        disk = self.folder / ".disk.img"
-        if not disk.exists():
-            await asyncio.to_thread(_make_disk, disk)
-        await asyncio.to_thread(sparse.copy, disk, own)  # no two machines have anything in common that one could write
-        file = os.open(own, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            await machine.attach([file])
-            await machine.monitor.ask("cont")
-            await machine.channel.clock()
-            for _ in range(2):
-                await machine.channel.mount(1 << 30, 64, [])
-                await template.warm(machine, ("/bin/true",))
-                await machine.channel.ask(Ask.UNMOUNT)
-            await machine.monitor.ask("stop")
-        except Refused as error:
-            raise SandboxError(f"a disk cannot be mounted: {error}") from error
-        finally:
-            os.close(file)
+        """Has it do twice what it will do as a sandbox, so that the code for that is translated; then pauses it again."""
+        practice = await asyncio.to_thread(_practice, self.folder / ".practice")
+        await asyncio.to_thread(sparse.copy, practice.disk, own)  # no two machines have anything in common that one could write
+        await template.exercise(machine, practice.model_copy(update={"disk": own}), _WARMING, rounds=2)
+        await asyncio.sleep(_REST)
+        await machine.monitor.ask("stop")
 
 
-def _make_disk(disk: Path) -> None:
-    """The disk of which clones mount a copy while they are warmed."""
-    new = disk.with_name(f"{disk.name}-{secrets.token_hex(4)}")
-    images.allocate(new, images.SMALLEST)
-    images.make_workspace(new, SandboxSpec(), disk.with_name(f".stage-{secrets.token_hex(4)}"))
-    new.rename(disk)
+def _practice(folder: Path) -> template.Practice:
+    """What clones practise with: the layer, and the disk of which each has a copy."""
+    with locked(folder.parent):
+        if not folder.exists():
+            new = folder.with_name(f"{folder.name}.new")
+            shutil.rmtree(new, ignore_errors=True)
+            template.make_practice(new)
+            new.rename(folder)
+    return template.Practice(disk=folder / "disk.img", layer=folder / "layer.img")
 
 
 async def discard(clone: Clone) -> None:
@@ -157,7 +152,7 @@ def sweep(folder: Path) -> None:
         return
     with locked(folder):
         for place in folder.iterdir():
-            if place.is_dir() and (lock := lock_of(place)) is not None:
+            if not place.name.startswith(".") and place.is_dir() and (lock := lock_of(place)) is not None:
                 recorded(place).remove()
                 shutil.rmtree(place, ignore_errors=True)
                 os.close(lock)

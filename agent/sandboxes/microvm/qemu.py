@@ -8,12 +8,10 @@ descriptor. It dies with the process that started it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ from pathlib import Path
 from agent.core.data import Data
 from agent.core.errors import SandboxError
 from agent.sandboxes.cgroups import Group
+from agent.sandboxes.command import kill
 from agent.sandboxes.microvm.build import HOST_PATH, Image
 from agent.sandboxes.microvm.channel import Channel
 from agent.sandboxes.microvm.door import Door
@@ -39,8 +38,8 @@ _CODE = 96
 QEMU's own default is a gigabyte. It takes what is used of it."""
 
 _EMULATED = "Nehalem,+arat"
-"""What emulation pretends to be: x86-64-v2. With newer processors' wide registers every program takes half as long again. A kernel
-that is not told that its timer goes on in its sleep (arat) has no other here, and ticks 250 times a second while nothing runs."""
+"""What emulation pretends to be: x86-64-v2. With newer processors' wide registers every program takes half as long again. And a
+timer that goes on while the processor sleeps (arat): a kernel that has none ticks 250 times a second for ever."""
 
 PORTS = ("agent", "egress")
 """The machine's virtio-serial ports: its agent's, and the door (door.py)."""
@@ -206,9 +205,7 @@ class Machine:
 
     async def end(self) -> None:
         """Like stop, but the channel is left as it is."""
-        with contextlib.suppress(ProcessLookupError):
-            if self.process.returncode is None:
-                self.process.send_signal(signal.SIGKILL)
+        kill(self.process)
         await self.process.wait()
         await self.monitor.close()
         self.console.close()

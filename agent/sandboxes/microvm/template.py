@@ -40,6 +40,9 @@ _WARMING = (
 )
 """Commands whose files are then in every clone's cache."""
 
+_LAYER = f"{WORKSPACE}/layer"
+"""Where a practice's layer lies."""
+
 _RECIPE = 1
 """Counted up when this file makes something else of the same inputs."""
 
@@ -122,6 +125,7 @@ async def _make(template: Template, image: Image, tier: Tier, accelerator: str) 
         os.ftruncate(memory, tier.megabytes << 20)
         os.fchown(memory, _UID, _UID)  # until it is made: QEMU opens it by name, and has no other identity
         await _boot_and_save(template, image, tier, accelerator, memory, state, work)
+        shutil.rmtree(work / "practice")
         os.fchown(memory, 0, 0)
         os.fsync(memory)
         sizes = [os.fstat(memory).st_size, os.fstat(state).st_size]
@@ -154,7 +158,8 @@ async def _boot_and_save(
     )
     try:
         await booted.channel.ask(Ask.PING, seconds=60.0)
-        await _exercise(booted, work)
+        await booted.monitor.ask("stop")
+        await exercise(booted, await asyncio.to_thread(make_practice, work / "practice"), _WARMING, rounds=1)
         await asyncio.sleep(_REST)
         await booted.monitor.ask("migrate-set-capabilities", capabilities=SHARED)
         await booted.monitor.give("state", state)
@@ -166,46 +171,52 @@ async def _boot_and_save(
         await booted.stop()
 
 
-async def _exercise(machine: Machine, work: Path) -> None:
-    """Has it do once with disks of its own what every clone will do with other ones; they are unmounted again."""
-    (work / "layer").mkdir()
-    (work / "layer" / "file").write_text("x\n")
-    layer = Layer(source=work / "layer", target="/workspace/layer", key="")
-    disk, image = work / "disk.img", work / "layer.img"
-    images.allocate(disk, images.SMALLEST)
-    await asyncio.to_thread(images.make_workspace, disk, SandboxSpec(layers=(layer,)), work / "stage")
-    await asyncio.to_thread(images.make_layer, layer.source, image)
-    files = [os.open(disk, os.O_RDWR | os.O_CLOEXEC), os.open(image, os.O_RDONLY | os.O_CLOEXEC)]
+class Practice(Data):
+    """A disk and a layer's image, like those that every clone gets, to do once with a machine what all do."""
+
+    disk: Path
+    layer: Path
+
+
+def make_practice(folder: Path) -> Practice:
+    """Makes them in a new folder."""
+    practice, source = Practice(disk=folder / "disk.img", layer=folder / "layer.img"), folder / "layer"
+    source.mkdir(parents=True)
+    (source / "file").write_text("x\n")
+    images.allocate(practice.disk, images.SMALLEST)
+    images.make_workspace(practice.disk, SandboxSpec(layers=(Layer(source=source, target=_LAYER, key=""),)), folder / "stage")
+    images.make_layer(source, practice.layer)
+    shutil.rmtree(source)
+    return practice
+
+
+async def exercise(machine: Machine, practice: Practice, commands: Sequence[str], *, rounds: int) -> None:
+    """Lets a paused machine run, and has it mount the disks, run the commands and unmount, that many times."""
+    files = [os.open(practice.disk, os.O_RDWR | os.O_CLOEXEC), os.open(practice.layer, os.O_RDONLY | os.O_CLOEXEC)]
     try:
-        await machine.monitor.ask("stop")
         await machine.attach(files)
         await machine.monitor.ask("cont")
         await machine.channel.clock()
-        await machine.channel.mount(256 << 20, 64, [(2, layer.target)])
-        await warm(machine, _WARMING, cwd=WORKSPACE)
-        await machine.channel.ask(Ask.UNMOUNT)
+        for _ in range(rounds):
+            await machine.channel.mount(256 << 20, 64, [(2, _LAYER)])
+            for command in commands:
+                await _practise(machine, command)
+            await machine.channel.ask(Ask.UNMOUNT)
     except Refused as error:
         raise SandboxError(f"a disk cannot be mounted: {error}") from error
     finally:
         for file in files:
             os.close(file)
-        for path in (disk, image):
-            path.unlink()
-        shutil.rmtree(work / "layer")
 
 
-async def warm(machine: Machine, commands: Sequence[str], *, cwd: str = "/") -> None:
-    """Runs what brings programs into the cache."""
+async def _practise(machine: Machine, command: str) -> None:
     environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
-    for command in commands:
-        words = ["/bin/bash", "-c", command]
-        ended = await machine.channel.run(
-            words, cwd=cwd, environment=environment, stdin=b"", limit=10_000, started=lambda kill: None
-        )
-        if ended.exit_code != 0:
-            raise SandboxError(
-                f"a program of the image does not work: {ended.outputs[1].decode('utf-8', 'replace')}", "Build it again."
-            )
+    ended = await machine.channel.run(
+        ["/bin/bash", "-c", command], cwd=WORKSPACE, environment=environment, stdin=b"", limit=10_000, started=lambda kill: None
+    )
+    if ended.exit_code != 0:
+        problem = f"a program of the image does not work: {ended.outputs[1].decode('utf-8', 'replace')}"
+        raise SandboxError(problem, "Build it again.")
 
 
 async def clone(
@@ -225,7 +236,7 @@ async def clone(
     Raises SandboxError; a template that cannot be loaded is made anew the next time.
     """
     template = await ready(image, tier, accelerator)
-    memory = _memories.get(template.id) or await asyncio.to_thread(sealed, template)
+    memory = await sealed(template)
     state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
     try:
         made = await qemu.start(
@@ -259,12 +270,17 @@ def spoil(template: Template) -> None:
     (template.folder / "made.json").unlink(missing_ok=True)
 
 
-def sealed(template: Template) -> int:
+async def sealed(template: Template) -> int:
     """The template's memory as a file in memory that nobody can change; one for this process, as long as it lives."""
+    if template.id not in _memories:
+        await asyncio.to_thread(_seal_once, template)
+    return _memories[template.id]
+
+
+def _seal_once(template: Template) -> None:
     with _sealing:
         if template.id not in _memories:
             _memories[template.id] = _seal(template)
-        return _memories[template.id]
 
 
 def _seal(template: Template) -> int:
