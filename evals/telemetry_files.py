@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -89,7 +90,7 @@ class Telemetry:
         return False
 
     def _logs(self, path: Path, name: str) -> bool:
-        plain = name.removesuffix(".gz")
+        plain = re.sub(r"^(?:\./)?logs?/", "", name.removesuffix(".gz"))
         structured = Path(plain).suffix.lower() in (".ndjson", ".jsonl", ".json")
         target = self.folder / "logs" / (str(Path(plain).with_suffix(".ndjson")) if structured else plain).replace("/", "-")
         if not structured and target.suffix != ".log":

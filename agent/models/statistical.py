@@ -20,7 +20,7 @@ from agent.models import reverts, verdicts
 from agent.models.known import Known
 
 REPEATS = 3
-LOOK = "suspects --json --limit 8"
+LOOK = "suspects --json --limit 12"
 SEEN = "find telemetry -type f -size +0 ! -path '*/queries/*' | head -20"
 QUERIED = """grep -oHm1 '^{"connector".*"end": "[^"]*"' telemetry/queries/*.json | head -40"""
 BRIEF = "brief --json"

@@ -108,6 +108,7 @@ def _alone(known: Known, what: dict[str, Any]) -> bool:
 
 
 def _suspects(known: Known) -> list[dict[str, Any]]:
+    more = [{"repo": repo, "commit": commit, "score": float(p)} for repo, commit, p in known.answer.get("more") or ()]
     return [
         {
             "repo": s["repo"],
@@ -117,7 +118,7 @@ def _suspects(known: Known) -> list[dict[str, Any]]:
             "service": s.get("service", ""),
         }
         for s in known.answer.get("suspects") or ()
-    ]
+    ] + more
 
 
 def _ruled_out(known: Known, best: dict[str, Any]) -> list[dict[str, Any]]:

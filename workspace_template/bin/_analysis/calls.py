@@ -94,6 +94,11 @@ FETCHING = re.compile(
     r"(?i)(get|fetch|load|query|find|select|request|send|post|put|read|write|"
     r"call|exec|lookup|list|save|publish|insert|update|scan|open|connect|item|invoke)"
 )
+CHEAP = re.compile(
+    r"get|items?|update|insert|write|find|(?:get|is|has)_?(?:attr|item|origin|args|type|name|class|field|option)s?"
+)
+REMOTE = re.compile(r"(?i)client|http|session|api|request|store|repo|db|conn|service|remote|cursor|redis|cache|catalog|upstream")
+"""What mostly is a method of a container in memory, and receivers that are none."""
 DELETED = re.compile(r"(?:del\s+|delete\s*\(?\s*)([A-Za-z_][\w.]*)\s*[\[.,]")
 IMPORTED = re.compile(r"(?:import\s+([A-Za-z_]\w*)|from\s+([A-Za-z_]\w*)[\w.]*\s+import)\b")
 STANDS_IN = re.compile(r"import\s+([A-Za-z_]\w*)\s+as\s+([A-Za-z_]\w*)")
@@ -131,7 +136,9 @@ def changed(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved
             continue
         if id(line) in loops and moved.removed_words.get(last, 0) == 0 and FETCHING.search(last):
             causes = ("query", "volume", "latency", "throttle", "cpu", "upstream")
-            yield made("call in a loop", name, file, hunk, line, 0.6 if looped else 1.0, causes, ())
+            cheap = CHEAP.fullmatch(last) and not REMOTE.search(name.removesuffix(last))
+            worth = 0.35 if cheap else 0.6 if looped else 1.0
+            yield made("call in a loop", name, file, hunk, line, worth, causes, ())
         elif moved.removed_words.get(last, 0) < moved.added_words.get(last, 0):
             yield _added_call(file, hunk, name, last, line)
 

@@ -44,7 +44,8 @@ class FileDiff:
 @dataclass(kw_only=True)
 class Commit:
     """A commit that may be guilty. `brought` says which deployments carried it, "" as package where it is the service's own
-    code; `upgrades` are packages that it moves and whose repositories are on the desk.
+    code; `upgrades` are packages that it moves and whose repositories are on the desk. `older`: it lies before what the
+    deployment is likely to have brought, where nothing is known of the deployment before it.
     """
 
     repo: str
@@ -57,6 +58,7 @@ class Commit:
     files: list[FileDiff] = field(default_factory=list)
     brought: list[Deployment] = field(default_factory=list)
     tip: bool = False
+    older: bool = False
     package: str = ""
     names: tuple[str, ...] = ()
     upgrades: tuple[str, ...] = ()

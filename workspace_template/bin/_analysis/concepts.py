@@ -40,6 +40,26 @@ CONCEPTS: tuple[tuple[str, str], ...] = (
     (r"stale|outdated|old data", "cache ttl expire invalidate"),
     (r"\bsql\b|query|queries", "parse token statement query"),
     (r"too large|too big|entity", "limit size length max memory body form"),
+    (
+        r"signature|checksum|digest|hmac|hash(?:es)? differ",
+        "sign digest hmac hash encode dumps serialize separators sort body bytes",
+    ),
+    (
+        r"(?:no|without|missing|unknown|relative|absolute) (?:a )?(?:host|url|address|domain|path)|\bhops?\b|\bforward",
+        "location redirect absolute url host join",
+    ),
+    (r"no (?:samples|series|data ?points)|\babsent\b|scrape", "name suffix label sample metric total expose prefix"),
+    (r"negative|below zero|out of bounds|not positive|must be positive", "validate validator range min bound check false"),
+    (r"mismatch|differs?\b|not equal|unlike|discrepan", "format serialize encode sort order round separator default"),
+    (r"hit[_ ]?r?ati|cach(?:e|ing)|\bmisses\b", "cache vary etag header cookie key expire control"),
+    (
+        r"\b0 (?:items|rows|entries|results|lines)|nothing (?:found|parsed)|\bempty\b",
+        "follow redirect filter strip parse skip default",
+    ),
+    (r"escap|&(?:lt|gt|amp|quot)|markup|\bhtml\b|tags?\b shown", "escape autoescape markup safe html quote"),
+    (r"\bdates?\b|\bmonth|\byears?\b|calendar|leap", "date day month year parse format calendar"),
+    (r"header", "header name value case join split parse"),
+    (r"retr(?:y|ies)|attempts? exhausted|gave up", "retry attempt backoff total status allowed"),
 )
 STATUS: tuple[tuple[str, str], ...] = (
     (r"3xx|30[12378]", "redirect location follow history"),
@@ -68,6 +88,13 @@ ANSWERS = tuple(
 )
 
 
+REFUSED = re.compile(r"(?i)reject|refus|invalid|denied|turned_away|blocked|validation|4xx|failed_checks")
+"""What, if there is less of it, is mostly no longer looked for."""
+
+
 def related(text: str) -> set[str]:
     """Words that the code behind such a symptom is likely to have."""
-    return {word for pattern, brought in (*PATTERNS, *ANSWERS) if pattern.search(text) for word in brought}
+    found = {word for pattern, brought in (*PATTERNS, *ANSWERS) if pattern.search(text) for word in brought}
+    if text.rstrip().endswith(" falls") and REFUSED.search(text):
+        found |= {"validate", "validator", "check", "strict", "reject", "invalid"}
+    return found

@@ -14,6 +14,9 @@ from _analysis.values import CALLED_WITH, SETTING, VALUE, _same_text, quantity
 
 COMPARED = re.compile(r"(?P<name>[A-Za-z_][\w.()]*)\s*(?P<op><=|>=|<|>|==|!=)\s*(?P<value>-?\d[\w.]*)")
 GUARD = re.compile(r"\b(?:if|unless|elif|else if|assert|guard|require|when)\b|\?\?|\?\.|\|\||\b(?:or|and)\b")
+ASKS = re.compile(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require|when)\b)")
+REPLACED = 0.55
+"""What a guard is worth in whose place another one came."""
 CATCH = re.compile(r"\b(?:try|except|catch|rescue|recover|finally|ensure)\b")
 REGEX = re.compile(
     r"(?:re\.(?:compile|match|search|sub|fullmatch|split|findall)|regexp\.\w+|RegExp|Pattern\.compile|Regex::new|\br?[\"'/]\^)"
@@ -23,6 +26,7 @@ PORTABLE = re.compile(
     r"sys\.platform|os\.name|runtime\.GOOS|__version__"
 )
 LITERAL_REGEX = re.compile(REGEX.pattern + r".*[\"'`/]|(?i:regex|pattern|_re)\w*\s*[:=].*[\"'`]")
+KEYWORD = re.compile(r"\b([A-Za-z_]\w*)\s*=(?!=)")
 CLAUSE = re.compile(
     r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|"
     r"SKIP LOCKED|NOLOCK|RETURNING|UNIQUE|NOT NULL|CASCADE|DROP|ALTER|RENAME|CREATE INDEX|LOCK|SELECT|INSERT|"
@@ -99,11 +103,12 @@ def _clause_words(rows: Rows) -> dict[str, tuple[int, Line]]:
 def guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved) -> Iterator[Delta]:
     """Conditions that are gone, loosened or tightened, and errors that are no longer caught."""
     added_text = moved.added_text
+    gone = 0
     for line, text in removed:
         if PORTABLE.search(text):
             continue
         caught = CATCH.match(text)
-        if not caught and not re.match(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require|when)\b)", text):
+        if not caught and not ASKS.match(text):
             continue
         asked = text.split(";", 1)[1] if re.match(r"(\}?\s*else )?if .*:=.*;", text) else text
         parts = set(re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", re.split(r"\{|:$|\breturn\b|\braise\b", asked)[0])) - {
@@ -128,7 +133,10 @@ def guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved)
                 )
             continue
         brings: tuple[str, ...] = ("crash", "error", "upstream") if caught else _guarded(text)
-        yield made("removed guard", text, file, hunk, line, 0.95, brings, (), side="-")
+        others = sum(bool(CATCH.match(new) if caught else ASKS.match(new)) for _, new in added)
+        gone += 1
+        worth = 0.95 if gone > others else REPLACED
+        yield made("removed guard" if worth > REPLACED else "other guard", text, file, hunk, line, worth, brings, (), side="-")
     if not removed:
         for line, text in added:
             if re.match(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require)\b|raise\b|throw\b)", text):
@@ -236,6 +244,47 @@ def expressions(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Itera
                 causes = ("wrong", "bounds", "memory", "queue", "pool", "lock", "error")
                 yield made("changed value", f"{old} -> {text}", file, hunk, line, 0.6, causes, (), old=old, new=text)
                 return
+
+
+def arguments(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """The same call with other arguments, also where it is written over several lines."""
+    before, after = _calls(removed), _calls(added)
+    for name in before.keys() & after.keys():
+        (old, _), (new, line) = before[name], after[name]
+        if squash(old) != squash(new) and not SAYS.match(name) and not name.endswith(("Error", "Exception", "Warning", "warn")):
+            fresh = {m[1] for m in KEYWORD.finditer(new)} ^ {m[1] for m in KEYWORD.finditer(old)}
+            causes = ("wrong", "parse", "error", "missing", "refused")
+            what = f"{name}({old[:50]}) -> {name}({new[:80]})"
+            yield made("other arguments", what, file, hunk, line, 0.7 if fresh else 0.5, causes, (), old=old, new=new)
+
+
+def _calls(rows: Rows) -> dict[str, tuple[str, Line]]:
+    """Calls that are made once in these lines, with their arguments."""
+    text, ends = "", []
+    for line, part in rows:
+        text += part + " "
+        ends.append((len(text), line))
+    found: dict[str, tuple[str, Line]] = {}
+    twice: set[str] = set()
+    for match in CALL.finditer(text):
+        name, begin = match[1], match.end()
+        if re.search(r"\b(?:def|class|func|function)\s+$", text[: match.start()]) or name in ("if", "while", "for", "return"):
+            continue
+        end = _closing(text, begin)
+        if name in found or not end:
+            twice.add(name)
+        found[name] = (text[begin:end], next(line for place, line in ends if place > match.start()))
+    return {name: call for name, call in found.items() if name not in twice}
+
+
+def _closing(text: str, begin: int) -> int:
+    """Where the bracket closes that was opened before `begin`; 0 where it does not."""
+    depth = 1
+    for place in range(begin, min(len(text), begin + 2000)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        if not depth:
+            return place
+    return 0
 
 
 def _alike(a: list[str], b: list[str]) -> float:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.kinds import kind_of
 
+AROUND = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
     """One change of behaviour. strength 0 to 1 is how much it can do at all; `causes` are kinds of trouble (words.FACETS)
-    that it can bring, `eases` those it would rather end. `side`, `number`, `text` are the line that shows it.
+    that it can bring, `eases` those it would rather end. `side`, `number`, `text` are the line that shows it, `near` what stands
+    around it.
     """
 
     kind: str
@@ -26,6 +29,7 @@ class Delta:
     old: str = ""
     new: str = ""
     within: str = ""
+    near: str = ""
 
 
 Rows = list[tuple[Line, str]]
@@ -61,4 +65,11 @@ def made(
         old=old,
         new=new,
         within=hunk.within,
+        near=_around(hunk, line),
     )
+
+
+def _around(hunk: Hunk, line: Line) -> str:
+    """The lines around one, as far as AROUND."""
+    place = next((n for n, row in enumerate(hunk.lines) if row is line), 0)
+    return " ".join(row.text.strip() for row in hunk.lines[max(0, place - AROUND) : place + AROUND + 1])[:600]

@@ -63,6 +63,7 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: Moved) -> Iterator[Delta
         for name, what, line, strength in growth.found(hunk, removed, added, moved.all_added, moved.removed_text):
             yield made(name, what, file, hunk, line, strength, ("memory", "queue", "cache"), (), side=line.tag)
         yield from conditions.expressions(file, hunk, removed, added)
+        yield from conditions.arguments(file, hunk, removed, added)
     yield from _plain(file, kind, hunk, removed, added)
 
 

@@ -8,6 +8,9 @@ from _analysis.commits import Hunk, Line
 
 QUOTES = re.compile(r"\"\"\"|'''")
 OPENS = re.compile(r"^\s*[rRuU]?(?:\"\"\"|''')")
+ALONE = ('"""', "'''")
+CODE = re.compile(r"(?:from\s+[\w.]+\s+)?import\s+[\w.(*]|@\w|[)\]}]+,?$|[A-Za-z_][\w.]*\s*[+|]?=\s")
+"""Lines that begin at the margin in code, and hardly in a text."""
 
 
 def lines(hunk: Hunk) -> set[int]:
@@ -41,6 +44,20 @@ def _begins_inside(rows: list[Line], within: str) -> bool:
             continue
         if not OPENS.match(line.text):
             return not re.search(r"[=(,]\s*[rRuUfFbB]*(?:\"\"\"|''')", line.text)
+        if any(CODE.match(row.text) for row in rows[:index]):
+            return False
+        if line.text.strip() in ALONE and not any(row.text.strip() for row in rows[:index]):
+            return _code_follows(rows[index + 1 :])
         before = next((row.text.rstrip() for row in reversed(rows[:index]) if row.text.strip()), within if index else "")
         return bool(before) and not before.endswith((":", "(", "[", "{", ","))
+    return False
+
+
+def _code_follows(rows: list[Line]) -> bool:
+    """Whether code stands before the next quotes."""
+    for line in rows:
+        if QUOTES.search(line.text):
+            return False
+        if CODE.match(line.text):
+            return True
     return False

@@ -28,6 +28,9 @@ ENDLESS = re.compile(
 )
 WEAK = re.compile(r"\b(?:Weak(?:Value|Key)?(?:Dictionary|Set|Map|HashMap|Reference|Method)|weakref\.\w+|WeakRef)\b")
 BOUND = re.compile(r"\b(?:maxlen|maxsize|max_size|max_entries|capacity|lru_cache|LRUCache|TTLCache|maximumSize|expireAfter\w*)\b")
+MEASURED = re.compile(
+    r"(?:el)?(?:if|while)\b\s*\(?\s*(?:not\s+)?((?:len|size|count)\([^)]*\)|[\w.]*(?:size|length|count)(?:\(\))?)\s*[<>]"
+)
 KEPT = re.compile(r"^(?:self|cls|this)\.|^_[A-Za-z]|^[A-Z][A-Z_0-9]+$")
 
 Growth = tuple[str, str, Line, float]
@@ -49,6 +52,10 @@ def found(hunk: Hunk, removed: Rows, added: Rows, all_added: str, all_removed: s
         if ENDLESS.search(text) and not any(ENDLESS.search(old) for _, old in removed):
             yield "unbounded cache", text[:80], line, 0.95
     before = " ".join(text for _, text in removed)
+    for line, text in added:
+        old = next((o for _, o in removed if MEASURED.match(o) and MEASURED.match(text) and o != text), "")
+        if old and MEASURED.match(old)[1] == MEASURED.match(text)[1]:
+            yield "changed bound", f"{old[:60]} -> {text[:60]}", line, 0.9
     for line, text in removed:
         if WEAK.search(text) and not WEAK.search(all_added):
             yield "reference no longer weak", text[:80], line, 0.95

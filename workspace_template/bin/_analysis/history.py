@@ -21,6 +21,8 @@ FEW = 20
 UNKNOWN = 400
 UNDEPLOYED = 120
 RANGE = 2500
+LONG = 800
+"""How far a release may lie behind the one before, where nobody says which that was."""
 
 
 @dataclass(kw_only=True)
@@ -108,8 +110,9 @@ def _deployed(desk: Desk, name: str, repo: Path, head: str, history: History) ->
         last[d.service] = target
         if desk.at is not None and d.at < desk.at - WINDOW:
             continue
-        for sha in _range(repo, previous, target, d.at):
-            commit = found.setdefault(sha, Commit(repo=name, sha=sha))
+        shas = _range(repo, previous, target, d.at)
+        for sha in [*shas, *(_before(repo, target, shas) if not previous else ())]:
+            commit = found.setdefault(sha, Commit(repo=name, sha=sha, older=sha not in shas))
             commit.brought.append(d)
             commit.tip = commit.tip or sha == target
     return found
@@ -131,6 +134,13 @@ def _range(repo: Path, previous: str, target: str, at: float) -> list[str]:
     return shas or git(repo, "rev-list", "--no-merges", f"--max-count={FIRST}", target).split() or [target]
 
 
+def _before(repo: Path, target: str, shas: list[str]) -> list[str]:
+    """What lies before these commits, where versions are tagged: nobody knows how many releases the deployment skipped."""
+    if len(shas) >= LONG or len(git(repo, "tag", "--merged", target).splitlines()) < 2:
+        return []
+    return [sha for sha in git(repo, "rev-list", "--no-merges", f"--max-count={LONG}", target).split() if sha not in set(shas)]
+
+
 def _recent(desk: Desk, name: str, repo: Path, head: str, found: dict[str, Commit]) -> None:
     """Where nothing is known of deployments: the last days before the alert, and at least some commits."""
     before = [f"--before={int(desk.at)}"] if desk.at else []
@@ -140,8 +150,8 @@ def _recent(desk: Desk, name: str, repo: Path, head: str, found: dict[str, Commi
         shas = git(repo, "rev-list", "--no-merges", f"--max-count={UNKNOWN}", *before, head).split()
     if not shas:
         shas = git(repo, "rev-list", "--no-merges", f"--max-count={UNKNOWN}", head).split()
-    for sha in shas:
-        found.setdefault(sha, Commit(repo=name, sha=sha))
+    for sha in [*shas, *_before(repo, head, shas)]:
+        found.setdefault(sha, Commit(repo=name, sha=sha, older=sha not in shas))
 
 
 def _undeployed(desk: Desk, name: str, repo: Path, found: dict[str, Commit]) -> None:

@@ -357,12 +357,27 @@ def named(symptoms: Symptoms, commit: Commit) -> tuple[float, str]:
             files = [f.path for f in commit.files if any(name in row.text for h in f.hunks for row in h.lines if row.tag == "-")]
             worth += 0.3 * any(same_file(path, f) for path in re.findall(r"[\w./-]+\.\w+", texts) for f in files)
             worth -= 0.3 * all(kind_of(f) in IDLE for f in files)
+            if holder := symptoms.holders.get(name):
+                worth = 1.0 if any(_is_module(f, holder) for f in files) else 0.4 * worth
             if name.isdigit() and not any(same_file(frame.file, f) for frame in symptoms.frames[:8] for f in files):
                 continue
             best = max(best, (worth, f"it takes “{name}” away, which the errors miss"))
         elif less != 0:
             best = max(best, (0.3, f"it changes “{name}”, which the errors name"))
     return best
+
+
+def _is_module(path: str, module: str) -> bool:
+    """Whether a file is this module, or the package of that name."""
+    place = module.replace(".", "/")
+    return re.sub(r"(?:/__init__)?\.\w+$", "", f"/{path}").endswith(f"/{place}")
+
+
+def elsewhere(symptoms: Symptoms, made: Map, commit: Commit) -> bool:
+    """Whether the stack traces run through this repository, and the commit touches none of the files that they run through."""
+    calls = made.graphs.get(commit.repo)
+    frames = [f for f in symptoms.frames[:FRAMES] if f.depth <= 3 and calls and any(same_file(f.file, p) for p in calls.by_file)]
+    return bool(frames) and not any(same_file(frame.file, file.path) for frame in frames for file in commit.files)
 
 
 def shared(symptoms: Symptoms, text: str) -> float:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 
-from _analysis import deltas, docstrings, explanations, places, words
-from _analysis.calls import only_says
+from _analysis import announced, deltas, explanations, likeness, places, words
 from _analysis.clock import span
 from _analysis.commits import Commit
 from _analysis.delta import Delta
@@ -32,8 +31,6 @@ from _analysis.weights import COMMIT, EXPLANATION, FLIP, UNKNOWN
 __all__ = ["Suspect", "Verdict", "judge", "same_file"]
 
 RIVALS = 40
-TELLING = 0.5
-"""Which part of all that the symptoms speak of a diff has to have, to be taken for what they speak of."""
 HEAT, MANY = 0.12, 30
 """The more commits there are, the further the best of them stands out by chance: beyond MANY, odds count for less."""
 READ = 900
@@ -154,7 +151,7 @@ def _explain_away(explanation: Explanation, suspects: list[Suspect]) -> None:
         return
     for suspect in suspects:
         at = service_key(suspect.deployment.service) if suspect.deployment else ""
-        if at in explanation.entries or (explanation.words and explanation.words & _document(suspect.commit).keys()):
+        if at in explanation.entries or (explanation.words and explanation.words & likeness.document(suspect.commit).keys()):
             continue
         suspect.features["away"] = min(1.0, explanation.away / 2.5)
         suspect.score = _score(suspect)
@@ -167,15 +164,16 @@ def _score(suspect: Suspect) -> float:
 def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]:
     """All commits with their scores; what a diff does is worked out for the READ likeliest by everything else."""
     found = [Suspect(commit=commit) for commit in history.commits]
-    text = _text_scores(found, symptoms)
+    text = likeness.scores([s.commit for s in found], symptoms)
     hurried = desk.late(CODE)
     chart = places.Map() if hurried else places.chart(desk, symptoms)
     if hurried:
         desk.left.append("code: what calls what was not looked at")
-    for suspect, likeness in zip(found, text, strict=True):
+    for suspect, (alike, shared) in zip(found, text, strict=True):
         _when_and_where(desk, symptoms, history, suspect)
         _where_in_code(symptoms, chart, suspect)
-        suspect.features["words"] = likeness
+        suspect.features["words"], suspect.shared = alike, shared
+        suspect.features |= announced.features(suspect.commit)
         suspect.score = _score(suspect)
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
     for number, suspect in enumerate(found[:READ]):
@@ -239,6 +237,7 @@ def _where_in_code(symptoms: Symptoms, chart: places.Map, suspect: Suspect) -> N
     }
     if suspect.commit.repo in chart.functions and not near:
         suspect.features["unreached"] = 1.0
+    suspect.features["elsewhere"] = float(places.elsewhere(symptoms, chart, suspect.commit))
     if line:
         text = "it brings the very line that raises"
     if near > 0.2 and not function:
@@ -283,7 +282,7 @@ def _timing(symptoms: Symptoms, commit: Commit, deployment: Deployment | None, d
     when = deployment.at if deployment else commit.at
     soon, early = _soon(symptoms, when)
     gap = symptoms.onset - when if symptoms.onset is not None else None
-    features = {"soon": soon, "early": early, "late": max(0.0, early - 0.6) / 0.4}
+    features = {"soon": soon, "early": early, "late": max(0.0, early - 0.6) / 0.4, "older": float(commit.older)}
     if deployment is None:
         features["undeployed" if dated else "undated"] = 1.0
         return features, f"{'no known deployment brought it; committed' if dated else 'committed'} {_gap(gap)}"
@@ -332,6 +331,8 @@ def _means(symptoms: Symptoms, delta: Delta) -> float:
     caused = max((symptoms.facets.get(f, 0.0) * VAGUE.get(f, 1.0) for f in delta.causes), default=0.0)
     topics = words.topics(f"{delta.within} {delta.text}")
     caused = max([caused, *(0.6 * symptoms.facets.get(f, 0.0) for f in topics if f not in delta.eases)])
+    near = words.topics(delta.near) - topics
+    caused = max([caused, *(0.4 * symptoms.facets.get(f, 0.0) for f in near if f not in delta.eases)])
     if delta.kind in ("changed value", "removed setting"):
         caused = max([caused, *(0.8 * symptoms.facets.get(f, 0.0) for f in words.facets(delta.what) if f not in delta.eases)])
     eased = max((symptoms.facets.get(f, 0.0) for f in delta.eases), default=0.0)
@@ -342,62 +343,6 @@ def _means(symptoms: Symptoms, delta: Delta) -> float:
     if delta.kind == "text or measurement":
         common = 0.0
     return delta.strength * (fit + 0.5 * common)
-
-
-def _text_scores(found: list[Suspect], symptoms: Symptoms) -> list[float]:
-    """BM25 of the symptom's words in each diff, its changed lines above all, as a share of the best."""
-    documents = [_document(s.commit) for s in found]
-    number = len(documents) or 1
-    present = Counter(word for document in documents for word in document)
-    mean = sum(sum(d.values()) for d in documents) / number or 1.0
-    scores = []
-    for suspect, document in zip(found, documents, strict=True):
-        length = sum(document.values())
-        parts = []
-        for word, weight in document.items():
-            asked = symptoms.words.get(word, 0.0)
-            if asked:
-                rarity = math.log(1 + (number - present[word] + 0.5) / (present[word] + 0.5))
-                parts.append((min(asked, 3.0) * rarity * weight * 2.2 / (weight + 1.2 * (0.25 + 0.75 * length / mean)), word))
-        parts.sort(reverse=True)
-        suspect.shared = [word for _, word in parts[:6]]
-        scores.append(sum(score for score, _ in parts))
-    best = max([*scores, _told(symptoms, present, number)]) or 1.0
-    return [score / best for score in scores]
-
-
-def _told(symptoms: Symptoms, present: Counter[str], number: int) -> float:
-    """The score that a diff should have to be taken for what the symptoms speak of, whatever the others have."""
-    worth = sorted(
-        (
-            min(asked, 3.0) * math.log(1 + (number - present[word] + 0.5) / (present[word] + 0.5))
-            for word, asked in symptoms.words.items()
-            if present[word]
-        ),
-        reverse=True,
-    )
-    return TELLING * sum(worth[:10])
-
-
-def _document(commit: Commit) -> dict[str, float]:
-    document: dict[str, float] = defaultdict(float)
-    for file in commit.files:
-        idle = kind_of(file.path) in IDLE
-        for word in words.words(file.path):
-            document[word] += 0.2 if idle else 0.8
-        for hunk in file.hunks[:60]:
-            for word in words.words(hunk.within):
-                document[word] += 0.1 if idle else 0.5
-            told = docstrings.lines(hunk) if file.path.endswith((".py", ".pyi")) else set()
-            for line in hunk.lines:
-                weight = (0.1 if idle else 1.0) if line.tag != " " else 0.05 if idle else 0.2
-                weight *= 0.3 if id(line) in told else 1.0
-                weight *= 0.3 if only_says(line.text.strip()) else 1.0
-                for word in words.words(line.text):
-                    document[word] += weight
-    for word in words.words(commit.subject):
-        document[word] += 0.6
-    return document
 
 
 def _said(delta: Delta | None) -> str:

@@ -22,6 +22,10 @@ ABSENT = re.compile(
 )
 FAILURES = re.compile(r"(?i)[45]xx|fail|error|refus|reject|timeout|turned_away")
 PIECE = re.compile(r"[A-Za-z_]{2,}")
+HOLDER = re.compile(
+    r"module '([\w.]+)' has no attribute '(\w+)'|cannot import name '(\w+)' from (?:partially initialized module )?'([\w.]+)'|"
+    r"No module named '([\w.]+)\.(\w+)'"
+)
 HINTED = 0.8
 """How much a word counts that no symptom has, but that code behind such a symptom is likely to have."""
 VOLUME = re.compile(
@@ -56,6 +60,7 @@ class Symptoms:
     """All that is wrong. `services` and `facets` have weights 0 to 1, `words` any; `onset` is where most of it begins.
 
     named: identifiers that error messages put in quotes or call, and whether the message says that it is not there (any more).
+    holders: for some of them the module that should have them.
     """
 
     anomalies: list[Anomaly] = field(default_factory=list)
@@ -63,6 +68,7 @@ class Symptoms:
     facets: dict[str, float] = field(default_factory=dict)
     words: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     named: dict[str, bool] = field(default_factory=dict)
+    holders: dict[str, str] = field(default_factory=dict)
     frames: list[Frame] = field(default_factory=list)
     calls: dict[str, set[str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -265,7 +271,7 @@ def _services(made: Symptoms, desk: Desk) -> None:
 
 
 def _named(made: Symptoms) -> None:
-    """Identifiers that the new errors name."""
+    """Identifiers that the new errors name, and the modules that these are missed in."""
     texts = [a.text for a in made.anomalies if a.kind in ("log", "span") and a.fresh and a.level >= 3][:20]
     texts += [f.raised for f in made.scan.frames[:60] if f.raised]
     for text in [f.raised for f in made.scan.frames[:60]]:
@@ -273,10 +279,14 @@ def _named(made: Symptoms) -> None:
             made.named[match[1]] = True
     for text in dict.fromkeys(texts):
         absent = bool(ABSENT.search(text))
+        for held in HOLDER.finditer(text):
+            module, name = held[1] or held[4] or held[5], held[2] or held[3] or held[6]
+            made.holders[name] = module
         for quoted, called in QUOTED.findall(text):
             name = (quoted or called).rsplit(".", 1)[-1] if "." in (quoted or called) and "/" not in quoted else quoted
             if name and name not in ("__init__", "none", "null", "true", "false"):
-                made.named[name] = made.named.get(name, False) or (absent and bool(quoted))
+                holds = any(name == module.rsplit(".", 1)[-1] for module in made.holders.values())
+                made.named[name] = made.named.get(name, False) or (absent and bool(quoted) and not holds)
 
 
 def _usual(made: Symptoms) -> set[str]:
@@ -326,7 +336,7 @@ def _hints(made: Symptoms, desk: Desk) -> None:
     """Words that no symptom has, but that the code behind such symptoms is likely to have."""
     told = [(f"{desk.text} {desk.metric}"[:4000], 1.0)]
     told += [
-        (f"{anomaly.text} {anomaly.quote}"[:1200], min(1.0, anomaly.weight))
+        (f"{anomaly.quote} {anomaly.text}"[-1200:], min(1.0, anomaly.weight))
         for anomaly in [a for a in made.anomalies if a.up or a.kind == "metric"][:60]
         if anomaly.kind == "metric" or anomaly.fresh
     ]

@@ -37,6 +37,7 @@ DEFAULTED = re.compile(rf"\w\(\s*[\"'](?P<name>[A-Za-z_][\w.-]*)[\"']\s*,\s*[\"'
 KEYWORD_VALUE = re.compile(r"\b(?P<name>LIMIT|OFFSET|TOP|TIMEOUT|MAXLEN|FETCH FIRST)\s+(?P<value>\d+)", re.IGNORECASE)
 SLICE = re.compile(r"(?P<name>[A-Za-z_][\w.]*)\[:(?P<value>\d+)\]")
 DEFAULT = re.compile(r"(?i)default")
+ON, OFF = ("true", "on", "enabled", "yes"), ("false", "off", "disabled", "no")
 LIMIT = re.compile(r"(?i)(?:^|_)(?:max|min|limit|timeout|quota|cap|threshold)(?:_|$|[A-Z])|^max[A-Z]")
 SILENT = ("wrong", "refused", "missing", "error", "volume", "payload", "cache", "parse")
 """What another default brings to those who never asked for it: mostly no error of its own."""
@@ -74,20 +75,13 @@ def _value_delta(file: FileDiff, hunk: Hunk, kind: str, name: str, old: str, new
         return made("changed value", what, file, hunk, line, _far(a, b), causes, eases, old=old, new=new)
     verbose = new.strip("\"'").lower() in ("debug", "trace", "all", "verbose") and "level" in name.lower()
     causes = ("logging", "disk", "volume", "cpu") if verbose else ()
-    switch = {old.strip("\"'").lower(), new.strip("\"'").lower()} <= {
-        "true",
-        "false",
-        "on",
-        "off",
-        "enabled",
-        "disabled",
-        "yes",
-        "no",
-    }
+    switch = {old.strip("\"'").lower(), new.strip("\"'").lower()} <= {*ON, *OFF}
     texts = old[:1] in "\"'" and new[:1] in "\"'"
     if switch or texts:
         causes = ("wrong", "error", "refused", "missing", "parse", "auth")
-    strength = 0.9 if verbose else 0.7 if switch else 0.6 if kind == "config" else 0.5 if texts else 0.3
+    known = words.switched(setting, new.strip("\"'").lower() in ON) if switch else ()
+    causes = (*causes, *known)
+    strength = 0.9 if verbose or known else 0.7 if switch else 0.6 if kind == "config" else 0.5 if texts else 0.3
     return made("changed value", what, file, hunk, line, strength, causes, (), old=old, new=new)
 
 

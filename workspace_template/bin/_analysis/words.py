@@ -273,10 +273,28 @@ RISE_FALL: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 )
 
 
+SWITCHES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    (
+        "deep copy clone recursive full eager all sync fsync flush strict thorough verify",
+        ("latency", "cpu", "memory"),
+        ("wrong",),
+    ),
+    (
+        "cache cached reuse keep pool lazy stream batch compress gzip index incremental",
+        ("memory", "wrong"),
+        ("latency", "volume", "cpu"),
+    ),
+    ("reload debug verbose trace echo", ("latency", "cpu", "logging"), ()),
+    ("weak close autoclose evict prune expire", (), ("memory", "pool")),
+    ("follow redirect redirects absolute correct normalize", ("wrong", "upstream"), ("wrong", "missing", "refused", "upstream")),
+    ("sort sorted ascii escape autoescape strip trim", ("wrong", "parse"), ("wrong", "parse")),
+)
+"""What switching something of this name on brings, and what switching it off."""
+
 TOPICS: tuple[tuple[str, str], ...] = (
     ("wait sleep delay backoff interval pause schedule jitter", "latency timeout retry"),
     ("retry attempt tries", "retry latency volume"),
-    ("cache memo lru evict expire expiry ttl maxsize sizeof weak gc", "memory cache"),
+    ("cache memo lru evict expire expiry ttl maxsize sizeof weak gc", "memory cache latency"),
     ("pool acquire release close socket connection conn session", "pool latency memory"),
     ("regex regexp pattern re match lexer token scan strip split", "cpu latency parse"),
     ("loop recurse recursion sort copy deepcopy walk traverse", "cpu latency"),
@@ -326,6 +344,12 @@ def effect(name: str, rises: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if parts & set(keys.split()):
             return (up, down) if rises else (down, up)
     return (), ()
+
+
+def switched(name: str, on: bool) -> tuple[str, ...]:
+    """What switching something of this name on (or off) brings."""
+    parts = {_stem(p) for p in pieces(name)} | set(pieces(name))
+    return tuple(facet for keys, yes, no in SWITCHES if parts & set(keys.split()) for facet in (yes if on else no))
 
 
 @lru_cache(maxsize=100_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -9,9 +10,11 @@ from _analysis import passages, suspects, symptoms
 from _analysis.clock import iso
 from _analysis.desk import Desk
 from _analysis.linenumbers import line_number
-from _analysis.output import notes
+from _analysis.output import LIMIT, notes
 
 QUOTE = 300
+SAID, SPARE = 5, 600
+"""How many suspects are described at most, of the others only the names are given; and what long quotes can be cut by."""
 
 
 def of(desk: Desk, verdict: suspects.Verdict, limit: int) -> dict[str, Any]:
@@ -53,6 +56,18 @@ def of(desk: Desk, verdict: suspects.Verdict, limit: int) -> dict[str, Any]:
         "symptoms": _symptoms(desk, made),
         "notes": [*desk.notes, *made.notes, *verdict.history.notes][:12],
     }
+
+
+def shorten(answer: dict[str, Any], limit: int) -> None:
+    """The first `limit` suspects only: up to SAID of them as they are, as long as the answer does not get too long by them; of
+    the others only which and how likely, under `more`.
+    """
+    rows = answer["suspects"][:limit]
+    for said in range(min(SAID, len(rows)), 0, -1):
+        answer["suspects"] = rows[:said]
+        answer["more"] = [[s["repo"], s["commit"], s["p"]] for s in rows[said:]]
+        if said == 1 or len(json.dumps(answer, default=str)) < LIMIT + SPARE:
+            return
 
 
 def suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:

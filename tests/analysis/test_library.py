@@ -1,0 +1,124 @@
+"""What tells the guilty commit in a library's own history: many releases back, silent changes, names that are gone, long lists."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.analysis.conftest import AT, LIVE, Scene, rfc
+from tests.analysis.test_code import _committed, part
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind", "facet"),
+    [
+        (
+            (
+                "-        while len(self) > self.capacity:",
+                "+        while len(self) > self.capacity * 90:",
+                "             self.pop()",
+            ),
+            "changed bound",
+            "memory",
+        ),
+        (
+            ("-    return Answer(dump(body))", "+    return Answer(", "+        dump(body, compact=True)", "+    )"),
+            "other arguments",
+            "wrong",
+        ),
+        (
+            ("-        return rows.copy_to(other, deep=False)", "+        return rows.copy_to(other, deep=True)"),
+            "changed value",
+            "latency",
+        ),
+        (
+            (
+                "-        if limit is None:",
+                "-            return rows",
+                "+        if not limit:",
+                "+            return list(rows)",
+            ),
+            "other guard",
+            "nil",
+        ),
+    ],
+)
+def test_a_silent_change_is_known_for_what_it_brings(lines: tuple[str, ...], kind: str, facet: str) -> None:
+    found = {delta.kind: delta for delta in part("deltas").of(_committed(*lines))}
+    assert kind in found
+    assert facet in found[kind].causes
+
+
+def test_a_method_of_a_container_in_a_loop_is_cheap_and_a_client_is_not() -> None:
+    strengths = [
+        max(delta.strength for delta in part("deltas").of(_committed(" for row in rows:", f"+    found = {call}(row)")))
+        for call in ("known.get", "client.get")
+    ]
+    assert strengths[0] < 0.5 < strengths[1]
+
+
+def test_code_after_the_end_of_a_docstring_is_code() -> None:
+    commit = _committed(' """', " import os", "-etree = load_tree", "+tree = load_tree", ' """', " Constants", ' """')
+    (hunk,) = commit.files[0].hunks
+    assert not any(id(row) in part("docstrings").lines(hunk) for row in hunk.lines if row.tag != " ")
+
+
+def test_tests_that_expect_something_else_and_plain_words_announce_a_change() -> None:
+    history = part("commits")
+    diff = (
+        "diff --git a/tests/test_send.py b/tests/test_send.py\n--- a/tests/test_send.py\n+++ b/tests/test_send.py\n@@ -1,2 +1,2 @@\n"
+        " def test_send():\n-    assert send() == 'a, b'\n+    assert send() == 'a,b'\n"
+    )
+    commit = history.Commit(repo="r", sha="a", subject="Separators have no blank any more by default", files=history.parse(diff))
+    assert part("announced").features(commit) == {"expects": 1.0, "announces": 1.0}
+    fresh = history.Commit(
+        repo="r", sha="b", subject="More tests", files=history.parse(diff.replace("-    assert send() == 'a, b'\n", ""))
+    )
+    assert part("announced").features(fresh) == {"expects": 0.0, "announces": 0.0}
+
+
+def _library(scene: Scene, releases: int = 3) -> list[str]:
+    """A library whose oldest release after the first took a name away; the others touch many files."""
+    base = {f"src/tags/part{n}.py": f"def part{n}(text):\n    return text\n" for n in range(40)}
+    commits = [
+        (AT - timedelta(days=300), "Begin", {**base, "src/tags/util.py": "def part(x):\n    return x\n\n\netree = part\n"})
+    ]
+    commits.append((AT - timedelta(days=250), "Tidy up", {"src/tags/util.py": "def part(x):\n    return x\n"}))
+    for n in range(36):
+        text = f"def part{n}(text):\n    if not text:\n        return None\n    return text.strip()\n"
+        commits.append((AT - timedelta(days=240 - n), f"Rework part {n}", {f"src/tags/part{n}.py": text}))
+    ids = scene.repository("tags", commits)
+    for release in range(releases):
+        scene.git("tags", "tag", f"v{release}.0", ids[1 + release * 12 if release else 0])
+    scene.git("tags", "tag", f"v{releases}.0", ids[-1])
+    return ids
+
+
+def test_a_release_that_skips_others_is_searched_to_its_beginning_and_all_are_ranked(scene: Scene) -> None:
+    ids = _library(scene)
+    scene.deployments = [{"timestamp": rfc(LIVE), "service": "wiki", "version": "3.0", "commit": ids[-1]}]
+    scene.service = "wiki"
+    where = '  File "/usr/lib/python3/site-packages/wiki/page.py", line 9, in page\n    return tags.util.etree(text)\n'
+    raised = f"Traceback (most recent call last):\n{where}AttributeError: module 'tags.util' has no attribute 'etree'\n"
+    lines = [f"{rfc(LIVE + timedelta(seconds=20 * n))} ERROR page failed\n{raised}" for n in range(40)]
+    quiet = [f"{rfc(LIVE - timedelta(minutes=90 - n))} INFO page shown\n" for n in range(90)]
+    scene.write("telemetry/logs/wiki.log", "".join([*quiet, *lines]))
+    answer = scene.answer("suspects", "--limit", "12")
+    assert answer["seen"] == len(ids)
+    assert answer["suspects"][0]["commit"] == ids[1]
+    assert len(answer["suspects"]) + len(answer["more"]) == 12
+    assert all(repo == "tags" and commit in ids for repo, commit, _ in answer["more"])
+
+
+def test_a_log_is_its_services_wherever_it_was_exported_from() -> None:
+    service_of = part("stretches").service_of
+    assert service_of(Path("telemetry/logs/logs-orders.log"), {"orders"}) == "orders"
+    assert service_of(Path("telemetry/logs/partner-hub.log"), {"orders"}) == "partner-hub"
+
+
+def test_fewer_refusals_speak_of_a_check_that_is_gone() -> None:
+    related = part("concepts").related
+    assert "validator" in related("orders_rejected falls")
+    assert not related("orders_placed falls")
