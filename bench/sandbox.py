@@ -22,7 +22,7 @@ from typing import Any
 from agent.core.errors import SandboxError
 from agent.core.sandbox import Keeping, Layer, Limits, Sandboxes, SandboxSpec
 from agent.sandboxes.bubblewrap import Bubblewrap
-from agent.sandboxes.microvm import MicroVM, copies, images
+from agent.sandboxes.microvm import MicroVM, copies, images, qemu
 from agent.sandboxes.microvm.channel import Channel
 from agent.sandboxes.microvm.machine import MicroVMSandbox
 from agent.sandboxes.microvm.monitor import Monitor
@@ -62,7 +62,8 @@ async def _measure(scratch: Path, rounds: int, kills: int) -> list[Row]:
     layers = (_repository(scratch / "one", 200, 40_000), _repository(scratch / "two", 400, 20_000))
     bare, desk = SandboxSpec(limits=LIMITS), SandboxSpec(limits=LIMITS, layers=layers)
     await (await sandboxes.create("warm", desk)).delete()
-    rows = await _creation(sandboxes, marks, bare, desk, rounds)
+    rows = [_row("QEMU alone: its --version (15 ms where the figures come from)", [_version() for _ in range(20)])]
+    rows += await _creation(sandboxes, marks, bare, desk, rounds)
     rows += await _pooled(scratch / "sandboxes", marks, desk, rounds)
     rows += await _sleep(sandboxes, marks, desk, rounds)
     rows += await _idle(sandboxes, bare)
@@ -70,6 +71,13 @@ async def _measure(scratch: Path, rounds: int, kills: int) -> list[Row]:
     rows += await _large(sandboxes, scratch, rounds)
     rows.append(await _killed(sandboxes, bare, kills))
     return rows
+
+
+def _version() -> float:
+    """Seconds of a start of QEMU that does nothing: how fast this host is now."""
+    began = time.monotonic()
+    subprocess.run([qemu.QEMU, "--version"], stdout=subprocess.DEVNULL, check=True)
+    return time.monotonic() - began
 
 
 async def _creation(sandboxes: MicroVM, marks: Marks, bare: SandboxSpec, desk: SandboxSpec, rounds: int) -> list[Row]:
@@ -199,17 +207,40 @@ async def _fifty(sandboxes: MicroVM, spec: SandboxSpec) -> Row:
 
 
 async def _large(sandboxes: MicroVM, scratch: Path, rounds: int) -> list[Row]:
+    """What one more repository costs: its image on the host, and what mounting it adds in the guest."""
     layer = await asyncio.to_thread(_repository, scratch / "large", 2500, 200_000)
+    small = await asyncio.to_thread(_repository, scratch / "small", 10, 1000)
     cache = scratch / "sandboxes" / ".layers"
     began = time.monotonic()
     await asyncio.to_thread(images.layer_image, cache, layer)
     first = time.monotonic() - began
-    cached = []
-    for _ in range(rounds):
+    without, added, cached = SandboxSpec(limits=LIMITS, layers=(small,)), [], []
+    for number in range(rounds):
         began = time.monotonic()
         await asyncio.to_thread(images.layer_image, cache, layer)
         cached.append(time.monotonic() - began)
-    return [_row("a 500 MB repository onto the desk, no image yet", [first], 5.0), _row("the same, image cached", cached, 0.020)]
+        pair = [
+            await _mounted(sandboxes, f"large-{number}-{len(spec.layers)}", spec) for spec in (without, _with(without, layer))
+        ]
+        added.append(pair[1] - pair[0])
+    return [
+        _row("a 500 MB repository onto the desk, no image yet", [first], 5.0),
+        _row("the same, image cached", cached, 0.020),
+        _row("what it adds to a creation, image cached, mounted in the guest beside another", added),
+    ]
+
+
+async def _mounted(sandboxes: MicroVM, id: str, spec: SandboxSpec) -> float:
+    """Seconds of a creation."""
+    began = time.monotonic()
+    sandbox = await sandboxes.create(id, spec)
+    took = time.monotonic() - began
+    await sandbox.delete()
+    return took
+
+
+def _with(spec: SandboxSpec, layer: Layer) -> SandboxSpec:
+    return spec.model_copy(update={"layers": (*spec.layers, layer)})
 
 
 async def _killed(sandboxes: MicroVM, spec: SandboxSpec, rounds: int) -> Row:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from agent.sandboxes.microvm.machine import MicroVMSandbox
 from agent.sandboxes.microvm.place import lock_of
 from agent.sandboxes.microvm.qemu import Machine
 from agent.sandboxes.microvm.running import Running
+
+Copying = Callable[[Path, Path], None]
+"""How a disk is copied: into a file that is made, or that is there."""
 
 
 async def snapshot(sandbox: MicroVMSandbox, name: str) -> None:
@@ -119,38 +123,48 @@ async def _fork(sandbox: MicroVMSandbox, id: str) -> MicroVMSandbox:
     except FileExistsError:
         raise SandboxError(f"there is a sandbox {id!r} already", "Choose another id.") from None
     lock = lock_of(place)
+    assert lock is not None
     try:
-        try:
-            await _copy(sandbox, place)
-            (place / "state.json.new").write_text(state.model_dump_json())
-            (place / "state.json.new").rename(place / "state.json")
-        finally:
-            if lock is not None:
+        running = sandbox.machines.of(sandbox.place).machine
+        if running is not None and running.alive and memory.goes_by_pages(running):
+            await made.begin(lock, _copy_whole(sandbox, made, sparse.fill))
+        else:
+            try:
+                await _copy_whole(sandbox, made, sparse.copy)
+            finally:
                 os.close(lock)
-        await made.start()
+            await made.start()
     except BaseException:
         await made.delete()
         raise
     return made
 
 
-async def _copy(sandbox: MicroVMSandbox, target: Path) -> None:
+async def _copy_whole(sandbox: MicroVMSandbox, made: MicroVMSandbox, copy: Copying) -> None:
+    """Fills the folder of a fork; `state.json` comes last."""
+    await _copy(sandbox, made.place, copy)
+    new = made.place / "state.json.new"
+    new.write_text(made.state.model_dump_json())
+    new.rename(made.place / "state.json")
+
+
+async def _copy(sandbox: MicroVMSandbox, target: Path, copy: Copying = sparse.copy) -> None:
     """Copies disk and memory into an existing folder."""
     running = sandbox.machines.of(sandbox.place)
     async with running.starting:
         machine = running.machine if running.machine is not None and running.machine.alive else None
         if machine is not None:
-            await _copy_running(sandbox, running, machine, target)
+            await _copy_running(sandbox, running, machine, target, copy)
             return
         lock = await sandbox.lock()
         try:
-            await asyncio.to_thread(sparse.copy, sandbox.place / "disk.img", target / "disk.img")
+            await asyncio.to_thread(copy, sandbox.place / "disk.img", target / "disk.img")
             await asyncio.to_thread(_copy_memory, sandbox.place / "memory", target / "memory")
         finally:
             os.close(lock)
 
 
-async def _copy_running(sandbox: MicroVMSandbox, running: Running, machine: Machine, target: Path) -> None:
+async def _copy_running(sandbox: MicroVMSandbox, running: Running, machine: Machine, target: Path, copy: Copying) -> None:
     state = sandbox.state
     tier = next(tier for tier in qemu.TIERS if tier.name == state.tier)
     found = await template.ready(state.image, tier, state.accelerator)
@@ -159,7 +173,7 @@ async def _copy_running(sandbox: MicroVMSandbox, running: Running, machine: Mach
         await machine.monitor.ask("stop")
         try:
             await memory.save(machine, found, target / "memory", layers=running.layers, goes_on=True)
-            await asyncio.to_thread(sparse.copy, sandbox.place / "disk.img", target / "disk.img")
+            await asyncio.to_thread(copy, sandbox.place / "disk.img", target / "disk.img")
         finally:
             await machine.monitor.ask("cont")
     finally:

@@ -18,7 +18,7 @@ import os
 import posixpath
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -195,13 +195,16 @@ class MicroVMSandbox:
             running.machine = await to_the_end(self._boot(), undo=lambda machine: machine.stop())
             return running.machine
 
-    async def begin(self, lock: int) -> None:
-        """Makes the sandbox in its new folder while its first machine starts. The lock is given away."""
+    async def begin(self, lock: int, copying: Awaitable[None] | None = None) -> None:
+        """Makes the sandbox in its new folder while its first machine starts. The lock is given away.
+
+        copying: what makes it, of another one's disk and its memory's pages, instead of its spec.
+        """
         running = self.machines.of(self.place)
         async with running.starting:
-            running.machine = await to_the_end(self._boot(lock), undo=lambda machine: machine.stop())
+            running.machine = await to_the_end(self._boot(lock, copying), undo=lambda machine: machine.stop())
 
-    async def _boot(self, new: int | None = None) -> Machine:
+    async def _boot(self, new: int | None = None, copying: Awaitable[None] | None = None) -> Machine:
         lock = await self.lock() if new is None else new
         files: list[int] = []
         making: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -212,7 +215,7 @@ class MicroVMSandbox:
                 tell(self.place, "resuming")
             else:
                 images.allocate(self.place / "disk.img", self.state.spec.limits.disk)
-                making = asyncio.ensure_future(asyncio.to_thread(make, self.place, self.state))  # while QEMU starts
+                making = asyncio.ensure_future(copying or asyncio.to_thread(make, self.place, self.state))  # while QEMU starts
             mounted, _ = images.slots(self.state.spec)
             cache = self.place.parent / ".layers"
             files.append(os.open(self.place / "disk.img", os.O_RDWR | os.O_CLOEXEC))
@@ -223,7 +226,7 @@ class MicroVMSandbox:
                 files.append(os.open(image, os.O_RDONLY | os.O_CLOEXEC))
             self.machines.of(self.place).layers = tuple(images.identity(file) for file in files[1:])
             async with self.machines.gate:
-                machine = await self._brought_back(lock, files)
+                machine = await self._brought_back(lock, files, making if copying is not None else None)
                 if machine is None:
                     machine = await self._cloned(lock, files, [layer.target for layer in mounted], making)
             tell(self.place, "running" if self.machines.of(self.place).busy else "idle")
@@ -240,10 +243,10 @@ class MicroVMSandbox:
             for file in (*files, lock):
                 os.close(file)
 
-    async def _brought_back(self, lock: int, files: Sequence[int]) -> Machine | None:
+    async def _brought_back(self, lock: int, files: Sequence[int], saving: asyncio.Future[None] | None) -> Machine | None:
         """The machine with its saved memory, which then is gone from the disk; None if there is none that can be used."""
         saved, running = self.place / "memory", self.machines.of(self.place)
-        if not saved.is_dir():
+        if saving is None and not saved.is_dir():
             return None
         frozen, running.frozen = running.frozen, None
         state, tier, uid = self.state, self._tier(), user_of(self.place)
@@ -261,10 +264,13 @@ class MicroVMSandbox:
                 disks=files,
                 holds=(lock,),
                 channel=frozen,
+                saving=saving,
             )
         except BaseException as error:
             if frozen is not None:
                 await frozen.close("its memory could not be brought back")
+            if saving is not None:
+                await saving  # what failed there is what is said
             if not isinstance(error, Unusable):
                 raise
             log.warning("%s starts from its disk alone: %s", self.id, error.problem)

@@ -20,7 +20,7 @@ import re
 import shutil
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -168,22 +168,20 @@ async def load(
     layers: Sequence[str],
     disks: Sequence[int],
     holds: Sequence[int],
-    channel: Channel | None,
+    channel: Channel | None = None,
+    saving: Awaitable[None] | None = None,
 ) -> Machine:
     """A paused machine with a saved memory and its disks. holds: open files that are open as long as it lives.
 
-    channel: what its agent was spoken to over before.
+    channel: what its agent was spoken to over before. saving: what is still saving it, as pages, while QEMU starts.
 
     Raises Unusable, SandboxError.
     """
     found = await template.ready(image, tier, accelerator)
-    about = _fitting(read(folder), found, layers)
-    memory = await template.sealed(found)
-    devices = os.open(folder / "devices", os.O_RDONLY | os.O_CLOEXEC)
-    adding = asyncio.ensure_future(asyncio.to_thread(_checksum, folder))  # while QEMU starts
+    bare = _fitting(folder, found, layers).bare if saving is None else True
+    shared = await template.sealed(found)
+    coming = asyncio.ensure_future(_whole(folder, found, layers, saving))  # while QEMU starts
     try:
-        where = [f"mem-path=/proc/self/fd/{memory}", "share=off"]
-        pages = about.form == "pages"
         machine = await qemu.start(
             name,
             image,
@@ -191,19 +189,15 @@ async def load(
             accelerator,
             uid=uid,
             group=group,
-            memory=where,
-            bare=about.bare,
+            memory=[f"mem-path=/proc/self/fd/{shared}", "share=off"],
+            bare=bare,
             paused=True,
             disks=disks,
-            descriptors=(memory, devices, *holds),
+            descriptors=(shared, *holds),
             channel=channel,
         )
         try:
-            if await adding != about.checksum:
-                raise Unusable("the saved memory is damaged")
-            if pages:
-                await asyncio.to_thread(_restore, machine.pid(), folder / "pages")
-            await machine.monitor.load(devices, template.SHARED if pages else _STREAM)
+            await _fill(machine, folder, await coming)
         except BaseException as error:
             await machine.stop("its memory could not be brought back")
             if isinstance(error, (SandboxError, OSError)):
@@ -211,12 +205,33 @@ async def load(
             raise
         return machine
     finally:
-        await asyncio.gather(adding, return_exceptions=True)
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+async def _whole(folder: Path, found: Template, layers: Sequence[str], saving: Awaitable[None] | None) -> Saved:
+    """What is said of the memory when it is saved, and every byte of it is there. Raises Unusable, and what saving raises."""
+    if saving is not None:
+        await saving
+    about = _fitting(folder, found, layers)
+    if about.checksum != await asyncio.to_thread(_checksum, folder):
+        raise Unusable("the saved memory is damaged")
+    return about
+
+
+async def _fill(machine: Machine, folder: Path, about: Saved) -> None:
+    devices = os.open(folder / "devices", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        await machine.monitor.give("devices", devices)
+    finally:
         os.close(devices)
+    if about.form == "pages":
+        await asyncio.to_thread(_restore, machine.pid(), folder / "pages")
+    await machine.monitor.load("devices", template.SHARED if about.form == "pages" else _STREAM)
 
 
-def _fitting(about: Saved | None, found: Template, layers: Sequence[str]) -> Saved:
+def _fitting(folder: Path, found: Template, layers: Sequence[str]) -> Saved:
     """What is said of a saved memory, if it fits to this host as it is now. Raises Unusable."""
+    about = read(folder)
     if about is None:
         raise Unusable("what says of the saved memory is damaged")
     if about.key != found.key:
@@ -243,6 +258,14 @@ def _checksum(folder: Path) -> int:
                 while bite := file.read(_BITE):
                     total = zlib.crc32(bite, total)
     return total
+
+
+def goes_by_pages(machine: Machine) -> bool:
+    """Whether its memory would be saved as pages."""
+    memory = _open(machine)
+    if memory is not None:
+        os.close(memory)
+    return memory is not None
 
 
 def _open(machine: Machine) -> int | None:

@@ -73,8 +73,8 @@ class Monitor:
             self._send(_request(command, arguments), descriptor)
             return await self._answer(command)
 
-    async def load(self, state: int, capabilities: Sequence[object]) -> None:
-        """Has it take in a state from a file that it was started with, and waits until that is done."""
+    async def load(self, state: int | str, capabilities: Sequence[object]) -> None:
+        """Has it take in a state and waits until that is done: from a file it was started with, or was given under a name."""
         async with self._asking:
             asked: dict[str, dict[str, object]] = {
                 "migrate-set-capabilities": {"capabilities": capabilities},

@@ -42,6 +42,15 @@ def copy(source: Path, target: Path) -> None:
         new.unlink(missing_ok=True)
 
 
+def fill(source: Path, target: Path) -> None:
+    """Makes an empty file, which others may have open, like another. Raises SandboxError."""
+    try:
+        with source.open("rb") as old, target.open("r+b") as file:
+            _fill(old.fileno(), file.fileno())
+    except OSError as error:
+        raise SandboxError(f"{source.name} cannot be copied: {error}", "Is the host's disk full?") from error
+
+
 def _fill(source: int, target: int) -> None:
     size = os.fstat(source).st_size
     try:
