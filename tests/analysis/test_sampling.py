@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -38,7 +37,7 @@ def test_pieces_never_overlap_and_are_as_many_as_they_should_be(near: tuple[int,
 
 
 def _value(service: str, moment: datetime) -> float:
-    return (9.0 if service == "stock" and moment >= LIVE else 1.0) * (1 + random.Random(f"{service}{moment}").random() / 50)
+    return (9.0 if service == "stock" and moment >= LIVE else 1.0) * (1 + int(moment.timestamp()) * 7919 % 13 / 600)
 
 
 def _by_time() -> list[str]:
@@ -61,7 +60,7 @@ def test_of_a_large_table_each_series_has_its_share_and_most_is_read_around_the_
         monkeypatch.setattr(part("metricfiles"), name, size)
     monkeypatch.setattr(part("sampling"), "BLOCK", 20_000)
     desk = part("desk").read(scene.root)
-    series, notes = part("series").read(desk, part("series").files(desk))
+    series, notes = part("series").read(desk)
     assert {one.service for one in series} == set(SERVICES)
     points = [len(one.points) for one in series]
     assert min(points) > 100 and max(points) < 3 * min(points)

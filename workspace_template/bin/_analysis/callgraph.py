@@ -7,15 +7,14 @@ functions have counts for less. It knows no commits.
 from __future__ import annotations
 
 import ast
-import json
-import os
 import re
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from _analysis.desk import Desk, cache
+from _analysis import kept
+from _analysis.desk import Desk
 from _analysis.git import git, raw
 from _analysis.kinds import IDLE, kind_of
 
@@ -104,17 +103,15 @@ def graph(desk: Desk, name: str) -> Graph:
     """The graph of a repository on the desk as it is checked out, from the cache where it did not change."""
     repo = desk.repos[name]
     head = git(repo, "rev-parse", "--verify", "-q", "HEAD").strip()
-    kept = cache(desk, "calls", [], str(repo), head)
-    if kept.exists():
+    place = kept.place(desk, "calls", [], str(repo), head)
+    known = kept.load(place)
+    if known is not None:
         made = Graph()
-        for row in json.loads(kept.read_text("utf-8")):
+        for row in known:
             made.add(Function(name=row[0], owner=row[1], file=row[2], start=row[3], end=row[4], names=set(row[5])))
         return made
     made = _read(repo)
-    rows = [[f.name, f.owner, f.file, f.start, f.end, sorted(f.names)] for f in made.functions]
-    partial = kept.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(rows), "utf-8")
-    partial.replace(kept)
+    kept.keep(place, [[f.name, f.owner, f.file, f.start, f.end, sorted(f.names)] for f in made.functions])
     return made
 
 

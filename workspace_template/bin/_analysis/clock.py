@@ -31,7 +31,11 @@ DAYFIRST = re.compile(
 )
 KLOG = re.compile(r"\b[IWEF](?P<M>\d\d)(?P<D>\d\d) (?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)(?:\.(?P<f>\d+))?")
 EPOCH = re.compile(r"(?<![\w.])(?P<e>1\d{9}(?:\.\d+|\d{3}(?:\d{3}){0,2})?)(?![\w])")
-FORMATS = (ISO, APACHE, DAYFIRST, KLOG, CTIME, EPOCH)
+BASIC = re.compile(
+    r"(?<!\d)(?P<Y>20\d\d)(?P<M>\d\d)(?P<D>\d\d)[T ](?P<h>\d\d):?(?P<m>\d\d):?(?P<s>\d\d)(?:[.,](?P<f>\d+))?"
+    r"(?P<z>Z\b|[+-]\d\d:?\d\d(?!\d))?(?!\d)"
+)
+FORMATS = (ISO, APACHE, DAYFIRST, KLOG, CTIME, EPOCH, BASIC)
 
 
 def iso(moment: float | None) -> str:
@@ -59,7 +63,7 @@ def moment(value: object, default: float | None = None) -> float | None:
     if isinstance(value, bool) or value is None:
         return default
     if isinstance(value, (int, float)):
-        return _epoch(float(value))
+        return _epoch(value)
     found = find(str(value))
     return default if found is None else found[0]
 
@@ -78,6 +82,8 @@ def find(text: str, hint: re.Pattern[str] | None = None, year: int = 0) -> tuple
 
 
 def _epoch(number: float) -> float | None:
+    if not 5e8 <= number < 5e18:
+        return None
     for scale in (1.0, 1e3, 1e6, 1e9):
         if 5e8 <= number / scale < 5e9:
             return number / scale

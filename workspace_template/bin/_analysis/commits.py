@@ -11,6 +11,8 @@ from _analysis.git import git
 
 DIFFS = 900
 FILE_LINES = 1500
+LONGEST = 4_000
+"""Letters of a line that are looked at: what is longer was written by a program."""
 HEADER = re.compile(r"^@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@ ?(.*)$")
 
 
@@ -147,7 +149,7 @@ def parse(diff: str) -> list[FileDiff]:
         elif hunk is not None and line[:1] in ("+", "-", " "):
             taken += 1
             if taken <= FILE_LINES:
-                hunk.lines.append(Line(tag=line[0], text=line[1:], number=old if line[0] == "-" else new))
+                hunk.lines.append(Line(tag=line[0], text=line[1 : LONGEST + 1], number=old if line[0] == "-" else new))
             else:
                 files[-1].cut = True
             old += line[0] != "+"

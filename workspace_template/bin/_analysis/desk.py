@@ -5,17 +5,15 @@ Everything may be absent, partial or broken: what could not be read stands in `n
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import re
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from _analysis import jsontext
 from _analysis.clock import moment
 
 if TYPE_CHECKING:
@@ -52,7 +50,8 @@ class Desk:
     """What an analysis starts from. `at` is the alert's time, `text` all that the alert says, `repos` name to folder.
 
     due: the time.monotonic() at which the answer has to be there, begun: when that was set; `left` is what was not done for it.
-    series: the metrics, once they were read, with the notes on them.
+    series: the metrics, once they were read, with the notes on them; telemetry_files: the files by what they are, once that was
+    looked at; originals: where unpacked ones come from; unpacking: what went wrong with that.
     """
 
     root: Path
@@ -74,6 +73,9 @@ class Desk:
     due: float | None = None
     left: list[str] = field(default_factory=list)
     series: tuple[list[Series], list[str]] | None = None
+    telemetry_files: dict[str, list[Path]] | None = None
+    originals: dict[Path, Path] = field(default_factory=dict)
+    unpacking: list[str] = field(default_factory=list)
 
     def limit(self, seconds: float) -> None:
         """From now on there are so many seconds; 0 for no limit."""
@@ -93,11 +95,17 @@ class Desk:
         return self.root / "telemetry"
 
     def shown(self, path: Path) -> str:
-        """A path as the report names it: relative to the desk."""
+        """A path as the report names it: relative to the desk, and as it was before it was unpacked."""
+        path = self.originals.get(path, path)
         try:
             return str(path.relative_to(self.root))
         except ValueError:
             return str(path)
+
+    def file(self, shown: str) -> Path:
+        """The file that a report names so, unpacked where it had to be."""
+        path = self.root / shown
+        return next((plain for plain, original in self.originals.items() if original == path), path)
 
 
 def read(root: str | Path) -> Desk:
@@ -108,32 +116,19 @@ def read(root: str | Path) -> Desk:
     case = case if isinstance(case, dict) else {}
     found = case.get("trigger")
     trigger: dict[str, Any] = found if isinstance(found, dict) else {}
-    alerts = trigger.get("alerts") or _alerts(desk, incident)
+    alerts = [alert for alert in _list(trigger.get("alerts")) if isinstance(alert, dict)] or _alerts(desk, incident)
     desk.kind = str(trigger.get("kind") or ("alert" if alerts else "chat"))
     desk.title = str(trigger.get("title") or _first(alerts, "title", "summary", "name", "alertname"))
     desk.service = str(trigger.get("service") or _first(alerts, "service"))
     desk.request = str(trigger.get("request") or "")
-    desk.labels = (
-        {str(k): str(v) for k, v in (trigger.get("labels") or {}).items()} if isinstance(trigger.get("labels"), dict) else {}
-    )
+    desk.labels = _texts(trigger.get("labels"))
     desk.at = moment(trigger.get("at")) or moment(_first(alerts, "starts_at", "startsAt", "fired_at", "timestamp") or None)
     desk.text = " ".join([desk.title, desk.request, *(_text(alert) for alert in alerts)])
     desk.metric = _metric(alerts, desk.labels)
-    desk.notes += [str(note) for note in case.get("notes") or ()]
+    desk.notes += [str(note) for note in _list(case.get("notes"))]
     _records(desk, case, incident)
     _repositories(desk, case)
     return desk
-
-
-def cache(desk: Desk, name: str, files: list[Path], *more: object) -> Path:
-    """Where a scan of these files is kept between commands: it changes its name when they do."""
-    stamp = hashlib.sha256(repr([(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode())
-    stamp.update(repr((str(desk.root), desk.at, more)).encode())
-    source = Path(__file__).parent
-    stamp.update(repr([(p.name, p.stat().st_mtime_ns) for p in sorted(source.rglob("*.py"))]).encode())
-    folder = Path(os.environ.get("SRE_ANALYSIS_CACHE") or Path(tempfile.gettempdir()) / f"sre-analysis-{os.getuid()}")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder / f"{name}-{stamp.hexdigest()[:24]}.json"
 
 
 def service_key(name: str) -> str:
@@ -144,17 +139,37 @@ def service_key(name: str) -> str:
     return re.sub(r"(service|svc)$", "", key) or key
 
 
+def start_of(path: Path, most: int) -> str:
+    """The beginning of a file's text; "" where there is none or it cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would never end
+            return ""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(most)
+    except OSError:
+        return ""
+
+
 def _json(desk: Desk, path: Path, *, missing_ok: bool = False) -> Any:
     try:
-        return json.loads(path.read_text("utf-8", errors="replace"))
+        return jsontext.shallow(path.read_text("utf-8-sig", errors="replace"))
     except FileNotFoundError:
         if not missing_ok:
             desk.notes.append(f"{desk.shown(path)}: does not exist")
-    except json.JSONDecodeError as error:
-        desk.notes.append(f"{desk.shown(path)}:{error.lineno}: not valid JSON: {error.msg}")
+    except ValueError as error:
+        line, what = jsontext.trouble(error)
+        desk.notes.append(f"{desk.shown(path)}:{line}: not valid JSON: {what}")
     except OSError as error:
         desk.notes.append(f"{desk.shown(path)}: cannot be read: {error.strerror}")
     return None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {str(name): str(text) for name, text in value.items()} if isinstance(value, dict) else {}
 
 
 def _alerts(desk: Desk, incident: Path) -> list[dict[str, Any]]:
@@ -162,8 +177,7 @@ def _alerts(desk: Desk, incident: Path) -> list[dict[str, Any]]:
         if path.exists():
             found = _json(desk, path)
             found = found.get("alerts", [found]) if isinstance(found, dict) else found
-            if isinstance(found, list):
-                return [alert for alert in found if isinstance(alert, dict)]
+            return [alert for alert in _list(found) if isinstance(alert, dict)]
     return []
 
 
@@ -220,7 +234,7 @@ def _records(desk: Desk, case: dict[str, Any], incident: Path) -> None:
                 str(p.get("from_version") or p.get("from") or ""),
                 str(p.get("to_version") or p.get("to") or ""),
             )
-            for p in row.get("package_changes") or ()
+            for p in _list(row.get("package_changes"))
             if isinstance(p, dict) and p.get("package")
         )
         desk.deployments.append(
@@ -272,10 +286,10 @@ def _rows(desk: Desk, case: dict[str, Any], incident: Path, name: str) -> list[d
 
 
 def _repositories(desk: Desk, case: dict[str, Any]) -> None:
-    desk.owners = {str(name): str(who) for name, who in (case.get("owners") or {}).items()}
+    desk.owners = _texts(case.get("owners"))
     folder = desk.root / "repos"
     if folder.is_dir():
         desk.repos = {p.name: p for p in sorted(folder.iterdir()) if (p / ".git").exists() or (p / "HEAD").exists()}
-    for row in case.get("repositories") or ():
-        if isinstance(row, dict) and row.get("name") in desk.repos and row.get("service"):
+    for row in _list(case.get("repositories")):
+        if isinstance(row, dict) and str(row.get("name")) in desk.repos and row.get("service"):
             desk.services[str(row["service"])] = (str(row["name"]), str(row.get("path") or ""))

@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _analysis import clock
+from _analysis import clock, jsontext
 from _analysis.records import DETAILS, LEVELS, SERVICES, TEXTS, TIMES, pick, rank, service_within
 from _analysis.stacktraces import CONTINUES, GOROUTINE, RAISED, Frame, Stack, is_frame
 from _analysis.stretches import Stretch
 from _analysis.templates import BUCKET, Template, keep_values, mask
 
 DISTINCT = 6_000
+FAR = 400 * 86400.0
+"""Seconds from the alert beyond which a time is none of a log's: a date that a line speaks of, or a clock that was never set."""
 ZONELESS = ".,0123456789"
 SECOND = re.compile(r"(?:[.,](\d+))?\s?(Z\b|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?")
 KLOG_LEVEL = {"E": "ERROR", "W": "WARN", "F": "FATAL", "I": "INFO"}
@@ -28,8 +30,8 @@ def read(asked: Stretch | tuple[Stretch, float]) -> tuple[list[Template], list[F
     if time.monotonic() >= until:
         return None
     reader = _Reader(part, until)
-    if part.path.endswith(".json"):
-        reader.query()
+    if part.value:
+        reader.value()
     else:
         reader.lines()
     counts = {"lines": reader.number, "undated": reader.undated, "read": part.end - part.begin, "broken": reader.broken}
@@ -53,7 +55,7 @@ class _Reader:
         self.seconds: dict[str, tuple[float, bool]] = {}
 
     def lines(self) -> None:
-        structured = self.part.path.endswith((".ndjson", ".jsonl"))
+        structured = self.part.path.endswith((".ndjson", ".jsonl", ".json"))
         for offset, raw in self._raw():
             self.number += 1
             if self.number % 1000 == 0 and time.monotonic() >= self.until:
@@ -84,18 +86,27 @@ class _Reader:
                 yield offset, line
                 offset += len(line)
 
-    def query(self) -> None:
-        """Rows of a log query: the file is one JSON object with columns and rows."""
+    def value(self) -> None:
+        """A file that is one JSON value: the columns and rows of a log query, or a list of records."""
         try:
-            data = json.loads(Path(self.part.path).read_text("utf-8", errors="replace"))
-            columns, rows = data["columns"], data["rows"]
-        except (json.JSONDecodeError, KeyError, TypeError):
+            data = jsontext.parse(Path(self.part.path).read_text("utf-8-sig", errors="replace"))
+        except ValueError:
             self._bad(0)
             return
-        for row in rows:
+        columns: list[Any] = []
+        if isinstance(data, dict) and isinstance(data.get("rows"), list) and isinstance(data.get("columns"), list):
+            data, columns = data["rows"], data["columns"]
+        for row in data if isinstance(data, list) else [data]:
             self.number += 1
+            if self.number % 1000 == 0 and time.monotonic() >= self.until:
+                self.late = True
+                return
             if isinstance(row, list) and len(row) == len(columns):
-                self._record(dict(zip(columns, row, strict=True)), json.dumps(row), 0)
+                self._record(dict(zip(map(str, columns), row, strict=True)), json.dumps(row), 0)
+            elif isinstance(row, dict):
+                self._record(row, json.dumps(row), 0)
+            else:
+                self._bad(0)
 
     def _bad(self, offset: int) -> None:
         number, first = self.broken.get(self.part.shown, (0, offset))
@@ -103,14 +114,13 @@ class _Reader:
 
     def _object(self, text: str, offset: int) -> None:
         try:
-            record = json.loads(text)
-        except ValueError:
-            self._bad(offset)
-            return
-        if isinstance(record, dict):
-            self._record(record, text, offset)
-        else:
-            self._bad(offset)
+            record = jsontext.parse(text)
+            if isinstance(record, dict):
+                self._record(record, text, offset)
+                return
+        except (ValueError, RecursionError):
+            pass
+        self._bad(offset)
 
     def _record(self, record: dict[str, Any], text: str, offset: int) -> None:
         message = pick(record, TEXTS)
@@ -212,7 +222,7 @@ class _Reader:
 
     def _when(self, template: Template, offset: int, sample: str) -> None:
         when = self.when
-        if when is None:
+        if when is None or (self.part.at and abs(when - self.part.at) > FAR):
             self.undated += 1
             return
         bucket = int(when // BUCKET)

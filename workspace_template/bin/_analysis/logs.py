@@ -7,26 +7,22 @@ sampled.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _analysis import stretches
-from _analysis.desk import Desk, cache
+from _analysis import kept, stretches, telemetry
+from _analysis.desk import Desk
 from _analysis.linenumbers import line_number
 from _analysis.logreader import read
-from _analysis.records import TEXTS
 from _analysis.stacktraces import FRAMES, Frame
 from _analysis.stretches import BUDGET, Stretch
 from _analysis.templates import Template, absorb, drain
 
 PIECE = 2_000_000
-FORMS = (".log", ".txt", ".ndjson", ".jsonl", ".out", ".err")
 LOGS = 0.58
 """The part of a limited time after which no more logs are read: they come last, and have what metrics and traces did not need."""
 
@@ -46,39 +42,25 @@ class Scan:
     notes: list[str] = field(default_factory=list)
 
 
-def files(desk: Desk) -> list[Path]:
-    """The log files of the desk, compressed ones left out: wherever they lie, but with metrics and traces."""
-    places = (p for p in sorted(desk.telemetry.rglob("*")) if p.suffix in FORMS and p.is_file())
-    found = [p for p in places if p.relative_to(desk.telemetry).parts[0] not in ("metrics", "traces")]
-    queries = desk.telemetry / "queries"
-    return found + [p for p in (sorted(queries.glob("*.json")) if queries.is_dir() else ()) if _is_log_query(p)]
-
-
 def scan(desk: Desk) -> Scan:
     """The scan of this desk's logs, from the cache where nothing changed."""
-    paths = files(desk)
+    paths = telemetry.logs(desk)
     if not paths:
-        return Scan(notes=["there are no log files under telemetry/"])
-    kept = cache(desk, "logs", paths, BUDGET)
-    if kept.exists():
-        return _load(kept)
+        return Scan(notes=["there are no log files under telemetry/", *telemetry.unread(desk)])
+    place = kept.place(desk, "logs", paths, BUDGET)
+    if known := kept.load(place):
+        return _loaded(known)
     left = len(desk.left)
     made = _scan(desk, paths)
+    made.notes += telemetry.unread(desk)
     if len(desk.left) == left:
-        _keep(kept, made)
+        kept.keep(place, asdict(made))
     return made
 
 
-def _load(path: Path) -> Scan:
-    data = json.loads(path.read_text("utf-8"))
+def _loaded(data: dict[str, Any]) -> Scan:
     templates = [Template(**{**t, "buckets": {int(k): v for k, v in t["buckets"].items()}}) for t in data.pop("templates")]
     return Scan(templates=templates, frames=[Frame(**f) for f in data.pop("frames")], **data)
-
-
-def _keep(path: Path, made: Scan) -> None:
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(asdict(made)), "utf-8")
-    partial.replace(path)
 
 
 def _scan(desk: Desk, paths: list[Path]) -> Scan:
@@ -87,7 +69,8 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
     known = {d.service for d in desk.deployments} | {desk.service} | set(desk.services)
     parts: list[Stretch] = []
     for path, size in zip(paths, sizes, strict=True):
-        parts += stretches.plan(desk, path, size, stretches.service_of(path, known), made.notes, stretches.share_of(sizes))
+        service = stretches.service_of(desk.originals.get(path, path).with_name(path.name), known)
+        parts += stretches.plan(desk, path, size, service, made.notes, stretches.share_of(sizes))
     workers = min(len(os.sched_getaffinity(0)), 4) if sum(p.end - p.begin for p in parts) > 8_000_000 else 1
     partial = _run(desk, parts, workers)
     merged: dict[tuple[str, str], Template] = {}
@@ -103,7 +86,7 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
             known_broken[0] += number
             known_broken[1] = min(known_broken[1], offset)
     for file, (number, offset) in sorted(broken.items()):
-        line = line_number(desk.root / file, offset)
+        line = line_number(desk.file(file), offset)
         made.notes.append(f"{file}:{line}: {number} unreadable line{'s' if number > 1 else ''}, this is the first; left out")
     made.templates = drain(list(merged.values()))
     made.frames = sorted(frames.values(), key=lambda f: -f.count)[:FRAMES]
@@ -162,15 +145,3 @@ def _join(
             frames[key4].count += frame.count
         else:
             frames[key4] = frame
-
-
-def _is_log_query(path: Path) -> bool:
-    """Whether a query's result holds log lines: it has a column of texts, and none of numbers named value."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            head = file.read(65536)
-    except OSError:
-        return False
-    columns = re.search(r'"columns"\s*:\s*\[([^\]]*)\]', head)
-    names = {c.strip(' "').lower() for c in columns[1].split(",")} if columns else set()
-    return bool(names & {*TEXTS, "content", "raw"}) and "value" not in names

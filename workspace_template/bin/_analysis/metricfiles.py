@@ -19,9 +19,12 @@ from _analysis import clock, sampling
 from _analysis.desk import Desk
 from _analysis.linenumbers import line_number
 from _analysis.metricforms import FORMS, Key, Table, number
+from _analysis.telemetry import TABLES
 
 BUDGET = 40_000_000
 PIECE, GLANCE = 4096, 512
+LONGEST = 1 << 16
+"""Bytes of a row; what is longer is none."""
 ROWS, PIECES = 20_000, 100
 """After so many of each it is looked whether the time is over."""
 BEFORE, AFTER = 5400.0, 1200.0
@@ -72,12 +75,12 @@ def read(desk: Desk, path: Path, size: int, share: int, until: float) -> File:
     one = File(path=path, shown=desk.shown(path), of=min(size, share))
     if time.monotonic() >= until:
         one.late = True
-    elif path.suffix == ".csv":
+    elif path.suffix.lower() in TABLES:
         _table(one, desk.at, size, until)
     elif size > BUDGET:
         one.note = f"{one.shown}: {size / 1e6:.0f} MB are too much for metrics in this form and were not read; write them as .csv"
     else:
-        one.note = FORMS[path.suffix](path, one.shown, one.add)
+        one.note = FORMS[path.suffix.lower()](path, one.shown, one.add)
         one.read = size
     return one
 
@@ -151,9 +154,9 @@ class _Sample:
     def _piece(self, start: int, end: int) -> dict[Key, list[tuple[float, float]]]:
         """The rows that begin in a piece."""
         self.file.seek(max(start - 1, 0))
-        skipped = len(self.file.readline()) - 1 if start > self.begin else 1
-        data = self.file.read(max(0, end - start - skipped))
-        data += self.file.readline() if data and data[-1:] != b"\n" else b""
+        before = self.file.readline(LONGEST) if start > self.begin else self.file.read(min(start, 1)) or b"\n"
+        data = self.file.read(max(0, end - start - len(before) + 1)) if len(before) < LONGEST else b""
+        data += self.file.readline(LONGEST) if data and data[-1:] != b"\n" else b""
         found: dict[Key, list[tuple[float, float]]] = {}
         broken = self.one.broken
         self.table.take(_rows(data, self.table.delimiter), found, lambda: self.one.bad(-1))

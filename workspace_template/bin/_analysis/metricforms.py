@@ -5,20 +5,20 @@ Each says which point of which series a row is. It knows neither desks nor budge
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from _analysis import clock
+from _analysis import clock, jsontext
+from _analysis.telemetry import VALUES
 
 TIME_NAMES = ("timestamp", "time", "ts", "date", "datetime", "_time", "@timestamp")
-VALUE_NAMES = ("value", "val", "v", "_value", "sum", "avg", "mean")
 METRIC_NAMES = ("metric", "name", "__name__", "metric_name", "_measurement", "_field")
 SERVICE_NAMES = ("service", "service_name", "app", "job", "component", "source", "entity", "container", "instance", "host", "pod")
 HEADLESS = ("timestamp", "service", "metric", "value")
+ABOUT = ("attributes", "resource", "scope_name", "status", "resultType", "unit", "description", "schemaUrl", "type", "stats")
 POINTS = ("values", "points", "pointlist", "datapoints", "dataPoints")
 SAMPLE = re.compile(r"^([A-Za-z_:][\w:.]*)(?:\{(.*)\})?\s+([-+]?[\w.+-]+)(?:\s+(-?\d+(?:\.\d+)?))?(?:\s+#.*)?$")
 LABEL = re.compile(r'([\w.:]+)"?\s*[=:]\s*"((?:[^"\\]|\\.)*)"')
@@ -41,11 +41,13 @@ class Table:
         if not self.headed:
             self.names = list(HEADLESS) if len(cells) == len(HEADLESS) else [""] * len(cells)
             self.note = f"{shown}: no line names its columns; read as {', '.join(HEADLESS)}"
-        columns = [column(self.names, options) for options in (TIME_NAMES, SERVICE_NAMES, METRIC_NAMES, VALUE_NAMES)]
+        columns = [column(self.names, options) for options in (TIME_NAMES, SERVICE_NAMES, METRIC_NAMES, VALUES)]
         self.at, self.service, self.metric, self.value = columns
         self.readable = self.at is not None and (self.value is not None or self.metric is None)
         if not head.strip():
             self.note = f"{shown}: empty"
+        elif not head.isprintable() and not head.strip().isprintable() and "\t" not in head:
+            self.readable, self.note = False, f"{shown}: is no text; not read"
         elif not self.readable:
             missing = "times" if self.at is None else "values"
             self.note = f"{shown}:1: no column of {missing} among {', '.join(cells)[:120]}; not read"
@@ -111,8 +113,9 @@ def number(value: object) -> float | None:
 def query(data: dict[str, Any], add: Add) -> None:
     """Columns and rows, as a connector's query answers."""
     columns, asked = [str(c).lower() for c in data["columns"]], str(data.get("query") or "")
-    at, value_at = column(columns, TIME_NAMES), column(columns, VALUE_NAMES)
-    for n, row in enumerate(data["rows"], 1):
+    at, value_at = column(columns, TIME_NAMES), column(columns, VALUES)
+    rows = data["rows"]
+    for n, row in enumerate(rows, 1):
         if not isinstance(row, list) or len(row) != len(columns) or at is None or value_at is None:
             add(n, ("", "", ""), None, None)
             continue
@@ -152,16 +155,16 @@ def record(n: int, row: dict[str, Any], add: Add) -> None:
     """A record with a time and a value."""
     names = {str(name).lower(): name for name in row}
     at = next((names[name] for name in (*TIME_NAMES, "timeunixnano") if name in names), None)
-    value = next((names[name] for name in (*VALUE_NAMES, "asdouble", "asint") if name in names), None)
+    value = next((names[name] for name in (*VALUES, "asdouble", "asint") if name in names), None)
     if at is None or value is None:
         add(n, ("", "", ""), None, None)
         return
-    add(n, named({str(k).lower(): v for k, v in row.items() if k not in (at, value)}), row[at], row[value])
+    add(n, named({str(k).lower(): v for k, v in row.items() if k not in (at, value, *ABOUT)}), row[at], row[value])
 
 
 def _records(data: Any, about: dict[str, Any], depth: int = 0) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Every point, as a record, with what the objects around it say."""
-    if depth > 8:
+    if depth > 12:
         return
     if isinstance(data, list):
         for item in data:
@@ -169,7 +172,12 @@ def _records(data: Any, about: dict[str, Any], depth: int = 0) -> Iterator[tuple
     elif isinstance(data, dict):
         plain = {k: v for k, v in data.items() if isinstance(v, (str, int, float)) and not isinstance(v, bool)}
         labels = data.get("metric") if isinstance(data.get("metric"), dict) else {}
-        around = {**about, **{k: v for k, v in plain.items() if isinstance(v, str)}, **(labels or {}), **_attributes(data)}
+        around = {
+            **about,
+            **{k: v for k, v in plain.items() if isinstance(v, str) and k not in ABOUT},
+            **(labels or {}),
+            **_attributes(data),
+        }
         series = next((data[name] for name in POINTS if isinstance(data.get(name), list)), None)
         if isinstance(data.get("value"), list):  # one point of Prometheus
             series = [data["value"]]
@@ -179,8 +187,8 @@ def _records(data: Any, about: dict[str, Any], depth: int = 0) -> Iterator[tuple
             for point in series:
                 yield {"timestamp": point[1 if turned else 0], "value": point[0 if turned else 1], **name}, around
             return
-        inner = [value for value in data.values() if isinstance(value, (list, dict)) and value]
-        if any(str(name).lower() in (*VALUE_NAMES, "asdouble", "asint") for name in plain) or not inner:
+        inner = [value for name, value in data.items() if isinstance(value, (list, dict)) and value and name not in ABOUT]
+        if any(str(name).lower() in (*VALUES, "asdouble", "asint") for name in plain) or not inner:
             yield data, around
             return
         for value in inner:
@@ -189,6 +197,8 @@ def _records(data: Any, about: dict[str, Any], depth: int = 0) -> Iterator[tuple
 
 def _attributes(data: dict[str, Any]) -> dict[str, str]:
     """OTLP's attributes, of a point and of the resource that wrote it, with the service under its usual name."""
+    if isinstance(data.get("scope"), str):  # Datadog's: service:orders,code:500
+        return dict(part.split(":", 1) for part in data["scope"].split(",") if ":" in part)
     resource = data.get("resource")
     held = [data.get("attributes"), resource.get("attributes") if isinstance(resource, dict) else None]
     found = {}
@@ -227,11 +237,11 @@ def text_of(path: Path, shown: str, add: Add) -> str:
 def json_of(path: Path, shown: str, add: Add) -> str:
     """Reads a file of one JSON value, and says what is wrong with it."""
     try:
-        document(json.loads(path.read_text("utf-8-sig", errors="replace")), add)
-    except json.JSONDecodeError as error:
-        return f"{shown}:{error.lineno}: not valid JSON: {error.msg}; left out"
-    except RecursionError:
-        return f"{shown}: JSON that is nested too deeply; left out"
+        data = jsontext.parse(path.read_text("utf-8-sig", errors="replace"))
+    except ValueError as error:
+        line, what = jsontext.trouble(error)
+        return f"{shown}:{line}: not valid JSON: {what}; left out"
+    document(data, add)
     return ""
 
 
@@ -240,7 +250,7 @@ def lines_of(path: Path, shown: str, add: Add) -> str:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for n, line in enumerate(file, 1):
             try:
-                row = json.loads(line) if line.strip() else None
+                row = jsontext.parse(line) if line.strip() else None
             except ValueError:
                 add(n, ("", "", ""), None, None)
                 continue

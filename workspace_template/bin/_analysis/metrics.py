@@ -5,7 +5,6 @@ Score = |median after - median before| / max(IQR, MAD, 2 % of the level): a shif
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import os
@@ -16,9 +15,10 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import median
 
-from _analysis.desk import Desk, cache, service_key
+from _analysis import kept, telemetry
+from _analysis.desk import Desk, service_key
 from _analysis.metricfiles import BEFORE
-from _analysis.series import Series, files, read, thin
+from _analysis.series import Series, read, thin
 
 SHIFTS = 0.25
 """The part of a limited time after which no more series are looked at."""
@@ -56,21 +56,18 @@ class Shift:
 
 def shifts(desk: Desk) -> tuple[list[Shift], list[str], int]:
     """All shifts, strongest first; notes on what was broken; and how many series there are."""
-    paths = files(desk)
+    paths = telemetry.metrics(desk)
     if not paths:
         return [], ["there are no metric files under telemetry/"], 0
-    kept = cache(desk, "metrics", paths)
-    if kept.exists():
-        data = json.loads(kept.read_text("utf-8"))
+    place = kept.place(desk, "metrics", paths)
+    if data := kept.load(place):
         return [Shift(**s) for s in data["shifts"]], data["notes"], data["series"]
     left = len(desk.left)
-    series, notes = read(desk, paths)
+    series, notes = read(desk)
     found = _all(desk, series)
     found.sort(key=lambda s: -rank(s))
     if len(desk.left) == left:
-        partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"shifts": [asdict(s) for s in found], "notes": notes, "series": len(series)}), "utf-8")
-        partial.replace(kept)
+        kept.keep(place, {"shifts": [asdict(s) for s in found], "notes": notes, "series": len(series)})
     return found, notes, len(series)
 
 

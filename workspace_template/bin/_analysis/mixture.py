@@ -38,7 +38,7 @@ def found(desk: Desk, shifts: list[Shift], onset: float | None) -> Mixture | Non
     fallen = [s for s in shifts if not s.up and s.metric and s.metric in asked and RATIO.search(s.metric) and not s.crossing]
     if not fallen or onset is None:
         return None
-    series, _ = telemetry.read(desk, telemetry.files(desk))
+    series, _ = telemetry.read(desk)
     for shift in fallen[:3]:
         counts = _counts(series, shift.service, shift.onset, desk.at)
         minutes = max(1.0, ((desk.at or shift.onset) - shift.onset) / 60)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 LIMIT = 4000
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a terminal's cursor, turns its writing round or cannot be encoded."""
 
 
 def parser(name: str, what: str, examples: str) -> argparse.ArgumentParser:
@@ -32,6 +35,7 @@ def fit(answer: dict[str, Any], limit: int = LIMIT) -> str:
     cut: dict[str, int] = {}
     while True:
         text = json.dumps(answer | ({"cut": cut} if cut else {}), separators=(",", ":"), ensure_ascii=False)
+        text = CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
         if len(text.encode("utf-8")) <= limit:
             return text
         lists = [(len(json.dumps(value)), name) for name, value in answer.items() if isinstance(value, list) and value]
@@ -65,21 +69,28 @@ def _trim(rows: list[Any]) -> bool:
 
 def table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
     """Columns with two blanks between them; the last one is not padded."""
-    texts = [[str(cell) for cell in row] for row in (head, *rows)]
+    texts = [[line(cell) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in texts) for i in range(len(head))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts)
+
+
+def line(text: object) -> str:
+    """A text in one line, with whatever would move a terminal's cursor written out."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def notes(answer: dict[str, Any]) -> Iterator[str]:
     """The notes of an answer, a line each."""
     for note in answer.get("notes") or ():
-        yield f"note: {note}"
+        yield f"note: {line(note)}"
 
 
 def say(text: str) -> None:
-    """Prints, and does not mind a reader that has seen enough (`| head`)."""
+    """Prints what any terminal can show, and does not mind a reader that has seen enough (`| head`)."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = "\n".join(line(part) for part in text.split("\n"))
     try:
-        print(text)
+        print(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         sys.stderr.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from _analysis import suspects
-from _analysis.desk import Desk, service_key
+from _analysis.desk import Desk, service_key, start_of
 
 
 def of(desk: Desk, verdict: suspects.Verdict) -> str:
@@ -35,7 +35,7 @@ def _remembered(desk: Desk, named: list[str]) -> str:
     lines = [
         (line, path)
         for path in (sorted(folder.rglob("*.md"))[:50] if folder.is_dir() else ())
-        for line in path.read_text("utf-8", errors="replace").splitlines()[:2000]
+        for line in start_of(path, 200_000).splitlines()[:2000]
         if re.search(r"(?i)owner|team|on-?call|contact|@", line)
     ]
     for name in named:
@@ -50,7 +50,7 @@ def _said(desk: Desk, repos: list[str]) -> str:
     for name in [name for name in repos if name in desk.repos]:
         for place in ("README.md", "README.rst", "README", "OWNERS", "MAINTAINERS", "catalog-info.yaml"):
             file = desk.repos[name] / place
-            text = file.read_text("utf-8", errors="replace")[:20_000] if file.is_file() else ""
+            text = start_of(file, 20_000)
             if match := re.search(r"(?im)^[\s*#>-]*(?:owner|owned by|maintainer|team)s?\s*:\s*(\S.{1,80})$", text):
                 return f"{match[1].strip()} (repos/{name}/{place})"
     return ""

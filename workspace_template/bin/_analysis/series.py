@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from _analysis import metricfiles, stretches
+from _analysis import metricfiles, stretches, telemetry
 from _analysis.desk import Desk
-from _analysis.metricforms import FORMS, VALUE_NAMES, Key
+from _analysis.metricforms import Key
 
 POINTS = 3000
 METRICS = 0.14
@@ -28,19 +28,11 @@ class Series:
     points: list[tuple[float, float]] = field(default_factory=list)
 
 
-def files(desk: Desk) -> list[Path]:
-    """The metric files of the desk."""
-    found = {p for p in desk.telemetry.rglob("*.csv") if p.is_file()}
-    folder = desk.telemetry / "metrics"
-    found |= {p for p in folder.rglob("*") if p.suffix in FORMS and p.is_file()} if folder.is_dir() else set()
-    queries = desk.telemetry / "queries"
-    return sorted(found) + [p for p in (sorted(queries.glob("*.json")) if queries.is_dir() else ()) if _is_metric_query(p)]
-
-
-def read(desk: Desk, paths: list[Path]) -> tuple[list[Series], list[str]]:
+def read(desk: Desk) -> tuple[list[Series], list[str]]:
     """All series, and notes on what was broken or not read whole. What a limited time does not allow is in desk.left."""
     if desk.series is not None:
         return desk.series
+    paths = telemetry.metrics(desk)
     sizes = [p.stat().st_size for p in paths]
     share = stretches.share_of(sizes)
     until = desk.until(METRICS)
@@ -60,16 +52,6 @@ def read(desk: Desk, paths: list[Path]) -> tuple[list[Series], list[str]]:
     notes = [note for path in paths for note in metricfiles.notes(made[path])]
     desk.series = [_tidy(series) for series in found.values()], notes
     return desk.series
-
-
-def _is_metric_query(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            head = file.read(65536)
-    except OSError:
-        return False
-    columns = re.search(r'"columns"\s*:\s*\[([^\]]*)\]', head)
-    return bool(columns) and any(f'"{name}"' in columns[1].lower() for name in VALUE_NAMES) if columns else False
 
 
 def _tidy(series: Series) -> Series:

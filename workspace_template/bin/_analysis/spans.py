@@ -73,7 +73,7 @@ def walk(data: Any, service: str = "", depth: int = 0) -> Iterator[tuple[dict[st
     processes = data.get("processes")
     for part in inner:
         for row, around in walk(part, service, depth + 1):
-            process = processes.get(row.get("processID")) if isinstance(processes, dict) else None
+            process = processes.get(str(row.get("processID"))) if isinstance(processes, dict) else None
             yield row, str(process.get("serviceName", "")) if isinstance(process, dict) else around
 
 

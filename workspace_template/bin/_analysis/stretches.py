@@ -18,7 +18,10 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of a file that is read: bytes from `begin` to `end`; each line in it stands for `weight` lines."""
+    """A stretch of a file that is read: bytes from `begin` to `end`; each line in it stands for `weight` lines.
+
+    at: the time of the alert, or 0. value: the file is one JSON value, which cannot be read in parts.
+    """
 
     path: str
     shown: str
@@ -28,11 +31,17 @@ class Stretch:
     weight: int
     shift: float
     year: int
+    at: float = 0.0
+    value: bool = False
 
 
 def pieces(stretches: list[Stretch], size: int) -> list[Stretch]:
     """Large stretches in pieces of about this many bytes."""
-    return [replace(s, begin=begin, end=min(begin + size, s.end)) for s in stretches for begin in range(s.begin, s.end, size)]
+    found = [s for s in stretches if s.value]
+    for s in stretches:
+        if not s.value:
+            found += [replace(s, begin=begin, end=min(begin + size, s.end)) for begin in range(s.begin, s.end, size)]
+    return found
 
 
 def by_importance(stretches: list[Stretch], service: str) -> list[Stretch]:
@@ -59,23 +68,34 @@ def plan(desk: Desk, path: Path, size: int, service: str, notes: list[str], shar
         notes.append(f"{shown}: empty")
         return []
     year = int(clock.iso(desk.at)[:4]) if desk.at else 0
-    shift = _shift(desk, path, year, notes)
+    if path.suffix == ".json" and not _has_lines(path):
+        if size > BUDGET:
+            notes.append(f"{shown}: {size / 1e6:.0f} MB in one JSON value were not read; write one record a line, as .ndjson")
+            return []
+        return [Stretch(str(path), shown, 0, size, service, 1, 0.0, year, desk.at or 0.0, value=True)]
+    at, shift = desk.at or 0.0, _shift(desk, path, year, notes)
     if share >= size:
-        return [Stretch(str(path), shown, 0, size, service, 1, shift, year)]
+        return [Stretch(str(path), shown, 0, size, service, 1, shift, year, at)]
     low, high = _around(path, desk.at, shift, year, size)
     dense = min(high - low, share * 2 // 3)
     low = max(low, high - dense)
     stride = max(2, (size - dense) // max(share - dense, 1))
-    parts = [Stretch(str(path), shown, low, high, service, 1, shift, year)] if dense else []
+    parts = [Stretch(str(path), shown, low, high, service, 1, shift, year, at)] if dense else []
     for n, begin in enumerate(range(0, size, BLOCK)):
         end = min(begin + BLOCK, size)
         if n % stride == 0 and (end <= low or begin >= high):
-            parts.append(Stretch(str(path), shown, begin, end, service, stride, shift, year))
+            parts.append(Stretch(str(path), shown, begin, end, service, stride, shift, year, at))
     notes.append(
         f"{shown}: {size / 1e6:.0f} MB, sampled: {dense / 1e6:.0f} MB up to the "
         f"alert whole, elsewhere every {stride}. block of 1 MB"
     )
     return parts
+
+
+def _has_lines(path: Path) -> bool:
+    """Whether a file holds one JSON object a line, whatever it is called."""
+    with path.open("rb") as file:
+        return file.readline(BLOCK).strip().endswith(b"}") and file.readline(BLOCK)[:1] == b"{"
 
 
 def _around(path: Path, at: float | None, shift: float, year: int, size: int) -> tuple[int, int]:

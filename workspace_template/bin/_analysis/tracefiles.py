@@ -6,14 +6,13 @@ one of these a line.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from _analysis import sampling, stretches
+from _analysis import jsontext, sampling, stretches, telemetry
 from _analysis.desk import Desk
 from _analysis.jsonpieces import Elements
 from _analysis.linenumbers import line_number
@@ -30,7 +29,6 @@ BEFORE, AFTER = 5400.0, 1200.0
 EDGE = 0.04
 """The part of a block's spans, at either end of it, whose traces are left out: some of their spans lie outside."""
 OFTEN = 200
-FORMS = (".json", ".ndjson", ".jsonl")
 
 Row = tuple[dict[str, Any], str]
 
@@ -65,16 +63,9 @@ class _Reading:
         return span_of(row, service, self.shown, self.number - 1)
 
 
-def files(desk: Desk) -> list[Path]:
-    """Trace files of the desk."""
-    folder = desk.telemetry / "traces"
-    found = [p for p in sorted(folder.rglob("*")) if p.suffix in FORMS and p.is_file()] if folder.is_dir() else []
-    return found + [p for p in (desk.telemetry / "traces.json",) if p.is_file()]
-
-
 def read(desk: Desk) -> tuple[list[Span], list[str]]:
     """All spans, and notes on what was broken or not read. What a limited time does not allow is in desk.left."""
-    paths = files(desk)
+    paths = telemetry.traces(desk)
     sizes = [p.stat().st_size for p in paths]
     share = stretches.share_of(sizes)
     until = desk.until(TRACES)
@@ -112,9 +103,9 @@ def _file(one: _Reading, size: int) -> None:
 def _value(one: _Reading) -> None:
     """A file that is one JSON value."""
     try:
-        data = json.loads(one.path.read_text("utf-8-sig", errors="replace"))
-    except (ValueError, RecursionError) as error:
-        line, what = getattr(error, "lineno", 1), getattr(error, "msg", "nested too deeply")
+        data = jsontext.parse(one.path.read_text("utf-8-sig", errors="replace"))
+    except ValueError as error:
+        line, what = jsontext.trouble(error)
         one.notes.append(f"{one.shown}:{line}: not valid JSON: {what}; left out")
         return
     for row, service in walk(data):
@@ -146,8 +137,8 @@ def _line(line: bytes) -> list[Row] | None:
     if not line.strip():
         return []
     try:
-        data = json.loads(line.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
+        data = jsontext.parse(line.decode("utf-8", "replace"))
+    except ValueError:
         return None
     return list(walk(data)) if isinstance(data, (dict, list)) else None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from _analysis import owners, suspects, words
 from _analysis.answers import suspects as ranking
-from _analysis.desk import Desk
+from _analysis.desk import Desk, start_of
 from _analysis.output import notes
 
 
@@ -64,7 +64,7 @@ def seen(desk: Desk, verdict: suspects.Verdict) -> list[str]:
     for folder in ("investigations", "memory"):
         base = desk.root / folder
         for path in sorted(base.rglob("*.md"))[:500] if base.is_dir() else ():
-            text = path.read_text("utf-8", errors="replace")[:60_000]
+            text = start_of(path, 60_000)
             present = set(words.words(text))
             score = sum(n for w, n in wanted.items() if w in present) / (sum(wanted.values()) or 1.0)
             if score > 0.45:

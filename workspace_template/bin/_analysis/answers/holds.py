@@ -38,7 +38,7 @@ def of(
             "lines": found,
             "told": f"{found} lines between {iso(start)} and {iso(end)}",
         }
-    points, _ = series.read(desk, series.files(desk))
+    points, _ = series.read(desk)
     values = [
         v
         for s in points

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Any
 
-from _analysis import logs, series, suspects, tracefiles
+from _analysis import kept, suspects, telemetry
 from _analysis.answers import brief, dependency_diff
 from _analysis.answers import suspects as ranking
-from _analysis.desk import Desk, cache
+from _analysis.desk import Desk
 from _analysis.git import git
 
 
@@ -18,11 +16,11 @@ def of(desk: Desk) -> dict[str, Any]:
     judgement."""
     files = [p for p in (desk.root / "incident", desk.root / "memory", desk.root / "investigations") if p.is_dir()]
     inputs = [p for base in files for p in sorted(base.rglob("*")) if p.is_file()]
-    inputs += logs.files(desk) + series.files(desk) + tracefiles.files(desk)
+    inputs += telemetry.logs(desk) + telemetry.metrics(desk) + telemetry.traces(desk)
     refs = [git(repo, "for-each-ref") + git(repo, "rev-parse", "HEAD") for repo in desk.repos.values()]
-    kept = cache(desk, "judged", inputs, refs)
-    if kept.exists():
-        return dict(json.loads(kept.read_text("utf-8")))
+    place = kept.place(desk, "judged", inputs, refs)
+    if known := kept.load(place):
+        return dict(known)
     verdict = suspects.judge(desk)
     if desk.left:
         desk.notes.insert(0, f"not all was looked at in time: {', '.join(desk.left)}; the investigation does it")
@@ -32,7 +30,5 @@ def of(desk: Desk) -> dict[str, Any]:
         "dependencies": dependency_diff.of(desk, "", "", "", verdict, 30),
     }
     if not desk.left:
-        partial = kept.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(answer), "utf-8")
-        partial.replace(kept)
+        kept.keep(place, answer)
     return answer

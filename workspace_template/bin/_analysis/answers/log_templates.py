@@ -51,7 +51,7 @@ def of(desk: Desk, moment: float | None, service: str, limit: int) -> dict[str, 
 
 
 def _place(desk: Desk, template: Template) -> str:
-    return f"{template.file}:{line_number(desk.root / template.file, template.offset)}"
+    return f"{template.file}:{line_number(desk.file(template.file), template.offset)}"
 
 
 def significance(template: Template, scan: logs.Scan, cut: float | None) -> tuple[int, int, float]:

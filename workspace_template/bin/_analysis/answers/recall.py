@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from _analysis import words
-from _analysis.desk import Desk
+from _analysis.desk import Desk, start_of
 
 
 def of(desk: Desk, asked: str, limit: int) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def of(desk: Desk, asked: str, limit: int) -> dict[str, Any]:
         files += [p for pattern in ("*.md", "docs/**/*.md", "runbooks/**/*.md") for p in sorted(repo.glob(pattern))][:200]
     for path in files[:1000]:
         line = 1
-        for paragraph in path.read_text("utf-8", errors="replace")[:200_000].split("\n\n"):
+        for paragraph in start_of(path, 200_000).split("\n\n"):
             counted: dict[str, int] = {}
             for word in words.words(paragraph + " " + path.stem):
                 counted[word] = counted.get(word, 0) + 1

@@ -136,7 +136,7 @@ def _shown(desk: Desk, a: symptoms.Anomaly) -> dict[str, Any]:
 
 def where(desk: Desk, anomaly: symptoms.Anomaly) -> str:
     """path:line of the line that shows a log anomaly."""
-    return f"{anomaly.file}:{line_number(desk.root / anomaly.file, anomaly.offset)}" if anomaly.file else ""
+    return f"{anomaly.file}:{line_number(desk.file(anomaly.file), anomaly.offset)}" if anomaly.file else ""
 
 
 def text(answer: dict[str, Any]) -> str:

@@ -1,0 +1,181 @@
+"""Odd and hostile input: what can be read is read right, what cannot is named, and no command ever fails for it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.analysis.conftest import AT, LIVE, Scene, rfc
+from tests.analysis.test_code import part
+
+TIMES = [AT - timedelta(minutes=120 - n) for n in range(120)]
+VALUES = [1 + 8 * (t >= LIVE) + 0.01 * (n % 3) for n, t in enumerate(TIMES)]
+SECONDS = [int(t.timestamp()) for t in TIMES]
+LINES = "".join(f"{rfc(t)} {'ERROR refused' if t >= LIVE else 'INFO placed'} id={n}\n" for n, t in enumerate(TIMES))
+
+
+def gather(scene: Scene) -> Any:
+    scene.furnish()
+    return part("symptoms").gather(part("desk").read(scene.root))
+
+
+METRICS = {
+    "rows.json": [{"timestamp": rfc(t), "service": "web", "metric": "m", "value": v} for t, v in zip(TIMES, VALUES, strict=True)],
+    "prometheus.json": {
+        "status": "success",
+        "data": {
+            "resultType": "matrix",
+            "result": [
+                {"metric": {"__name__": "m", "job": "web"}, "values": [[t, str(v)] for t, v in zip(SECONDS, VALUES, strict=True)]}
+            ],
+        },
+    },
+    "datadog.json": {
+        "series": [
+            {"metric": "m", "scope": "service:web", "pointlist": [[t * 1e3, v] for t, v in zip(SECONDS, VALUES, strict=True)]}
+        ]
+    },
+    "graphite.json": [{"target": "m", "datapoints": [[v, t] for t, v in zip(SECONDS, VALUES, strict=True)]}],
+    "otlp.json": {
+        "resourceMetrics": [
+            {
+                "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "web"}}]},
+                "scopeMetrics": [
+                    {
+                        "metrics": [
+                            {
+                                "name": "m",
+                                "unit": "1",
+                                "gauge": {
+                                    "dataPoints": [
+                                        {"timeUnixNano": f"{t}000000000", "asDouble": v, "attributes": []}
+                                        for t, v in zip(SECONDS, VALUES, strict=True)
+                                    ]
+                                },
+                            }
+                        ]
+                    }
+                ],
+            }
+        ]
+    },
+    "text.prom": "# TYPE m gauge\n" + "".join(f'm{{job="web"}} {v} {t}\n' for t, v in zip(SECONDS, VALUES, strict=True)),
+    "lines.ndjson": "".join(
+        json.dumps({"ts": t, "name": "m", "app": "web", "val": v}) + "\n" for t, v in zip(SECONDS, VALUES, strict=True)
+    ),
+    "headless.csv": "".join(f"{rfc(t)},web,m,{v}\n" for t, v in zip(TIMES, VALUES, strict=True)),
+    "marked.csv": "\ufefftime;app;name;val\n" + "".join(f"{rfc(t)};web;m;{v}\n" for t, v in zip(TIMES, VALUES, strict=True)),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_are_read_in_the_forms_that_tools_write(scene: Scene, name: str) -> None:
+    held = METRICS[name]
+    scene.write(f"telemetry/metrics/{name}", held if isinstance(held, str) else json.dumps(held))
+    (shift,) = gather(scene).shifts
+    assert (shift.metric, shift.service) == ("m", "" if name == "graphite.json" else "web")
+    assert abs(shift.onset - LIVE.timestamp()) <= 60
+
+
+def test_what_is_no_table_of_metrics_is_said(scene: Scene) -> None:
+    scene.write("telemetry/metrics/a.csv", "colour,size\nred,1\n")
+    scene.write("telemetry/metrics/b.csv", "\x00\x01\x02\n")
+    scene.write("telemetry/metrics/c.prom", "m 5\n")
+    scene.write("telemetry/metrics/d.json", "{")
+    assert gather(scene).notes[1:5] == [
+        "telemetry/metrics/a.csv:1: no column of times among colour, size; not read",
+        "telemetry/metrics/b.csv: is no text; not read",
+        "telemetry/metrics/c.prom: 1 samples carry no time: one moment is no series; left out",
+        "telemetry/metrics/d.json:1: not valid JSON: Expecting property name enclosed in double quotes; left out",
+    ]
+
+
+def test_a_compressed_log_is_read_as_far_as_it_goes_under_its_own_name(scene: Scene) -> None:
+    packed = gzip.compress(LINES.encode())
+    (scene.root / "telemetry/logs/web.log.gz").write_bytes(packed)
+    (scene.root / "telemetry/logs/cut.log.gz").write_bytes(packed[: len(packed) // 2])
+    (scene.root / "telemetry/logs/none.log.gz").write_bytes(b"no gzip")
+    answer = scene.answer("log-templates", "--service", "web")
+    assert answer["rows"][0]["where"] == "telemetry/logs/web.log.gz:101"
+    assert answer["notes"] == [
+        "telemetry/logs/cut.log.gz: is broken or cut off (it ends in the middle): only what comes before that was read",
+        "telemetry/logs/none.log.gz: is broken or cut off (Error -3 while decompressing data: incorrect header check): not read",
+    ]
+    assert scene.answer("log-templates", "--service", "web") == answer
+
+
+def test_logs_in_utf_16_or_as_one_json_value_or_under_a_name_without_ending_are_read(scene: Scene) -> None:
+    records = [{"time": rfc(t), "service": "json", "message": "refused" if t >= LIVE else "placed"} for t in TIMES]
+    scene.write("telemetry/logs/array.json", json.dumps(records))
+    (scene.root / "telemetry/logs/windows.log").write_text(LINES, "utf-16")
+    scene.write("telemetry/logs/syslog", LINES)
+    scene.write("telemetry/notes.docx", "x")
+    made = gather(scene)
+    assert {a.service for a in made.anomalies if "refused" in a.text} == {"json", "windows", "syslog"}
+    assert made.notes[:1] == ["telemetry/notes.docx: neither logs nor metrics nor traces by name; not read"]
+
+
+def test_a_large_json_value_of_log_lines_is_counted_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[rfc(t), "web", f"refused {n}"] for n, t in enumerate(TIMES)]
+    scene.write("telemetry/queries/1.json", json.dumps({"columns": ["timestamp", "service", "message"], "rows": rows}))
+    scene.furnish()
+    desk = part("desk").read(scene.root)
+    desk.limit(60)
+    monkeypatch.setattr(part("logs"), "PIECE", 1000)
+    assert part("logs").scan(desk).lines == len(rows)
+
+
+def test_a_date_far_from_the_alert_moves_no_comparison(scene: Scene) -> None:
+    scene.write("telemetry/logs/web.log", f"1970-02-01T00:00:00Z ERROR never set\n{LINES}9999-12-31T00:00:00Z INFO for ever\n")
+    made = gather(scene)
+    assert (made.scan.start, made.scan.end, made.scan.undated) == (SECONDS[0], SECONDS[-1], 2)
+    assert abs(made.onset - LIVE.timestamp()) <= 60
+
+
+DEEP = "[" * 100_000
+
+
+def test_no_file_however_odd_makes_a_command_fail(scene: Scene) -> None:
+    for path in ("logs/a.ndjson", "metrics/m.json", "metrics/m.ndjson", "traces/t.json", "traces/t.ndjson", "queries/1.json"):
+        scene.write(f"telemetry/{path}", f"{DEEP}\n" + json.dumps({"timestamp": 10**400, "value": 10**400}) + "\n")
+    rows: list[Any] = [
+        1,
+        None,
+        "x",
+        [],
+        {},
+        {"name": 5, "service": ["x"], "tags": "x", "references": 5, "process": "x", "status": [1]},
+    ]
+    rows += [{"trace_id": {"a": 1}, "span_id": [1], "name": ["x"], "start": {"a": 1}, "duration_ms": float("nan"), "error": [1]}]
+    rows += [{"spans": None, "processes": 5}, {"spans": [{"name": "x", "processID": ["y"]}], "processes": {"p": 5}}]
+    scene.write("telemetry/traces/odd.json", json.dumps(rows))
+    scene.write("telemetry/logs/od\nd \x1b[31m.log", LINES)
+    (scene.root / "telemetry/logs/dir.log").mkdir()
+    os.symlink("/nonexistent", scene.root / "telemetry/logs/broken.log")
+    os.mkfifo(scene.root / "telemetry/logs/pipe.log")
+    (scene.root / "memory").mkdir()
+    os.symlink("/nonexistent", scene.root / "memory/broken.md")
+    scene.repository("or ders", [(LIVE, "One", {"new\nline ü.py": "x = 1\n" * 3, "min.js": "a+" * 100_000})])
+    scene.write("repos/none/.git", "gitdir: /nonexistent\n")
+    odd: Any = [None, "x", {"timestamp": 1e300}, {"timestamp": rfc(LIVE), "commit": "--output=x", "package_changes": ["x"]}]
+    scene.deployments = odd
+    done = scene.run("brief", "--seconds", "0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    names = scene.run("log-templates").stdout
+    assert "telemetry/logs/od\\nd \\x1b[31m.log:101" in names
+
+
+def test_a_case_that_is_none_is_no_reason_to_fail(scene: Scene) -> None:
+    odd = {"at": {"x": 1}, "title": ["t"], "service": 5, "alerts": ["x", None], "labels": ["a"]}
+    case = {"trigger": odd, "notes": 5, "repositories": "x", "deployments": {"a": 1}, "changes": [5], "owners": ["x"]}
+    scene.write("incident/case.json", json.dumps(case))
+    desk = part("desk").read(scene.root)
+    assert (desk.service, desk.at, desk.notes) == ("5", None, ["incident/deployments.json: expected a list, found dict"])
+    scene.write("incident/case.json", DEEP)
+    assert part("desk").read(scene.root).notes == ["incident/case.json:1: not valid JSON: nested too deeply"]
