@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import runpy
+import sys
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.analysis.conftest import AT, LIVE, Scene, rfc
+from tests.analysis.conftest import AT, BIN, LIVE, Scene, rfc
 from tests.analysis.test_code import part
 
 TIMES = [AT - timedelta(minutes=120 - n) for n in range(120)]
@@ -179,3 +181,56 @@ def test_a_case_that_is_none_is_no_reason_to_fail(scene: Scene) -> None:
     assert (desk.service, desk.at, desk.notes) == ("5", None, ["incident/deployments.json: expected a list, found dict"])
     scene.write("incident/case.json", DEEP)
     assert part("desk").read(scene.root).notes == ["incident/case.json:1: not valid JSON: nested too deeply"]
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("log-templates --at yesterday", "argument --at: 'yesterday' is no time; write it as 2026-01-31T12:00:00Z"),
+        ("suspects --limit 0", "argument --limit: '0' is no number from 1 on"),
+        ("brief --seconds nan", "argument --seconds: 'nan' is no number of seconds, 0 or more"),
+        ("spans --root /nowhere", "there is no folder /nowhere: --root or $WORKSPACE names the desk"),
+        (
+            "holds --log x --start 2026-02-03T12:00:00Z --end 2026-02-03T11:00:00Z",
+            "the window ends at 2026-02-03T11:00:00Z, before it",
+        ),
+        ("holds --metric x --start 2026-02-03T11:00:00Z --end 2026-02-03T12:00:00Z", "--metric needs --above or --below"),
+        ("reproduce --repo gone", "there is no repository gone on the desk; there are: none"),
+    ],
+)
+def test_a_wrong_argument_is_told_with_what_would_be_right(
+    scene: Scene, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, problem: str
+) -> None:
+    scene.furnish()
+    monkeypatch.setenv("WORKSPACE", str(scene.root))
+    name, *arguments = command.split()
+    part("output")
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(BIN / name))
+    assert problem in capsys.readouterr().err
+
+
+def test_a_service_or_commit_that_is_not_there_is_said(scene: Scene) -> None:
+    scene.write("telemetry/logs/web.log", LINES)
+    scene.furnish()
+    desk = part("desk").read(scene.root)
+    assert part("answers.log_templates").of(desk, None, "gone", 5)["notes"][0] == (
+        "there are no log lines of gone; there are of: web"
+    )
+    assert part("answers.reproduce").of(desk, "", "abc123")["told"] == (
+        "no repository on the desk has a commit abc123: there is none"
+    )
+
+
+def test_a_terminal_gets_lines_that_fit_and_commands_that_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = part("output")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    command = "next: git -C repos/shop show 0123456789abcdef -- shop/stock/reserve.py"
+    assert output._wrapped(command) == [command]
+    assert output._wrapped("  a line that is too long for the forty columns here") == [
+        "  a line that is too long for the forty",
+        "    columns here",
+    ]
+    assert output.table([("a", "x" * 60)], ("b", "c")).splitlines()[1] == "a  " + "x" * 36 + "…"

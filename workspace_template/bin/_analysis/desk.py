@@ -128,6 +128,8 @@ def read(root: str | Path) -> Desk:
     desk.notes += [str(note) for note in _list(case.get("notes"))]
     _records(desk, case, incident)
     _repositories(desk, case)
+    if not incident.is_dir() and not desk.telemetry.is_dir():
+        desk.notes.append(f"{desk.root}: holds neither incident/ nor telemetry/; is it the desk?")
     return desk
 
 
@@ -137,6 +139,14 @@ def service_key(name: str) -> str:
     kept = [w for w in words if w not in ("service", "svc", "server", "app", "api", "prod", "production", "deployment")]
     key = "".join(kept or words)
     return re.sub(r"(service|svc)$", "", key) or key
+
+
+def known(service: str, names: set[str], what: str) -> list[str]:
+    """A note where a service was asked for of which there is nothing."""
+    if not service or service_key(service) in {service_key(name) for name in names}:
+        return []
+    listed = ", ".join(sorted(name for name in names if name)[:20])
+    return [f"there are no {what} of {service}; there are of: {listed or 'no named service'}"]
 
 
 def start_of(path: Path, most: int) -> str:

@@ -113,7 +113,7 @@ def _run(desk: Desk, parts: list[Stretch], workers: int) -> list[Any]:
     if len(read) + len(more) < len(parts := [*whole, *sample]):
         more = []  # a sample in part would stand for less than it says
         size, done = (sum(p.end - p.begin for p in parts), sum(counts["read"] for _, _, counts in read))
-        desk.left.append(f"logs: {done / 1e6:.0f} of {size / 1e6:.0f} MB were read in the time there was, the latest lines first")
+        desk.left.append(f"logs: {done / 1e6:.0f} of {size / 1e6:.0f} MB, the latest lines first")
     return [*read, *more]
 
 

@@ -90,7 +90,7 @@ def _all(desk: Desk, series: Sequence[Series]) -> list[Shift]:
     look = _Look(order, desk.at, many, desk.until(SHIFTS))
     made = _shared(look, len(order)) if many else [look(n) for n in range(len(order))]
     if late := made.count(LATE):
-        desk.left.append(f"metrics: {late} of {len(series)} series were not looked at, the alerting service's first")
+        desk.left.append(f"metrics: {len(series) - late} of {len(series)} series")
     return [shift for shift in made if isinstance(shift, Shift)]
 
 

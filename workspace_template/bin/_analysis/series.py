@@ -48,7 +48,7 @@ def read(desk: Desk) -> tuple[list[Series], list[str]]:
             series.points += points
     if any(one.late for one in made.values()):
         done, size = (sum(one.read for one in made.values()), sum(one.of for one in made.values()))
-        desk.left.append(f"metrics: {done / 1e6:.0f} of {size / 1e6:.0f} MB were read in the time there was")
+        desk.left.append(f"metrics: {done / 1e6:.0f} of {size / 1e6:.0f} MB")
     notes = [note for path in paths for note in metricfiles.notes(made[path])]
     desk.series = [_tidy(series) for series in found.values()], notes
     return desk.series

@@ -144,7 +144,7 @@ def _plain(desk: Desk, path: Path) -> Path | None:
             told.write_text(_unpack(desk, packing(path), target), "utf-8")
         problem = told.read_text("utf-8")
     except _Late:
-        desk.left.append(f"{desk.shown(path)}: there was no time to unpack it")
+        desk.left.append(f"{desk.shown(path)}: not unpacked")
         return None
     except OSError as error:
         problem = f"cannot be unpacked: {error.strerror or error}"

@@ -82,7 +82,7 @@ def read(desk: Desk) -> tuple[list[Span], list[str]]:
         made[path] = one
     if any(one.late for one in made.values()):
         done, size = (sum(one.read for one in made.values()), sum(one.of for one in made.values()))
-        desk.left.append(f"traces: {done / 1e6:.0f} of {size / 1e6:.0f} MB were read in the time there was")
+        desk.left.append(f"traces: {done / 1e6:.0f} of {size / 1e6:.0f} MB")
     return [span for path in paths for span in made[path].spans], [note for path in paths for note in made[path].notes]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from _analysis import owners, suspects, words
 from _analysis.answers import suspects as ranking
+from _analysis.clock import moment, span
 from _analysis.desk import Desk, start_of
 from _analysis.output import notes
 
@@ -37,7 +38,7 @@ def affected(desk: Desk, verdict: suspects.Verdict) -> list[str]:
 
 def _changed(desk: Desk, verdict: suspects.Verdict) -> list[str]:
     lines = []
-    for s in verdict.suspects[:3]:
+    for s in [s for n, s in enumerate(verdict.suspects[:3]) if n == 0 or s.p >= 0.01]:
         lines.append(f"{s.p:.0%} {s.commit.repo}@{s.commit.sha[:10]} {s.commit.subject[:60]} - {s.why[0] if s.why else ''}")
     lines += [f"{f.p:.0%} {f.why[0]}" for f in verdict.flips[:1] if f.p > 0.03]
     return lines or ["nothing is known to have changed"]
@@ -88,7 +89,7 @@ def text(answer: dict[str, Any]) -> str:
     lines = [
         answer["title"],
         f"affected: {', '.join(answer['affected'])}",
-        f"began {answer['onset']} in the data; alert {answer['alert']}",
+        _times(answer),
         f"most likely: {answer['likely']}",
         "changed lately:",
     ]
@@ -97,3 +98,15 @@ def text(answer: dict[str, Any]) -> str:
     lines.append("seen before: " + ("; ".join(answer["seen"]) if answer["seen"] else "no"))
     lines.append(f"next: {answer['next']}")
     return "\n".join([*(line for line in lines if line), *notes(answer)])
+
+
+def _times(answer: dict[str, Any]) -> str:
+    onset, alert = moment(answer["onset"] or None), moment(answer["alert"] or None)
+    if onset is None or alert is None:
+        return f"began {answer['onset'] or 'at an unknown time'}; alert {answer['alert'] or 'of an unknown time'}"
+    told = (
+        f"{span(alert - onset)} {'before' if onset <= alert else 'after'}"
+        if onset != alert
+        else "as far as is known at the time of"
+    )
+    return f"began {answer['onset']} in the data, {told} the alert of {answer['alert'][11:19]}"

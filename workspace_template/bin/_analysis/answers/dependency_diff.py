@@ -19,6 +19,8 @@ def of(desk: Desk, package: str, old: str, new: str, verdict: suspects.Verdict |
     if package and old and new:
         moves = [(package, old, new)]
     rows, told = [], []
+    if package and not moves:
+        told.append(f"nothing on the desk moved {package}; --from and --to say its versions where no record does")
     for name, a, b in dict.fromkeys(moves):
         home = next((r for r in desk.repos if is_package(desk.repos[r], r, name)), "")
         if not home:

@@ -23,7 +23,7 @@ def of(desk: Desk) -> dict[str, Any]:
         return dict(known)
     verdict = suspects.judge(desk)
     if desk.left:
-        desk.notes.insert(0, f"not all was looked at in time: {', '.join(desk.left)}; the investigation does it")
+        desk.notes.insert(0, f"not all was looked at in time: {'; '.join(desk.left)}. The investigation does it.")
     answer = {
         "suspects": ranking.of(desk, verdict, 30),
         "brief": brief.of(desk, verdict),

@@ -7,7 +7,7 @@ from typing import Any
 
 from _analysis import logs, symptoms
 from _analysis.clock import iso
-from _analysis.desk import Desk, service_key
+from _analysis.desk import Desk, known, service_key
 from _analysis.linenumbers import line_number
 from _analysis.output import notes, table
 from _analysis.templates import BUCKET, Template
@@ -46,7 +46,7 @@ def of(desk: Desk, moment: float | None, service: str, limit: int) -> dict[str, 
         for new, score, before, after, t in rows[:limit]
         if score or new
     ]
-    answer["notes"] = scan.notes
+    answer["notes"] = [*known(service, {t.service for t in scan.templates}, "log lines"), *scan.notes]
     return answer
 
 

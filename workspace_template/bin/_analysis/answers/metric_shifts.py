@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from _analysis import metrics
+from _analysis import metrics, series
 from _analysis.clock import iso
-from _analysis.desk import Desk, service_key
+from _analysis.desk import Desk, known, service_key
 from _analysis.output import notes, table
 
 
 def of(desk: Desk, service: str, limit: int) -> dict[str, Any]:
     """Series that changed for good, strongest first."""
     found, told, number = metrics.shifts(desk)
+    names = (
+        {one.service for one in series.read(desk)[0]}
+        if service and not any(service_key(s.service) == service_key(service) for s in found)
+        else {service}
+    )
     rows = [s for s in found if not service or service_key(s.service) == service_key(service)]
     return {
         "series": number,
@@ -32,7 +37,7 @@ def of(desk: Desk, service: str, limit: int) -> dict[str, Any]:
             }
             for s in rows[:limit]
         ],
-        "notes": told,
+        "notes": [*known(service, names, "series"), *told],
     }
 
 

@@ -8,6 +8,7 @@ from _analysis import reproduce, symptoms
 from _analysis.answers import judged
 from _analysis.desk import Desk
 from _analysis.git import git
+from _analysis.packages import resolve
 
 
 def of(desk: Desk, repo: str, commit: str) -> dict[str, Any]:
@@ -15,8 +16,13 @@ def of(desk: Desk, repo: str, commit: str) -> dict[str, Any]:
     made = symptoms.gather(desk)
     tried = []
     if commit:
-        where_ = repo or next((r for r in desk.repos if git(desk.repos[r], "cat-file", "-t", commit).strip() == "commit"), "")
-        suspected = [(where_, commit)] if where_ in desk.repos else []
+        found_in = {name: full for name, folder in desk.repos.items() if (full := resolve(folder, [commit]).get(commit))}
+        suspected = [(name, full) for name, full in found_in.items() if name == (repo or name)][:1]
+        if not suspected:
+            return {
+                "command": "",
+                "told": f"no repository on the desk has a commit {commit}: {repo or ', '.join(desk.repos) or 'there is none'}",
+            }
     else:
         rows = judged.of(desk)["suspects"]["suspects"]
         suspected = [(s["repo"], s["commit"]) for s in rows[:3] if s["p"] > 0.02 and (not repo or s["repo"] == repo)]
@@ -38,4 +44,6 @@ def of(desk: Desk, repo: str, commit: str) -> dict[str, Any]:
                 "call": call,
                 "told": told,
             }
-    return {"command": "", "told": f"no call was found that tells {', '.join(tried) or 'the suspects'} from the parent commit"}
+    if not made.frames:
+        return {"command": "", "told": "no stack trace in the logs names a function that could be called"}
+    return {"command": "", "told": f"no call was found that tells {', '.join(tried) or 'any suspect'} from the parent commit"}
