@@ -8,23 +8,53 @@ from agent.core.data import Data
 from agent.core.errors import BadInput
 from agent.evals.figures import Difference, paired_means, paired_shares, sign_test
 from agent.evals.runs import Result
-from agent.evals.scores import Score
+from agent.evals.scores import DEPTHS, Score
 from agent.evals.tables import columns
 
-SHARES: dict[str, Callable[[Score], float | None]] = {
-    "right": lambda score: float(score.right),
-    "guilty commit at 1": lambda score: float(score.rank == 1) if score.guilty else None,
-    "guilty commit at 3": lambda score: float(score.rank is not None and score.rank <= 3) if score.guilty else None,
-    "guilty commit at 5": lambda score: float(score.rank is not None and score.rank <= 5) if score.guilty else None,
-    "decoys blamed": lambda score: float(score.decoy),
-    "wrong as found": lambda score: float(score.wrong_as_found),
+FAILED = "failed"
+
+Told = Callable[[Result], float | None]
+
+
+def _answered(told: Callable[[Score], bool]) -> Told:
+    """A share of runs; a run that failed is none of them."""
+    return lambda one: float(told(one.score)) if one.score else 0.0
+
+
+def _among(k: int) -> Told:
+    """Whether a guilty commit is among the first k answers, where one is guilty."""
+
+    def told(one: Result) -> float | None:
+        rank = one.score.rank if one.score else None
+        return float(rank is not None and rank <= k) if one.odds.at[0] > 0 else None
+
+    return told
+
+
+def _none(told: Callable[[Score], bool], *, guilty: bool) -> Told:
+    """The same among the incidents where a commit is guilty, or where none is."""
+    return lambda one: _answered(told)(one) if (one.odds.at[0] > 0) == guilty else None
+
+
+def _measured(told: Callable[[Score], float | None]) -> Told:
+    """What only a run that ended has."""
+    return lambda one: told(one.score) if one.score else None
+
+
+SHARES: dict[str, Told] = {
+    "right": _answered(lambda score: score.right),
+    **{f"guilty commit at {k}": _among(k) for k in DEPTHS},
+    "rightly none": _none(lambda score: score.right, guilty=False),
+    "wrongly none": _none(lambda score: score.abstained, guilty=True),
+    "decoys blamed": _answered(lambda score: score.decoy),
+    "wrong as found": _answered(lambda score: score.wrong_as_found),
 }
-MEANS: dict[str, Callable[[Score], float | None]] = {
-    "Brier": lambda score: score.brier,
-    "false extras": lambda score: float(score.extra),
-    "seconds": lambda score: score.seconds,
-    "tokens": lambda score: float(score.tokens),
-    "USD": lambda score: score.usd,
+MEANS: dict[str, Told] = {
+    "Brier": _measured(lambda score: score.brier),
+    "false extras": _measured(lambda score: float(score.extra)),
+    "seconds": _measured(lambda score: score.seconds),
+    "tokens": _measured(lambda score: float(score.tokens)),
+    "USD": _measured(lambda score: score.usd),
 }
 
 
@@ -50,7 +80,7 @@ class Comparison(Data):
 
 
 def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
-    """The comparison. Raises BadInput where no incident is in both."""
+    """The comparison; a run that failed is a wrong one. Raises BadInput where no incident is in both."""
     before, after = _by(first), _by(second)
     common = sorted(set(before) & set(after))
     if not common:
@@ -75,22 +105,22 @@ def compare(first: Sequence[Result], second: Sequence[Result]) -> Comparison:
     )
 
 
-def _by(results: Sequence[Result]) -> dict[str, list[Score]]:
-    found: dict[str, list[Score]] = {}
+def _by(results: Sequence[Result]) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
     for one in results:
-        if one.score:
-            found.setdefault(one.incident, []).append(one.score)
+        found.setdefault(one.incident, []).append(one)
     return found
 
 
-def _mean(scores: Sequence[Score], told: Callable[[Score], float | None]) -> float | None:
-    values = [value for score in scores if (value := told(score)) is not None]
+def _mean(results: Sequence[Result], told: Told) -> float | None:
+    values = [value for one in results if (value := told(one)) is not None]
     return sum(values) / len(values) if values else None
 
 
-def _pair(name: str, first: Sequence[Score], second: Sequence[Score]) -> Pair:
-    right = [sum(score.right for score in scores) / len(scores) for scores in (first, second)]
-    return Pair(incident=name, first=right[0], second=right[1], answered=(first[0].answered, second[0].answered))
+def _pair(name: str, first: Sequence[Result], second: Sequence[Result]) -> Pair:
+    right = [_mean(results, SHARES["right"]) or 0.0 for results in (first, second)]
+    said = [next((one.score.answered for one in results if one.score), FAILED) for results in (first, second)]
+    return Pair(incident=name, first=right[0], second=right[1], answered=(said[0], said[1]))
 
 
 def text(found: Comparison) -> str:

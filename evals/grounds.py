@@ -60,6 +60,10 @@ async def look(case: Case, truth: Truth, repositories: Repositories) -> Grounds:
                     files += [file.path for file in parse(await history.show(ref.name, named.commit))]
         except AgentError as error:
             missing.append(f"repository {ref.name}: {error.problem}")
+    known = {ref.name for ref in case.repositories}
+    missing += [
+        f"guilty commit {one.commit[:12]}: there is no repository {one.repo}" for one in truth.guilty if one.repo not in known
+    ]
     commits = {repo: tuple(said) for repo, said in truth.eligible.items() if not isinstance(said, int)}
     commits = {repository.name: repository.eligible for repository in found} | commits
     counts = {repo: len(ids) for repo, ids in commits.items()}

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent import __version__, triggers
-from agent.assembly import Parts, assemble
+from agent.assembly import Parts, assemble, build_model
 from agent.config import EgressSettings, Settings
 from agent.core.data import Data
 from agent.core.errors import AgentError, BadInput
@@ -45,7 +45,7 @@ class Plan(Data):
 
 
 class Result(Data):
-    """One run of one incident. problem: why there is no score."""
+    """One run of one incident. problem: why there is no score. missing: what of the truth or the repositories was not there."""
 
     incident: str
     system: str
@@ -54,13 +54,18 @@ class Result(Data):
     odds: Odds
     score: Score | None = None
     problem: str = ""
+    missing: tuple[str, ...] = ()
 
 
 Told = Callable[[Result], None]
 
 
 async def run_all(incidents: Sequence[Incident], settings: Settings, plan: Plan, out: Path, told: Told) -> list[Result]:
-    """Runs what `out` has no result of yet; returns all. Raises BadInput where `out` has results of another plan."""
+    """Runs what `out` has no result of yet; returns all.
+
+    Raises BadInput where `out` has results of another plan, ConfigError where there is no such model or no key for it.
+    """
+    await build_model(settings, plan.model).close()
     kept = resume(out, plan)
     done = {(one.incident, one.trial) for one in kept if one.score}
     with tempfile.TemporaryDirectory(prefix="sre-agent-evals-") as folder:
@@ -93,7 +98,13 @@ async def _grounds(incident: Incident, mirrors: Path) -> Grounds:
 
 
 async def _run(incident: Incident, trial: int, grounds: Grounds, settings: Settings, plan: Plan, work: Path, out: Path) -> Result:
-    common = {"incident": incident.name, "system": incident.truth.system, "kind": incident.truth.kind, "trial": trial}
+    common = {
+        "incident": incident.name,
+        "system": incident.truth.system,
+        "kind": incident.truth.kind,
+        "trial": trial,
+        "missing": grounds.missing,
+    }
     chances = odds(incident.truth, grounds)
     try:
         report, claimed = await investigate(incident.folder, settings, plan, work / f"{incident.name}-{trial}", out, trial)
@@ -179,18 +190,26 @@ def resume(out: Path, plan: Plan) -> list[Result]:
                     "Give another --out, or the same options to go on with it.",
                 )
     about.write_text(plan.model_dump_json(indent=1) + "\n", "utf-8")
-    return results(out) if (out / RESULTS).exists() else []
+    if not (out / RESULTS).exists():
+        return []
+    kept = results(out)
+    written = (out / RESULTS).read_bytes()
+    if not written.endswith(b"\n"):  # a run that was killed while it wrote: the next one begins a line of its own
+        (out / RESULTS).write_bytes(written[: written.rfind(b"\n") + 1])
+    return kept
 
 
 def results(place: Path) -> list[Result]:
     """The results in a folder or a file, the newest of each run. Raises BadInput."""
     file = place / RESULTS if place.is_dir() else place
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = file.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: cannot be read: {error}", "Give what `sre-agent eval --out` wrote.") from error
     found: dict[tuple[str, int], Result] = {}
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             result = Result.model_validate(json.loads(line))
         except ValueError as error:

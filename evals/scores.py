@@ -109,7 +109,8 @@ def true(cause: Cause, truth: Truth) -> bool:
 def is_one(commit: str | None, named: Sequence[Named]) -> bool:
     """Whether an id, or the first seven digits or more of one, is that of a named commit."""
     ids = [id for one in named for id in (one.commit, *one.also)]
-    return commit is not None and any(len(commit) >= 7 and (id.startswith(commit) or commit.startswith(id)) for id in ids if id)
+    said = (commit or "").lower()
+    return len(said) >= 7 and any(id.startswith(said) or said.startswith(id) for id in ids)
 
 
 def answers(report: Report) -> list[str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from agent.core.data import Data
@@ -123,8 +123,60 @@ def row(name: str, results: Sequence[Result], *, kind: bool = False) -> Row:
     )
 
 
-def text(found: Sequence[Row], model: str) -> str:
-    """The tables, for people."""
+def text(found: Sequence[Row], model: str, *, width: int | None = None) -> str:
+    """The tables, for people; one below the other where they are wider than a terminal."""
+    wide = _wide(found, model)
+    fits = width is None or max(map(len, wide.splitlines())) <= width
+    return wide if fits else "\n\n".join(_narrow(found, model))
+
+
+def _narrow(found: Sequence[Row], model: str) -> Iterator[str]:
+    """The same figures down the page: a table for each system and for all, and one line for each kind."""
+    yield "95 % Wilson intervals over incidents; at k: where a commit is guilty"
+    for one in (one for one in found if not one.kind):
+        head = [f"{one.name} ({one.incidents})", model, "chance", "latest", "service"]
+        rules = (one.latest, one.service)
+        lines = [["right", _ci(one.right), f"{one.chance_right:.2f}", *map(_of, one.rules_right)]]
+        for i, k in enumerate(DEPTHS):
+            known = f"{one.chance[i]:.2f}" if one.at[0].number else "-"
+            lines.append([f"at {k}", _ci(one.at[i]), known, *(_of(rule[i]) for rule in rules)])
+        lines.append(["rightly none", _of(one.abstained), "", *[_of(one.abstained.model_copy(update={"right": 0.0}))] * 2])
+        lines.append(["wrongly none", _of(one.wrongly), "", "", ""])
+        lines.append(["decoys", _of(one.decoys), "", *map(_of, one.rules_decoys)])
+        lines += [[name, value, "", "", ""] for name, value in _worth(one)]
+        yield columns([head, *lines])
+    kinds = [one for one in found if one.kind]
+    if kinds:
+        yield columns(
+            [
+                ["kind", "", "right", "at 1", "Brier"],
+                *([k.name, f"{k.incidents}", _of(k.right), _of(k.at[0]), _number(k.brier, 3)] for k in kinds),
+            ]
+        )
+
+
+def _worth(one: Row) -> list[tuple[str, str]]:
+    """What a system's reports are worth and what they took, by name."""
+    return [
+        ("found", f"{one.found}"),
+        ("wrong as found", f"{one.wrong_as_found}"),
+        ("lowered rightly", f"{one.downgraded_right}"),
+        ("lowered wrongly", f"{one.downgraded_wrong}"),
+        ("verified", _percent(one.verified)),
+        ("relevant", _percent(one.relevant)),
+        ("false extras", _number(one.extra, 2)),
+        ("category", _percent(one.category)),
+        ("all causes", _percent(one.complete)),
+        ("Brier", _number(one.brier, 3)),
+        ("runs", f"{one.runs}"),
+        ("failed", f"{one.failed}"),
+        ("seconds", f"{_number(one.seconds, 1)} (slowest {_number(one.slowest, 1)})"),
+        ("tokens", _number(one.tokens, 0)),
+        ("USD", "unknown" if one.usd is None else f"{one.usd:.2f}"),
+    ]
+
+
+def _wide(found: Sequence[Row], model: str) -> str:
     answers, trust, cost = [], [], []
     for one in found:
         rules = [f"{one.chance_right:.2f}", *map(_of, one.rules_right)]

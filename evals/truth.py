@@ -6,10 +6,10 @@ import difflib
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from agent.core.data import Data
 from agent.core.errors import BadInput
@@ -19,12 +19,16 @@ FOLDER = "truth"
 ENDINGS = (".json", ".yaml", ".yml")
 
 
+CommitId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{7,64}$", to_lower=True)]
+"""A commit's id or the first seven digits or more of it: fewer would be those of others too."""
+
+
 class Named(Data):
     """A commit that the truth names, with words about it for people. also: other ids that it goes by."""
 
     repo: str
-    commit: str
-    also: tuple[str, ...] = ()
+    commit: CommitId
+    also: tuple[Annotated[str, StringConstraints(min_length=7, to_lower=True)], ...] = ()
     service: str = ""
     subject: str = ""
 
@@ -48,7 +52,7 @@ class Truth(Data):
     decoys: tuple[Named, ...] = ()
     culprits: tuple[str, ...] = ()
     onset: datetime | None = None
-    eligible: dict[str, int | tuple[str, ...]] = {}
+    eligible: dict[str, Annotated[int, Field(ge=0)] | tuple[str, ...]] = {}
     relevant: tuple[str, ...] = ()
     seed: int | None = Field(default=None, exclude=True)
     reproducer: str = Field(default="", exclude=True)
@@ -99,6 +103,8 @@ def read_truth(file: Path) -> Truth:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         raise BadInput(f"{file}:{mark.line + 1 if mark else 1}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    except RecursionError:
+        raise BadInput(f"{file}: is nested too deeply to be read", "Its format: docs/evals.md") from None
     if not isinstance(values, dict):
         raise BadInput(f"{file}:1: expected an object, found {type(values).__name__}", "Its format: docs/evals.md")
     try:
@@ -111,6 +117,8 @@ def _told(file: Path, text: str, wrong: Any) -> str:
     at = tuple(wrong["loc"])
     place = f"{file}:{_line(text, at)}"
     name = ".".join(str(part) for part in at)
+    if wrong["type"] == "string_pattern_mismatch":
+        return f"{place}: {name}: {wrong['input']!r} is no commit id of seven hexadecimal digits or more"
     if wrong["type"] != "extra_forbidden":
         return f"{place}: {name}: {wrong['msg']}"
     known = list((Truth if len(at) == 1 else Named).model_fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import click
 
 from agent.config import Settings, load
 from agent.core.data import Data
-from agent.core.errors import BadInput
+from agent.core.errors import AgentError, BadInput
 from agent.evals import comparison, rootcausebench, tables
 from agent.evals.backtest import Past, rebuild
 from agent.evals.exports import ExportOptions, import_export
@@ -113,13 +114,22 @@ def run_and_print(settings: Settings, options: EvalOptions, found: Sequence[Inci
         click.echo(f"{done:4}/{total}  {line(result)}", err=True)
 
     made = asyncio.run(run_all(chosen, settings, plan, out.absolute(), told))
+    for note in dict.fromkeys(f"{one.incident}: {note}" for one in made for note in one.missing):
+        click.echo(f"note: {note}", err=True)
     whole = tables.whole(made, {"out": str(out), "plan": plan.model_dump(mode="json")})
     (out / "summary.json").write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
     if options.as_json:
         click.echo(json.dumps(whole, indent=1))
     else:
-        click.echo(tables.text(tables.rows(made), plan.model if plan.analysis else f"{plan.model}, no bin/"))
+        click.echo(tables.text(tables.rows(made), plan.model if plan.analysis else f"{plan.model}, no bin/", width=_width()))
         click.echo(f"\nResults, reports and transcripts: {out}")
+    if made and all(one.score is None for one in made):
+        raise AgentError(f"every run failed: {made[0].problem}", "The table counts them as wrong; it says nothing of the model.")
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None where the tables go to no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def line(result: Result) -> str:

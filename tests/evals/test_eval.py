@@ -84,6 +84,8 @@ def test_a_killed_runs_last_line_is_passed_over_and_any_other_broken_one_is_name
     whole = json.dumps({"incident": "a", "system": "s", "kind": "k", "trial": 1, "odds": odds, "problem": "p"})
     file.write_text(f"{whole}\n{whole[:40]}")
     assert [result.incident for result in results(tmp_path)] == ["a"]
+    assert [result.incident for result in resume(tmp_path, Plan(model="m", sandbox="auto"))] == ["a"]
+    assert file.read_text() == f"{whole}\n", "what comes next begins a line of its own"
     file.write_text(f"{whole[:40]}\n{whole}\n")
     with pytest.raises(BadInput, match=r"results.jsonl:1: no result of an eval"):
         results(tmp_path)
@@ -93,6 +95,8 @@ def test_wrong_input_says_what_to_do(tmp_path: Path) -> None:
     assert "is no folder" in run(tmp_path, tmp_path / "nowhere").output
     refused = run(tmp_path, bare(tmp_path), "--model", "statistical", "--without-analysis")
     assert (refused.exit_code, "made of the analysis commands" in refused.output) == (2, True)
+    unknown = run(tmp_path, bare(tmp_path, "other"), "--model", "nobody")
+    assert (unknown.exit_code, unknown.output.splitlines()[0]) == (2, "sre-agent: there is no model provider 'nobody'")
     again = tmp_path / "again"
     shutil.copytree(tmp_path / "set", again)
     assert "two incidents have the name 'one'" in run(tmp_path, tmp_path / "set", again).output

@@ -169,9 +169,9 @@ def test_the_rules_answer_with_what_deployments_brought() -> None:
     )
 
 
-def result(incident: str, trial: int, truth: Truth, *causes: Cause) -> Result:
+def result(incident: str, trial: int, truth: Truth, *causes: Cause, suspects: tuple[str, ...] = ()) -> Result:
     grounds = Grounds(eligible=9, latest=(GUILTY,))
-    scored = score(report(*causes), truth, grounds)
+    scored = score(report(*causes, suspects=suspects), truth, grounds)
     return Result(incident=incident, system=truth.system, kind=truth.kind, trial=trial, odds=odds(truth, grounds), score=scored)
 
 
@@ -199,3 +199,41 @@ def test_two_runs_are_compared_by_incident() -> None:
     assert (right.number, right.first, right.second, right.difference) == (2, 0.5, 1.0, 0.5)
     assert (found.gained, found.lost, found.only_first, found.only_second) == (1, 0, ("c",), ("d",))
     assert "a" in comparison.text(found)
+
+
+def test_the_figures_of_a_small_run_are_those_of_a_calculation_by_hand() -> None:
+    results = [
+        result("a", 1, TRUTH, cause(confidence=0.9)),
+        result("b", 1, TRUTH, cause(DECOY, 0.8), suspects=(OTHER, GUILTY)),
+        result("c", 1, TRUTH, cause(confidence=0.6)),
+        result("c", 2, TRUTH, cause(None, 0.5)),
+        result("d", 1, NO_COMMIT, cause(None, 0.7, statement="web.fast_checkout was switched on")),
+    ]
+    found = tables.row("x", results)
+    # 1 + 0 + 1/2 + 1 of 4: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) with p = 0.625, n = 4, z² = 3.841459
+    assert (found.right.right, found.right.number) == (2.5, 4)
+    assert (found.right.low, found.right.high) == pytest.approx((0.21943, 0.90810), abs=5e-5)
+    assert [(at.right, at.number) for at in found.at] == [(1.5, 3), (2.5, 3), (2.5, 3)]
+    assert [(one.right, one.number) for one in (found.abstained, found.wrongly, found.decoys)] == [(1, 1), (0.5, 3), (1, 4)]
+    assert found.chance == pytest.approx((1 / 9, 3 / 9, 5 / 9)) and found.chance_right == pytest.approx(0.1)
+    assert [(rule.right, rule.number) for rule in (*found.latest, found.rules_right[0])] == [(3, 3)] * 3 + [(3, 4)]
+    assert found.brier == pytest.approx((0.01 + 0.64 + 0.16 + 0.25 + 0.09) / 5)
+    assert (found.found, found.wrong_as_found) == (5, 2)
+
+
+def test_a_narrow_terminal_gets_the_same_figures_down_the_page() -> None:
+    text = tables.text(tables.rows([result("a", 1, TRUTH, cause()), result("b", 1, NO_COMMIT, cause(None))]), "m", width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert ["at", "1", "1.00", "[0.21", "1.00]", "0.11", "1/1", "0/1"] in [line.split() for line in text.splitlines()]
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith(("wrong as found", "shop: "))] == [
+        ["wrong", "as"], ["shop:", "exception"], ["shop:", "flag"],
+    ]  # fmt: skip
+
+
+def test_a_run_that_failed_is_a_wrong_one_beside_another_run_too() -> None:
+    failed = result("a", 1, TRUTH, cause()).model_copy(update={"score": None, "problem": "no sandbox"})
+    found = comparison.compare([failed], [result("a", 1, TRUTH, cause())])
+    shares = {name: (one.first, one.second) for name, one in found.differences.items()}
+    assert shares == {"right": (0.0, 1.0), **{f"guilty commit at {k}": (0.0, 1.0) for k in (1, 3, 5)}, "wrongly none": (0.0, 0.0),
+                      "decoys blamed": (0.0, 0.0), "wrong as found": (0.0, 0.0)}  # fmt: skip
+    assert (found.gained, found.pairs[0].answered) == (1, ("failed", GUILTY))
