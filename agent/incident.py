@@ -68,6 +68,8 @@ def _manifest(file: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{file}: cannot be read: {error}") from error
+    except RecursionError:
+        raise BadInput(f"{file}: is nested too deeply to be read", "Its format: docs/incident-folder.md") from None
     if not isinstance(manifest, dict):
         raise BadInput(f"{file}: expected `name: value` lines, found {type(manifest).__name__}")
     for name in manifest:
@@ -133,8 +135,12 @@ def _records(
     try:
         text = file.read_text("utf-8", errors="replace")
         rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        notes.append(f"{file}:{error.lineno}: not valid JSON: {error.msg}; left out")
+    except ValueError as error:
+        line, what = getattr(error, "lineno", 1), getattr(error, "msg", error)
+        notes.append(f"{file}:{line}: not valid JSON: {what}; left out")
+        return []
+    except RecursionError:
+        notes.append(f"{file}: is nested too deeply; left out")
         return []
     if not isinstance(rows, list):
         notes.append(f"{file}: expected a list, found {type(rows).__name__}; left out")

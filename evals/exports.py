@@ -17,8 +17,10 @@ from agent import triggers
 from agent.core.data import Data
 from agent.core.errors import AgentError, BadInput
 from agent.core.investigation import Alert
-from agent.evals.telemetry_files import Notes, Telemetry, moment
+from agent.evals.exported import Notes, moment
+from agent.evals.telemetry_files import Telemetry
 from agent.evals.truth import FOLDER
+from agent.evals.untrusted import shown, trouble, value
 from agent.git import environment
 from agent.incident import change, deployment
 
@@ -57,6 +59,8 @@ def import_export(path: Path, out: Path, options: ExportOptions) -> Imported:
     if not path.is_dir():
         raise BadInput(f"{path} is no folder", "Give the folder that holds the exported files.")
     name = options.name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.absolute().name)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) or name == FOLDER:
+        raise BadInput(f"--name {name!r} cannot name an incident", "Letters, digits, dots, dashes and underscores, like 0042.")
     folder = out / name
     if folder.exists():
         raise BadInput(f"{folder} exists already", "Remove it, or give another --name.")
@@ -66,7 +70,13 @@ def import_export(path: Path, out: Path, options: ExportOptions) -> Imported:
     at = _at(options, alerts)
     repositories = [_repository(text) for text in options.git]
     guilty = [_guilty(text) for text in options.guilty]
-    folder.mkdir(parents=True)
+    for one in guilty:
+        if one["repo"] not in {repo["name"] for repo in repositories}:
+            notes.lines.append(f"--guilty names the repository {one['repo']}, which no --git gives: no answer can be right")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be made: {error.strerror}", "Give another folder to import into.") from error
     try:
         telemetry = Telemetry(folder / "telemetry", notes)
         _walk(path, alert_file, telemetry, folder, notes)
@@ -127,19 +137,22 @@ def _walk(path: Path, alert_file: Path | None, telemetry: Telemetry, folder: Pat
             continue
         if file.parent == path and file.stem in RECORDS and file.suffix == ".json":
             _records(file, folder, notes)
-        elif not telemetry.take(file, str(inside)):
-            notes.file(str(inside), "neither logs nor metrics nor traces that are known")
+        elif not telemetry.take(file, shown(inside)):
+            notes.file(shown(inside), "neither logs nor metrics nor traces that are known")
 
 
 def _records(file: Path, folder: Path, notes: Notes) -> None:
     """deployments.json or changes.json in the incident format, without its bad rows."""
     try:
-        rows = json.loads(file.read_text("utf-8", errors="replace"))
-    except json.JSONDecodeError as error:
-        notes.file(file.name, f"line {error.lineno} is not valid JSON: {error.msg}")
+        rows = value(file.read_text("utf-8-sig", errors="replace"))
+    except ValueError as error:
+        notes.file(file.name, trouble(error))
+        return
+    if not isinstance(rows, list):
+        notes.file(file.name, f"expected a list, found {type(rows).__name__}")
         return
     good = []
-    for number, row in enumerate(rows if isinstance(rows, list) else [], 1):
+    for number, row in enumerate(rows, 1):
         try:
             RECORDS[file.stem](row, f"{file.name}[{number - 1}]")
             good.append(row)
@@ -165,6 +178,8 @@ def _kept(repository: dict[str, str], folder: Path) -> dict[str, str]:
     place = Path(repository["url"]).expanduser()
     rest = {key: value for key, value in repository.items() if key in ("name", "ref")}
     if not place.exists():
+        if repository["url"][:1] in "./~":
+            raise BadInput(f"--git {repository['url']!r}: there is nothing there", "Give a repository on this machine, or a URL.")
         return {**rest, "url": repository["url"]}
     bundle = folder / f"{repository['name']}.bundle"
     if place.is_file():

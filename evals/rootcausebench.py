@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.errors import BadInput
+from agent.evals.untrusted import inside, trouble, value
 
 REPOSITORY = "platform"
 HEAD = re.compile(r"^@@ (?:-\d+(?:,\d+)? \+\d+(?:,\d+)? @@ ?)?(?P<rest>.*?)(?: @@ ?(?P<within>.*))?$")
@@ -38,8 +40,31 @@ def convert(case: Path, output: Path) -> Path:
     incident = output / case.name
     if incident.exists():
         raise BadInput(f"{incident} exists already", "Remove it, or give another folder.")
-    incident.mkdir(parents=True)
+    _need(alert, case / "environment/data/alert.json", "fired_at")
     deployments = _json(data / "context" / "deploys.json", default=[])
+    for rows, file, fields in (
+        (commits, "commits.json", ("sha", "timestamp", "message")),
+        (deployments, "deploys.json", ("timestamp", "service")),
+    ):
+        for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
+            _need(row, f"{case}/environment/data/context/{file}[{number}]", *fields)
+    incident.mkdir(parents=True)
+    try:
+        return _convert(case, output, incident, alert, commits, deployments)
+    except BaseException:
+        shutil.rmtree(incident, ignore_errors=True)
+        raise
+
+
+def _convert(
+    case: Path,
+    output: Path,
+    incident: Path,
+    alert: dict[str, Any],
+    commits: list[dict[str, Any]],
+    deployments: list[dict[str, Any]],
+) -> Path:
+    data = case / "environment" / "data"
     names = build(commits, deployments, incident / "repos" / REPOSITORY)
     _telemetry(data, incident / "telemetry")
     _write(incident / "alert.json", _generic(alert))
@@ -105,7 +130,7 @@ def build(commits: Sequence[dict[str, Any]], deployments: Sequence[dict[str, Any
         for path, _, old, new in changes:
             files[path] = _replace(files[path], old, new)
             touched.add(path)
-        for path in commit.get("files_changed") or ():
+        for path in _paths(commit):
             if path not in touched and (not changes or not commit.get("diff")):
                 files[path] = [*files.get(path, []), f"{_comment(path)} a change that the source does not give"]
                 touched.add(path)
@@ -115,6 +140,20 @@ def build(commits: Sequence[dict[str, Any]], deployments: Sequence[dict[str, Any
         )
         _git(repository, "tag", f"original/{commit['sha']}", names[commit["sha"]])
     return names
+
+
+def _need(row: Any, place: Path | str, *fields: str) -> None:
+    """Raises BadInput where a record is none, or lacks a field."""
+    if not isinstance(row, dict):
+        raise BadInput(f"{place}: expected an object, found {type(row).__name__}")
+    if missing := [name for name in fields if not isinstance(row.get(name), str) or not row[name]]:
+        raise BadInput(f"{place}: {' and '.join(missing)} missing")
+
+
+def _paths(commit: dict[str, Any]) -> list[str]:
+    """The files that a commit says it changed. Raises BadInput for one outside the repository."""
+    changed = commit.get("files_changed")
+    return [inside(str(path), f"commit {commit['sha']}") for path in (changed if isinstance(changed, list) else ())]
 
 
 def _comment(path: str) -> str:
@@ -140,14 +179,14 @@ def _base(fragments: Sequence[Sequence[Fragment]]) -> dict[str, list[str]]:
 
 def _fragments(commit: dict[str, Any]) -> Iterator[Fragment]:
     """The pieces of a commit's diff, however it names the file: `@@ path @@`, `@@ path: function`, or a git header before."""
-    paths = [str(path) for path in commit.get("files_changed") or ()]
+    paths = _paths(commit)
     path, within = (paths[0] if paths else "unknown"), ""
     old: list[str] = []
     new: list[str] = []
     for line in str(commit.get("diff") or "").splitlines():
         if line.startswith(("--- ", "+++ ")):
             if line.startswith("+++ "):
-                path = line[4:].removeprefix("b/").strip()
+                path = inside(line[4:].removeprefix("b/").strip(), f"commit {commit['sha']}")
         elif line.startswith("@@"):
             if old != new:
                 yield path, within, old, new
@@ -264,13 +303,15 @@ def _status(data: Path) -> Iterator[dict[str, Any]]:
 
 def _json(path: Path, default: Any = None) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
+        return value(path.read_text("utf-8-sig", errors="replace"))
     except FileNotFoundError:
         if default is not None:
             return default
         raise BadInput(f"{path}: does not exist", "Give the folder of one case, with environment/data in it.") from None
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BadInput(f"{path}: {trouble(error)}") from error
 
 
 def _write(path: Path, value: Any) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from agent.core.data import Data
 from agent.core.errors import BadInput
 from agent.core.report import Category, Verdict
+from agent.evals.untrusted import value
 
 FOLDER = "truth"
 ENDINGS = (".json", ".yaml", ".yml")
@@ -95,7 +96,7 @@ def read_truth(file: Path) -> Truth:
     """The truth in a file. Raises BadInput, naming file and line."""
     try:
         text = file.read_text("utf-8")
-        values = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        values = value(text) if file.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise BadInput(f"{file}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 
 from agent.cli import main
 from agent.core.errors import BadInput
+from agent.evals.exported import moment
 from agent.evals.exports import ExportOptions, Imported, import_export
 from agent.evals.rootcausebench import convert
-from agent.evals.telemetry_files import moment
 from agent.evals.truth import incidents
 from agent.incident import read_incident
 from agent.triggers import read
@@ -178,16 +178,93 @@ def test_an_alert_of_a_known_source_says_what_and_when(tmp_path: Path) -> None:
         ({"at": ""}, "nobody says when it began"),
         ({"at": "soon"}, "--at 'soon' is no time"),
         ({"guilty": ("orders",)}, "is no REPO@COMMIT"),
-        ({"git": ("/nowhere/at/all",)}, ""),
+        ({"git": ("/nowhere/at/all",)}, "there is nothing there"),
+        ({"name": "../out"}, "cannot name an incident"),
     ],
 )
 def test_what_is_asked_wrongly_is_said(tmp_path: Path, options: dict[str, Any], problem: str) -> None:
-    if problem:
-        with pytest.raises(BadInput, match=problem):
-            export(tmp_path, {"a.log": "x\n"}, **options)
-    else:
-        made = export(tmp_path, {"a.log": "x\n"}, **options)
-        assert yaml.safe_load((made.folder / "incident.yaml").read_text())["repos"] == [{"name": "all", "url": "/nowhere/at/all"}]
+    with pytest.raises(BadInput, match=problem):
+        export(tmp_path, {"a.log": "x\n"}, **options)
+
+
+def test_a_remote_repository_is_named_and_a_guilty_one_that_is_not_there_is_noted(tmp_path: Path) -> None:
+    made = export(tmp_path, {"a.log": "x\n"}, git=("https://git.example/all.git",), guilty=("other@abcdef1",))
+    repos = yaml.safe_load((made.folder / "incident.yaml").read_text())["repos"]
+    assert repos == [{"name": "all", "url": "https://git.example/all.git"}]
+    assert made.notes == ("--guilty names the repository other, which no --git gives: no answer can be right",)
+
+
+DEEP = "[" * 100_000
+
+
+def test_odd_exports_are_taken_as_far_as_they_go(tmp_path: Path) -> None:
+    lines = "".join(f"line {n} {n * 7919 % 10007}\n" for n in range(20_000)).encode()
+    otlp = {"resourceSpans": [None, {"resource": None, "scopeSpans": [None, {"spans": [5, {"traceId": 1}]}]}]}
+    jaeger = {"data": [None, {"spans": [None, {"traceID": "a", "spanID": "b", "references": 5}], "processes": 5}]}
+    files: dict[str, str | bytes] = {
+        "a/b.log": "one\n",
+        "a-b.log": "two\n",
+        "cut.log.gz": gzip.compress(lines)[:40_000],
+        "new\nline.log": "x\n",
+        "n" * 200 + ".log": "x\n",
+        "picture": b"\x89PNG\0\0",
+        "marked.csv": "\ufefftime;service;metric;value\n" + f"{AT};web;m;1\n",
+        "wide.csv": f"time,m\n{AT},{'9' * 200_000}\n{AT},2\n",
+        "deep.json": DEEP,
+        "deep.ndjson": f"{DEEP}\n" + '{"message": "x"}\n',
+        "changes.json": DEEP,
+        "deployments.json": "{}",
+        "otlp.json": json.dumps(otlp),
+        "otlp.ndjson": f"{json.dumps(otlp)}\n" + '{"resourceSpans": 5}\n[1]\n',
+        "jaeger.json": json.dumps(jaeger),
+        "zipkin.json": json.dumps([{"traceId": "a", "id": "b", "name": "get", "timestamp": 1772625480000000}, 5]),
+        "array.json": json.dumps([{"timestamp": AT, "message": "in a list"}]),
+        "text.prom": "# TYPE up gauge\nup 1 1772625480\n",
+        "datadog.json": json.dumps({"series": []}),
+    }
+    made = export(tmp_path, files)
+    logs = {file.name for file in (made.folder / "telemetry" / "logs").iterdir()}
+    assert logs == {"a-b.log", "a-b-2.log", "cut.log", "new_line.log", "n" * 146 + ".log", "deep.ndjson", "array.ndjson"}
+    assert (made.counts["spans"], made.counts["metric values"], made.counts["files as they are"]) == (1, 2, 2)
+    notes = "\n".join(made.notes)
+    for told in (
+        "cut.log.gz: is cut off or broken: Compressed file ended before the end-of-stream marker was reached; what comes before",
+        "picture: neither logs nor metrics nor traces that are known; left out",
+        "wide.csv:2: no row of a table; left out",
+        "deep.json: line 1 is not valid JSON: nested too deeply; left out",
+        "deep.ndjson:1: no JSON object; left out",
+        "deployments.json: expected a list, found dict; left out",
+        "zipkin.json:2: no JSON object; left out",
+    ):
+        assert told in notes
+
+
+@pytest.mark.parametrize("path", ["../../outside", "/tmp/outside", ".git/hooks/pre-commit", "a/.GIT/config", "C:\\x"])
+def test_a_case_cannot_write_outside_its_repository(tmp_path: Path, path: str) -> None:
+    folder = case(tmp_path / "case-1", "aaaa1111")
+    file = folder / "environment/data/context/commits.json"
+    commits = json.loads(file.read_text())
+    for changed in ({"files_changed": [path]}, {"files_changed": [], "diff": f"--- a/x\n+++ b/{path}\n@@ @@\n-old\n+new"}):
+        file.write_text(json.dumps([{**commits[0], **changed}, commits[1]]))
+        with pytest.raises(BadInput, match="is no path within a repository"):
+            convert(folder, tmp_path / "out")
+        assert not (tmp_path / "out" / "case-1").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("context/commits.json", '[{"sha": "a"}]', r"commits.json\[0\]: timestamp and message missing"),
+        ("context/deploys.json", "[5]", r"deploys.json\[0\]: expected an object, found int"),
+        ("alert.json", "{}", "alert.json: fired_at missing"),
+        ("alert.json", DEEP, "alert.json: line 1 is not valid JSON: nested too deeply"),
+    ],
+)
+def test_a_broken_case_says_what_it_lacks(tmp_path: Path, name: str, text: str, problem: str) -> None:
+    folder = case(tmp_path / "case-1", "aaaa1111")
+    (folder / "environment" / "data" / name).write_text(text)
+    with pytest.raises(BadInput, match=problem):
+        convert(folder, tmp_path / "out")
 
 
 def test_an_incident_is_not_overwritten(tmp_path: Path) -> None:

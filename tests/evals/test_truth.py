@@ -48,7 +48,7 @@ def test_one_incident_or_a_folder_of_them(tmp_path: Path) -> None:
         ('{"id": "x",\n "category": "weather"}', "truth.json:2: category: Input should be"),
         ('{"guilty": [{"repo": "a",\n "commit": "main"}]}', "truth.json:2: guilty.0.commit: 'main' is no commit id of seven"),
         ('{\n"eligible": {"a": -1}}', "truth.json:2: eligible.a"),
-        ("[" * 100_000, "truth.json: is nested too deeply"),
+        ("[" * 100_000, "truth.json:1: not valid JSON: nested too deeply"),
         ('{"onset":\n "soon"}', "truth.json:1: onset: Input should be"),
     ],
 )
