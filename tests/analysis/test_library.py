@@ -43,8 +43,17 @@ from tests.analysis.test_code import _committed, part
             "other guard",
             "nil",
         ),
+        (("     found = load(name)", "+    if fresh:", "         _cache[name] = found", "     return found"), "made conditional", "latency"),
+        (("     for v in queue:", "-        if v == target:", "-            break", "         visit(v)"), "removed guard", "latency"),
+        (("-    if 0 < number <= 0xFFFF:", "+    if 0 < number <= 0x1FFFF:", "         write(number)"), "changed limit", "bounds"),
+        (("-    return b'.'.join(parts)", "+    return joined(parts).decode()"), "other result", "type"),
+        (
+            ("+try:", "     import chardet", "+except ImportError:", "+    import charset_normalizer as chardet"),
+            "other package used",
+            "wrong",
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_silent_change_is_known_for_what_it_brings(lines: tuple[str, ...], kind: str, facet: str) -> None:
     found = {delta.kind: delta for delta in part("deltas").of(_committed(*lines))}
     assert kind in found
@@ -122,3 +131,34 @@ def test_fewer_refusals_speak_of_a_check_that_is_gone() -> None:
     related = part("concepts").related
     assert "validator" in related("orders_rejected falls")
     assert not related("orders_placed falls")
+
+
+def test_a_line_next_to_the_one_that_raised_counts_and_one_in_another_function_less() -> None:
+    symptoms, logs = part("symptoms"), part("stacktraces")
+    raised = logs.Frame(
+        service="s", file="/lib/pay.py", line=12, name="pay", raised="struct.error: too big", code="return pack(number)"
+    )
+    made = symptoms.Symptoms(frames=[raised])
+    near = _committed("-    if number < 9:", "+    if number < 99:", "         return pack(number)")
+    far = _committed("-    if number < 9:", "+    if number < 99:", *["     pass"] * 5, "         return pack(number)")
+    line = part("places").failing_line
+    assert (line(made, near), line(made, far)) == (0.6, 0.0)
+
+
+def test_what_speaks_of_no_kind_of_trouble_may_be_a_silent_one() -> None:
+    kinds = part("symptoms")._kinds
+    assert set(kinds({})) == {"wrong", "missing", "refused", "parse"}
+    assert kinds({"latency": 2.0, "error": 0.5}) == {"latency": 1.0, "error": 0.5}
+    assert kinds({"latency": 0.1})["latency"] < 0.5
+
+
+def test_an_attribute_that_another_type_lacks_is_gone_from_no_code() -> None:
+    symptoms = part("symptoms")
+    made = symptoms.Symptoms()
+    for text in (
+        "AttributeError: 'str' object has no attribute 'decode'",
+        "AttributeError: module 'tags.util' has no attribute 'etree'",
+    ):
+        made.anomalies.append(symptoms.Anomaly(kind="log", service="s", text=text, onset=0.0, weight=1.0, level=3, fresh=True))
+    symptoms._named(made)
+    assert (made.named["decode"], made.named["etree"], made.holders) == (False, True, {"etree": "tags.util"})

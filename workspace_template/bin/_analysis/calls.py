@@ -97,8 +97,9 @@ FETCHING = re.compile(
 CHEAP = re.compile(
     r"get|items?|update|insert|write|find|(?:get|is|has)_?(?:attr|item|origin|args|type|name|class|field|option)s?"
 )
+FAR = re.compile(r"(?i)_?(?:fetch|query|request|send|post|select|exec|lookup|publish|save|open|connect|load|invoke|call)")
 REMOTE = re.compile(r"(?i)client|http|session|api|request|store|repo|db|conn|service|remote|cursor|redis|cache|catalog|upstream")
-"""What mostly is a method of a container in memory, and receivers that are none."""
+"""What mostly is a method of a container in memory; what leaves the process, by the call's name or its receiver's."""
 DELETED = re.compile(r"(?:del\s+|delete\s*\(?\s*)([A-Za-z_][\w.]*)\s*[\[.,]")
 IMPORTED = re.compile(r"(?:import\s+([A-Za-z_]\w*)|from\s+([A-Za-z_]\w*)[\w.]*\s+import)\b")
 STANDS_IN = re.compile(r"import\s+([A-Za-z_]\w*)\s+as\s+([A-Za-z_]\w*)")
@@ -136,8 +137,8 @@ def changed(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved
             continue
         if id(line) in loops and moved.removed_words.get(last, 0) == 0 and FETCHING.search(last):
             causes = ("query", "volume", "latency", "throttle", "cpu", "upstream")
-            cheap = CHEAP.fullmatch(last) and not REMOTE.search(name.removesuffix(last))
-            worth = 0.35 if cheap else 0.6 if looped else 1.0
+            remote = REMOTE.search(name.removesuffix(last)) or FAR.match(last)
+            worth = (0.6 if looped else 1.0) if remote else 0.35 if CHEAP.fullmatch(last) else 0.55
             yield made("call in a loop", name, file, hunk, line, worth, causes, ())
         elif moved.removed_words.get(last, 0) < moved.added_words.get(last, 0):
             yield _added_call(file, hunk, name, last, line)
@@ -223,7 +224,8 @@ def libraries(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterato
     before = {m[1] or m[2]: line for line, text in removed if (m := IMPORTED.match(text))}
     after = {m[1] or m[2]: line for line, text in added if (m := IMPORTED.match(text))}
     gone, fresh = before.keys() - after.keys() - PLAIN, after.keys() - before.keys() - PLAIN
-    stands_in = {m[1] for _, text in added if (m := STANDS_IN.match(text)) and m[2] in (*before, *after) and m[1] not in PLAIN}
+    known = {m[1] or m[2] for line in hunk.lines if (m := IMPORTED.match(line.text.strip()))}
+    stands_in = {m[1] for _, text in added if (m := STANDS_IN.match(text)) and m[2] in known - {m[1]} and m[1] not in PLAIN}
     if (gone and fresh) or stands_in:
         name = sorted(stands_in or fresh)[0]
         gone = gone or set(before) or {name}

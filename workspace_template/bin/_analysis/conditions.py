@@ -9,22 +9,15 @@ from _analysis import regexes
 from _analysis.calls import CALL, SAYS, only_says
 from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
-from _analysis.rows import Moved, squash, squash_words
+from _analysis.rows import squash, squash_words
 from _analysis.values import CALLED_WITH, SETTING, VALUE, _same_text, quantity
 
-COMPARED = re.compile(r"(?P<name>[A-Za-z_][\w.()]*)\s*(?P<op><=|>=|<|>|==|!=)\s*(?P<value>-?\d[\w.]*)")
-GUARD = re.compile(r"\b(?:if|unless|elif|else if|assert|guard|require|when)\b|\?\?|\?\.|\|\||\b(?:or|and)\b")
-ASKS = re.compile(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require|when)\b)")
-REPLACED = 0.55
-"""What a guard is worth in whose place another one came."""
-CATCH = re.compile(r"\b(?:try|except|catch|rescue|recover|finally|ensure)\b")
+COMPARED = re.compile(r"[\w.()\]]\s*(?:<=|>=|<|>|==|!=)\s*-?\d[\w.]*|-?\b\d[\w.]*\s*(?:<=|>=|<|>|==|!=)\s*[\w.(]")
+NUMBER = re.compile(r"\b\d[\w.]*")
 REGEX = re.compile(
     r"(?:re\.(?:compile|match|search|sub|fullmatch|split|findall)|regexp\.\w+|RegExp|Pattern\.compile|Regex::new|\br?[\"'/]\^)"
 )
-PORTABLE = re.compile(
-    r"version_info|python_version|\bPY[23]\b|\bsix\.|\bbasestring\b|\b_?text_type\b|\bunicode\)|\bstring_types\b|TYPE_CHECKING|"
-    r"sys\.platform|os\.name|runtime\.GOOS|__version__"
-)
+
 LITERAL_REGEX = re.compile(REGEX.pattern + r".*[\"'`/]|(?i:regex|pattern|_re)\w*\s*[:=].*[\"'`]")
 KEYWORD = re.compile(r"\b([A-Za-z_]\w*)\s*=(?!=)")
 CLAUSE = re.compile(
@@ -100,77 +93,6 @@ def _clause_words(rows: Rows) -> dict[str, tuple[int, Line]]:
     return found
 
 
-def guards(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved) -> Iterator[Delta]:
-    """Conditions that are gone, loosened or tightened, and errors that are no longer caught."""
-    added_text = moved.added_text
-    gone = 0
-    for line, text in removed:
-        if PORTABLE.search(text):
-            continue
-        caught = CATCH.match(text)
-        if not caught and not ASKS.match(text):
-            continue
-        asked = text.split(";", 1)[1] if re.match(r"(\}?\s*else )?if .*:=.*;", text) else text
-        parts = set(re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", re.split(r"\{|:$|\breturn\b|\braise\b", asked)[0])) - {
-            "if",
-            "else",
-            "elif",
-            "return",
-        }
-        kept = {part for part in parts if part in added_text}
-        if parts and len(kept) >= 0.7 * len(parts):
-            if kept != parts:
-                yield made(
-                    "changed condition",
-                    text,
-                    file,
-                    hunk,
-                    line,
-                    0.45,
-                    ("wrong", "error", "bounds", "missing", "refused"),
-                    (),
-                    side="-",
-                )
-            continue
-        brings: tuple[str, ...] = ("crash", "error", "upstream") if caught else _guarded(text)
-        others = sum(bool(CATCH.match(new) if caught else ASKS.match(new)) for _, new in added)
-        gone += 1
-        worth = 0.95 if gone > others else REPLACED
-        yield made("removed guard" if worth > REPLACED else "other guard", text, file, hunk, line, worth, brings, (), side="-")
-    if not removed:
-        for line, text in added:
-            if re.match(r"(?:\}?\s*(?:else\s+)?(?:if|unless|elif|assert|guard|require)\b|raise\b|throw\b)", text):
-                raising = bool(re.search(r"raise|throw|panic|abort|return.*err", text + _next(hunk, line)))
-                yield made(
-                    "added condition",
-                    text,
-                    file,
-                    hunk,
-                    line,
-                    0.65 if raising else 0.25,
-                    ("error", "parse", "missing", "refused") if raising else ("wrong",),
-                    ("nil", "crash", "bounds"),
-                )
-
-
-def _next(hunk: Hunk, line: Line) -> str:
-    """The two lines after this one."""
-    for index, other in enumerate(hunk.lines):
-        if other is line:
-            return " ".join(following.text for following in hunk.lines[index + 1 : index + 3])
-    return ""
-
-
-def _guarded(text: str) -> tuple[str, ...]:
-    if re.search(r"\bnil\b|\bnull\b|None|undefined|\?\.|\?\?", text):
-        return ("nil", "crash", "error", "missing")
-    if re.search(r"len\(|length|size|count|max|limit|capacity|full", text, re.IGNORECASE):
-        return ("bounds", "crash", "error", "memory", "queue", "payload", "refused")
-    if re.search(r"<|>|empty", text, re.IGNORECASE):
-        return ("bounds", "crash", "error", "wrong")
-    return ("error", "wrong", "missing", "parse", "auth", "crash", "cache")
-
-
 def patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
     """Regular expressions, names of fields and addresses that became others."""
     known = {e for _, text in removed for e in regexes.expressions(text)}
@@ -210,6 +132,16 @@ def patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator
                 return
 
 
+def limits(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
+    """Comparisons with another number than before."""
+    left = {NUMBER.sub("~", squash_words(text)): text for _, text in removed}
+    for line, text in added:
+        old = left.get(NUMBER.sub("~", squash_words(text)))
+        if old and COMPARED.search(text) and NUMBER.findall(old) != NUMBER.findall(text):
+            causes = ("wrong", "bounds", "error", "refused", "payload", "memory", "parse")
+            yield made("changed limit", f"{old} -> {text}", file, hunk, line, 0.8, causes, (), old=old, new=text)
+
+
 def returned(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
     """Another constant returned."""
     form = re.compile(rf"return\s+(?P<value>{VALUE})\s*;?$")
@@ -219,6 +151,12 @@ def returned(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator
         if old != new and not _same_text(old, new):
             causes = ("wrong", "error", "bounds", "missing", "refused", "memory")
             yield made("changed value", f"return {old} -> {new}", file, hunk, line, 0.6, causes, (), old=old, new=new)
+    gone = [text for _, text in removed if text.startswith("return ")]
+    for line, text in added:
+        if text.startswith("return ") and gone and text not in gone and not form.match(text):
+            causes = ("wrong", "error", "missing", "nil", "parse", "type")
+            yield made("other result", f"{gone[0]} -> {text}", file, hunk, line, 0.55, causes, (), old=gone[0], new=text)
+            return
 
 
 def expressions(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
@@ -253,7 +191,7 @@ def arguments(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterato
         (old, _), (new, line) = before[name], after[name]
         if squash(old) != squash(new) and not SAYS.match(name) and not name.endswith(("Error", "Exception", "Warning", "warn")):
             fresh = {m[1] for m in KEYWORD.finditer(new)} ^ {m[1] for m in KEYWORD.finditer(old)}
-            causes = ("wrong", "parse", "error", "missing", "refused")
+            causes = ("wrong", "parse", "error", "missing", "refused", "type")
             what = f"{name}({old[:50]}) -> {name}({new[:80]})"
             yield made("other arguments", what, file, hunk, line, 0.7 if fresh else 0.5, causes, (), old=old, new=new)
 

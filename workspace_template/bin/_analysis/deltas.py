@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from _analysis import calls, conditions, docstrings, growth, values
+from _analysis import calls, conditions, docstrings, growth, guards, values
 from _analysis.commits import Commit, FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
 from _analysis.kinds import IDLE, kind_of
@@ -52,10 +52,11 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: Moved) -> Iterator[Delta
     if kind == "code":
         yield from values.defaults(file, hunk, removed, added, moved)
     yield from conditions.operators(file, hunk, removed, added)
+    yield from conditions.limits(file, hunk, removed, added)
     if kind in ("code", "migration", "build"):
         yield from conditions.clauses(file, hunk, removed, added)
         yield from (_toned(delta, len(removed) + len(added)) for delta in calls.changed(file, hunk, removed, added, moved))
-        yield from (_toned(delta, len(removed) + len(added)) for delta in conditions.guards(file, hunk, removed, added, moved))
+        yield from (_toned(delta, len(removed) + len(added)) for delta in guards.found(file, hunk, removed, added, moved))
         yield from calls.dropped(file, hunk, removed, moved)
         yield from calls.libraries(file, hunk, removed, added)
         yield from conditions.patterns(file, hunk, removed, added)

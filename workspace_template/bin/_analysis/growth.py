@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from _analysis.calls import only_says
 from _analysis.commits import Hunk, Line
 from _analysis.delta import Rows
 
@@ -52,11 +53,10 @@ def found(hunk: Hunk, removed: Rows, added: Rows, all_added: str, all_removed: s
         if ENDLESS.search(text) and not any(ENDLESS.search(old) for _, old in removed):
             yield "unbounded cache", text[:80], line, 0.95
     before = " ".join(text for _, text in removed)
-    for line, text in added:
-        old = next((o for _, o in removed if MEASURED.match(o) and MEASURED.match(text) and o != text), "")
-        if old and MEASURED.match(old)[1] == MEASURED.match(text)[1]:
-            yield "changed bound", f"{old[:60]} -> {text[:60]}", line, 0.9
+    yield from _bounds(removed, added)
     for line, text in removed:
+        if only_says(text):
+            continue
         if WEAK.search(text) and not WEAK.search(all_added):
             yield "reference no longer weak", text[:80], line, 0.95
             return
@@ -76,3 +76,13 @@ def _local(hunk: Hunk, name: str) -> bool:
         return False
     form = re.compile(rf"\s+{re.escape(name)}\s*(?::|=)")
     return any(MADE.match(line.text.strip()) and form.match(line.text) for line in hunk.lines)
+
+
+def _bounds(removed: Rows, added: Rows) -> Iterator[Growth]:
+    """What a size is compared with, where that became something else."""
+    for line, text in added:
+        measured = MEASURED.match(text)
+        olds = [(text, m[1]) for _, text in removed if (m := MEASURED.match(text))] if measured else []
+        old = next((other for other, name in olds if measured and name == measured[1] and other != text), "")
+        if old:
+            yield "changed bound", f"{old[:60]} -> {text[:60]}", line, 0.9

@@ -21,6 +21,7 @@ from _analysis.symptoms import Symptoms
 
 FRAMES = 60
 QUOTED = 0.6
+BESIDE = 3
 WRITTEN = 0.8
 IMPORTED = 1.5
 SPOKEN = 2.0
@@ -224,7 +225,9 @@ def in_trace(symptoms: Symptoms, commit: Commit) -> tuple[float, float, str]:
 
 
 def failing_line(symptoms: Symptoms, commit: Commit) -> float:
-    """Whether it brings a line that the stack traces quote: 1 for the one that raised, less for its callers."""
+    """Whether it brings a line that the stack traces quote, or changes one next to it: 1 for the one that raised, less for its
+    callers.
+    """
     best = 0.0
     quoted = {frame.code: frame for frame in symptoms.frames[:FRAMES][::-1] if len(frame.code) >= 12}
     for file in commit.files if quoted else ():
@@ -232,9 +235,14 @@ def failing_line(symptoms: Symptoms, commit: Commit) -> float:
             continue
         texts = [(row.tag, row.text.strip()) for hunk in file.hunks for row in hunk.lines]
         gone = {text for tag, text in texts if tag == "-"}
-        for tag, text in texts:
-            if tag == "+" and text in quoted and text not in gone and same_file(quoted[text].file, file.path):
-                best = max(best, 1.0 / (1 + 0.5 * quoted[text].depth))
+        for place, (tag, text) in enumerate(texts):
+            if tag == "-" or text not in quoted or not same_file(quoted[text].file, file.path):
+                continue
+            worth = 1.0 / (1 + 0.5 * quoted[text].depth)
+            if tag == "+" and text not in gone:
+                best = max(best, worth)
+            elif any(other != " " for other, _ in texts[max(0, place - BESIDE) : place + BESIDE + 1]):
+                best = max(best, 0.6 * worth)
     return best
 
 

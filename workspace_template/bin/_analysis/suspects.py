@@ -33,6 +33,10 @@ __all__ = ["Suspect", "Verdict", "judge", "same_file"]
 RIVALS = 40
 HEAT, MANY = 0.12, 30
 """The more commits there are, the further the best of them stands out by chance: beyond MANY, odds count for less."""
+APT = 0.15
+"""Below it a change brings nothing of what is seen: then words in common with it say little."""
+COMMON = 0.25
+"""What remains of a change that nearly every commit makes."""
 READ = 900
 LEAST = 20
 CODE, DIFFS = 0.75, 0.85
@@ -211,7 +215,7 @@ def _when_and_where(desk: Desk, symptoms: Symptoms, history: History, suspect: S
     deployment: Deployment | None
     for deployment in lives or [None]:
         features, told = _timing(symptoms, commit, deployment, commit.repo in history.dated)
-        related, relation = _relation(symptoms, commit, deployment)
+        related, relation = _relation(desk, symptoms, commit, deployment)
         features |= related
         ways.append((sum(COMMIT.get(n, 0.0) * v for n, v in features.items()), features, told, relation, deployment))
     _, suspect.features, told, relation, suspect.deployment = max(ways, key=lambda way: way[0])
@@ -249,7 +253,7 @@ def _means_of(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float]) -> N
     """Features of what its diff can do; what every third commit does says little."""
     scored = sorted(
         (
-            (_means(symptoms, delta) * (0.35 + 0.65 * min(1.0, 1.25 * rare.get(delta.kind, 1.0))), delta)
+            (_means(symptoms, delta) * (COMMON + (1 - COMMON) * min(1.0, 1.25 * rare.get(delta.kind, 1.0))), delta)
             for delta in suspect.deltas
         ),
         key=lambda s: (-s[0], s[1].path, s[1].number),
@@ -295,7 +299,7 @@ def _gap(gap: float | None) -> str:
     return f"{span(gap)} {'before' if gap >= 0 else 'after'} the onset"
 
 
-def _relation(symptoms: Symptoms, commit: Commit, deployment: Deployment | None) -> tuple[dict[str, float], str]:
+def _relation(desk: Desk, symptoms: Symptoms, commit: Commit, deployment: Deployment | None) -> tuple[dict[str, float], str]:
     """How near to the failing services it was deployed, and whether its files are that service's."""
     if deployment is None:
         affected = [key for key in symptoms.services if any(_belongs(key, f.path) for f in commit.files)]
@@ -314,7 +318,8 @@ def _relation(symptoms: Symptoms, commit: Commit, deployment: Deployment | None)
     elif key in called:
         why = f"{deployment.service} is called by what fails"
     else:
-        features["aside"], why = 1.0, f"{deployment.service} shows no symptom"
+        alone = not any(symptoms.services.get(service_key(d.service), 0.0) > 0.03 for d in desk.deployments)
+        features["aside"], why = 0.4 if alone else 1.0, f"{deployment.service} shows no symptom"
     if commit.package:
         return features, f"it came with the upgrade of {commit.package}"
     others = [k for k in symptoms.names if k != key and len(k) > 2]
@@ -342,6 +347,8 @@ def _means(symptoms: Symptoms, delta: Delta) -> float:
         fit *= 0.45
     if delta.kind == "text or measurement":
         common = 0.0
+    if delta.causes and caused < APT:
+        common *= 0.4
     return delta.strength * (fit + 0.5 * common)
 
 

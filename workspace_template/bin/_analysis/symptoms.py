@@ -22,10 +22,17 @@ ABSENT = re.compile(
 )
 FAILURES = re.compile(r"(?i)[45]xx|fail|error|refus|reject|timeout|turned_away")
 PIECE = re.compile(r"[A-Za-z_]{2,}")
+ANOTHER_TYPE = re.compile(
+    r"'(?:str|bytes|bytearray|int|float|list|dict|tuple|set|bool|function|coroutine|generator)' object has no attribute"
+)
+"""Something gave a value of another type than before: the attribute is not gone from any code."""
 HOLDER = re.compile(
     r"module '([\w.]+)' has no attribute '(\w+)'|cannot import name '(\w+)' from (?:partially initialized module )?'([\w.]+)'|"
     r"No module named '([\w.]+)\.(\w+)'"
 )
+PLAIN = 0.6
+SILENT = ("wrong", "missing", "refused", "parse")
+"""Below PLAIN no kind of trouble is told; then it may be one of SILENT: something is not as it was, and nobody says what."""
 HINTED = 0.8
 """How much a word counts that no symptom has, but that code behind such a symptom is likely to have."""
 VOLUME = re.compile(
@@ -278,7 +285,7 @@ def _named(made: Symptoms) -> None:
         if match := re.search(r"KeyError: (\d{1,6})$", text.strip()):
             made.named[match[1]] = True
     for text in dict.fromkeys(texts):
-        absent = bool(ABSENT.search(text))
+        absent = bool(ABSENT.search(text)) and not ANOTHER_TYPE.search(text)
         for held in HOLDER.finditer(text):
             module, name = held[1] or held[4] or held[5], held[2] or held[3] or held[6]
             made.holders[name] = module
@@ -326,10 +333,16 @@ def _words(made: Symptoms, desk: Desk) -> None:
         tell(f"{frame.raised}", 0.3)
         for word in words.words(f"{frame.name} {frame.file.rsplit('/', 1)[-1]} {frame.code}"):
             made.words[word] += 0.3
-    top = max(facets.values(), default=1.0)
-    made.facets = {
-        name: round(min(1.0, (weight / top) ** 0.5), 3) for name, weight in sorted(facets.items(), key=lambda f: -f[1])
-    }
+    made.facets = _kinds(facets)
+
+
+def _kinds(facets: dict[str, float]) -> dict[str, float]:
+    """The kinds of trouble with weights 0 to 1, the plainest first."""
+    if max(facets.values(), default=0.0) < PLAIN:
+        for facet in SILENT:
+            facets[facet] = facets.get(facet, 0.0) + 0.4 * PLAIN
+    top = max(PLAIN, *facets.values())
+    return {name: round(min(1.0, (weight / top) ** 0.5), 3) for name, weight in sorted(facets.items(), key=lambda f: -f[1])}
 
 
 def _hints(made: Symptoms, desk: Desk) -> None:

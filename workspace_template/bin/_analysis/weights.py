@@ -6,35 +6,35 @@ single incident decides one. A feature is a number between 0 and 1.
 """
 
 COMMIT = {
-    "soon": 1.2,  # share of what is wrong that begins right after it went live
+    "soon": 1.3,  # share of what is wrong that begins right after it went live
     "early": -3.85,  # share that had begun before
     "late": -4.5,  # nearly all of it had begun before
     "undeployed": -2.25,  # no known deployment brought it, though deployments are known
     "undated": -0.27,  # nothing is known of deployments
-    "older": -1.2,  # it lies before what the deployment probably brought
+    "older": -1.3,  # it lies before what the deployment probably brought
     "affected": 0.42,  # its service is affected
-    "called": 0.58,  # its service is called by what fails
+    "called": 0.7,  # its service is called by what fails
     "aside": -1.35,  # its service shows no symptom
     "foreign": -1.08,  # its files are another service's
     "away": -2.26,  # an explanation without a commit accounts for the symptom
-    "frame": 0.9,  # it changes a function of the stack trace
-    "file": 1.05,  # it changes a file of the stack trace
-    "line": 2.0,  # it brings the line that raised
-    "reach": 1.25,  # it changes what the failing code calls or uses
-    "writes": 1.3,  # it brings the text of the new error
-    "named": 3.9,  # it takes a name away that the error misses
-    "value": 2.2,  # it brings a literal that the new lines show
-    "unreached": -0.95,  # the failing code does not get to it
-    "elsewhere": -0.95,  # the stack traces run through other files of its repository
-    "words": 4.2,  # BM25 of the symptom's words in its diff
-    "means": 7.6,  # what its diff does fits the kind of trouble
+    "frame": 1.05,  # it changes a function of the stack trace
+    "file": 1.15,  # it changes a file of the stack trace
+    "line": 2.4,  # it brings the line that raised
+    "reach": 1.2,  # it changes what the failing code calls or uses
+    "writes": 1.35,  # it brings the text of the new error
+    "named": 4.6,  # it takes a name away that the error misses
+    "value": 2.4,  # it brings a literal that the new lines show
+    "unreached": -1.1,  # the failing code does not get to it
+    "elsewhere": -1.0,  # the stack traces run through other files of its repository
+    "words": 4.6,  # BM25 of the symptom's words in its diff
+    "means": 7.2,  # what its diff does fits the kind of trouble
     "strength": 0.7,  # how much its diff can do at all
-    "inert": -1.9,  # nothing in it acts
-    "root": -3.2,  # it is the first of its repository
-    "expects": 0.3,  # its tests expect something else than before
-    "announces": 0.1,  # it says that it changes something for those who use it
-    "size": -1.0,  # how many lines act
-    "release": -1.5,  # it only says that a version begins or ends
+    "inert": -2.2,  # nothing in it acts
+    "root": -3.3,  # it is the first of its repository
+    "expects": 0.5,  # its tests expect something else than before
+    "announces": 0.0,  # it says that it changes something for those who use it
+    "size": -0.9,  # how many lines act
+    "release": -1.8,  # it only says that a version begins or ends
 }
 FLIP = {"bias": 0.2, "score": 2.21}
 EXPLANATION = {"bias": 0.2, "score": 2.21}

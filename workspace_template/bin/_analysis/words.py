@@ -210,6 +210,8 @@ FACETS: dict[str, str] = {
     r"read propert|is not a function|segfault|segmentation|invalid memory address",
     "missing": r"not found|missing|no such|unknown|unregistered|undefined|keyerror|not "
     r"registered|does not exist|unresolved|attributeerror|importerror|modulenotfound|no attribute",
+    "type": r"object has no attribute|unsupported operand|not subscriptable|not iterable|bytes-like|must be (?:str|bytes|int|a )|"
+    r"expected (?:str|bytes|int|dict|list)|can't concat|positional argument|unexpected keyword|not callable",
     "retry": r"retr(?:y|ies)|attempt|exhausted|backoff|budget",
     "pool": r"\bpool|connections?\b|too many (?:clients|connections)|acquire|checkout "
     r"timeout|max_conn|open_fds|file descriptor|too many open files|sockets?\b|handles?\b",
