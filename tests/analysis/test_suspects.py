@@ -210,3 +210,28 @@ def test_a_call_is_found_that_fails_with_the_commit_and_not_without_it(scene: Sc
         assert (
             subprocess.run(["bash", "-c", found["command"]], cwd=scene.root, check=False, capture_output=True).returncode == code
         )
+
+
+def test_what_lies_before_a_deployment_is_looked_at_where_versions_are_tagged_and_does_not_count_as_brought_by_it(
+    scene: Scene,
+) -> None:
+    """Tags may name anything, and only versions say that a release may have been skipped."""
+    ids = scene.repository(
+        "orders",
+        [
+            (LIVE - timedelta(days=40), "Begin", {"ledger.py": LEDGER}),
+            (LIVE - timedelta(days=30), "Explain it", {"README.md": "# Orders\n"}),
+            (LIVE - timedelta(hours=2), "Simplify settling", {"ledger.py": BROKEN}),
+        ],
+    )
+    _failing(scene, "cannot settle #: no attribute 'code'")
+    scene.deployments = [{"timestamp": rfc(LIVE), "service": "orders", "version": "2.0", "commit": ids[-1]}]
+    seen = {}
+    for names in (("import/a", "import/b"), ("v1.0", "v1.1")):
+        for name, commit in zip(names, ids, strict=False):
+            scene.git("orders", "tag", name, commit)
+        answer = scene.answer("suspects")
+        seen[names[0]] = answer["seen"]
+        assert answer["suspects"][0]["commit"] == ids[-1]
+    assert seen == {"import/a": 1, "v1.0": 3}
+    assert answer["suspects"][0]["among"] == 1

@@ -6,6 +6,7 @@ kept apart. A package that an upgrade moved brings the commits between its two v
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +24,8 @@ UNDEPLOYED = 120
 RANGE = 2500
 LONG = 800
 """How far a release may lie behind the one before, where nobody says which that was."""
+VERSION = re.compile(r"\d[._-]\d")
+"""What a tag has that names a version."""
 
 
 @dataclass(kw_only=True)
@@ -136,7 +139,8 @@ def _range(repo: Path, previous: str, target: str, at: float) -> list[str]:
 
 def _before(repo: Path, target: str, shas: list[str]) -> list[str]:
     """What lies before these commits, where versions are tagged: nobody knows how many releases the deployment skipped."""
-    if len(shas) >= LONG or len(git(repo, "tag", "--merged", target).splitlines()) < 2:
+    tagged = [tag for tag in git(repo, "tag", "--merged", target).splitlines() if VERSION.search(tag)]
+    if len(shas) >= LONG or len(tagged) < 2:
         return []
     return [sha for sha in git(repo, "rev-list", "--no-merges", f"--max-count={LONG}", target).split() if sha not in set(shas)]
 

@@ -190,7 +190,7 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
     for suspect in found:
         _means_of(symptoms, suspect, rare)
     _carriers(found)
-    together = Counter(id(suspect.deployment) for suspect in found)
+    together = Counter(id(suspect.deployment) for suspect in found if not suspect.commit.older)
     for suspect in found:
         suspect.among = together[id(suspect.deployment)]
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
