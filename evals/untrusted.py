@@ -11,6 +11,8 @@ from typing import Any
 from agent.core.errors import BadInput
 
 LONGEST = 150
+GIT = (".git", "git~1")
+"""How git's own folder is called, on any file system."""
 
 
 def value(text: str | bytes) -> Any:
@@ -42,14 +44,7 @@ def file_name(text: str) -> str:
 def inside(path: str, place: str) -> str:
     """A path that stays within a repository and outside git's own folder. Raises BadInput that names `place`."""
     parts = PurePosixPath(path).parts
-    wrong = (
-        path.startswith("/")
-        or not parts
-        or any(p == ".." or (p.lower().rstrip(". ").startswith(".git") and p not in KNOWN) for p in parts)
-    )
+    wrong = path.startswith("/") or not parts or any(p == ".." or p.lower().rstrip(". ") in GIT for p in parts)
     if wrong or re.search(r"[\x00-\x1f\\:]", path):
         raise BadInput(f"{place}: {path[:80]!r} is no path within a repository", "Give it relative to the repository's root.")
     return path
-
-
-KNOWN = (".gitignore", ".gitattributes", ".github", ".gitlab-ci.yml", ".gitlab", ".gitkeep")
