@@ -85,7 +85,7 @@ def run_backtest(home: Path | None, data: Path | None, ids: Sequence[str], optio
             if not (folder.parent / ABOUT).exists():
                 raise BadInput(f"{folder} exists and is of no earlier run", "Give another --out.")
             shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         found = asyncio.run(past(folder.absolute()))
         for line_ in found.left_out:
             click.echo(f"left out: {line_}", err=True)
@@ -105,6 +105,7 @@ def run_and_print(settings: Settings, options: EvalOptions, found: Sequence[Inci
     plan = options.plan(settings)
     out = options.out or settings.data / kind / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%S")
     chosen = found[: options.limit]
+    _make(out)
     total = len(chosen) * plan.trials
     done = 0
 
@@ -125,6 +126,13 @@ def run_and_print(settings: Settings, options: EvalOptions, found: Sequence[Inci
         click.echo(f"\nResults, reports and transcripts: {out}")
     if made and all(one.score is None for one in made):
         raise AgentError(f"every run failed: {made[0].problem}", "The table counts them as wrong; it says nothing of the model.")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be made: {error.strerror}", "Give another --out.") from error
 
 
 def _width() -> int | None:

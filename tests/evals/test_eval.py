@@ -97,6 +97,10 @@ def test_wrong_input_says_what_to_do(tmp_path: Path) -> None:
     assert (refused.exit_code, "made of the analysis commands" in refused.output) == (2, True)
     unknown = run(tmp_path, bare(tmp_path, "other"), "--model", "nobody")
     assert (unknown.exit_code, unknown.output.splitlines()[0]) == (2, "sre-agent: there is no model provider 'nobody'")
+    (tmp_path / "file").touch()
+    assert (
+        "cannot be made: " in run(tmp_path, tmp_path / "set", "--model", "statistical", "--out", tmp_path / "file" / "out").output
+    )
     again = tmp_path / "again"
     shutil.copytree(tmp_path / "set", again)
     assert "two incidents have the name 'one'" in run(tmp_path, tmp_path / "set", again).output
