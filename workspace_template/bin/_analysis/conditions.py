@@ -175,7 +175,7 @@ def expressions(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Itera
         if 0.55 <= best < 1.0:
             bare = [re.sub(r"\"[^\"]*\"|'[^']*'|\b\d[\d_.]*\b", "~", side) for side in (old, text)]
             if squash(bare[0]) != squash(bare[1]):
-                causes = ("wrong", "error", "missing", "bounds", "parse")
+                causes: tuple[str, ...] = ("wrong", "error", "missing", "bounds", "parse")
                 yield made("changed expression", f"{old} -> {text}", file, hunk, line, 0.5, causes, (), old=old, new=text)
                 return
             if squash(old) != squash(text) and not any(SETTING.search(side) or CALLED_WITH.search(side) for side in (old, text)):

@@ -66,7 +66,7 @@ def found(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved) 
                 raising = bool(re.search(r"raise|throw|panic|abort|return.*err", text + _next(hunk, line)))
                 below = _below(hunk, line)
                 if not raising and below and code(below, file.path) not in {new for _, new in added}:
-                    causes = ("wrong", "missing", "refused", "cache", "volume")
+                    causes: tuple[str, ...] = ("wrong", "missing", "refused", "cache", "volume")
                     caching = KEEPS.search(below)
                     causes = (*causes, "latency", "cpu") if caching else causes
                     what = f"{text} {below}"

@@ -23,6 +23,8 @@ from _analysis.stretches import BUDGET, Stretch
 from _analysis.templates import Template, absorb, drain
 
 PIECE = 2_000_000
+FEW = 1000
+"""One line in so many may be without a time and need not be spoken of: a stretch may begin within a stack trace."""
 LOGS = 0.58
 """The part of a limited time after which no more logs are read: they come last, and have what metrics and traces did not need."""
 
@@ -92,11 +94,10 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
     made.frames = sorted(frames.values(), key=lambda f: -f.count)[:FRAMES]
     made.start = min((t.first for t in made.templates if t.first is not None), default=None)
     made.end = max((t.last for t in made.templates if t.last is not None), default=None)
-    if made.undated:
+    if made.undated * FEW > made.lines:
         where = ", ".join(sorted({t.file for t in made.templates if t.first is None})[:5])
-        made.notes.append(
-            f"{where}: {made.undated} log lines carry no readable time and stand outside every comparison of before and after"
-        )
+        told = f"{made.undated} log lines carry no readable time and stand outside every comparison of before and after"
+        made.notes.append(f"{where}: {told}" if where else told)
     return made
 
 

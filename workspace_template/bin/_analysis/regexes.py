@@ -15,8 +15,8 @@ try:
     from re import _constants as constants  # type: ignore[attr-defined]
     from re import _parser as parser  # type: ignore[attr-defined]
 except ImportError:
-    import sre_constants as constants  # type: ignore[no-redef]
-    import sre_parse as parser  # type: ignore[no-redef]
+    import sre_constants as constants
+    import sre_parse as parser
 
 LITERAL = re.compile(
     r"(?<![\w])[rRbBuU]{0,2}(\"\"\"|'''|\"|')((?:\\.|(?!\1).)*)\1|"
@@ -139,7 +139,7 @@ def _optional(node: Any) -> bool:
     if op is constants.AT:
         return True
     if op in (constants.MAX_REPEAT, constants.MIN_REPEAT):
-        return argument[0] == 0
+        return bool(argument[0] == 0)
     if op is constants.SUBPATTERN:
         return all(_optional(inner) for inner in argument[-1])
     return op is constants.BRANCH and any(all(_optional(n) for n in branch) for branch in argument[1])

@@ -11,6 +11,7 @@ import hashlib
 import lzma
 import os
 import re
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,8 +44,8 @@ METRICS = (*TABLES, ".json", ".ndjson", ".jsonl", ".prom", ".om", ".txt")
 TRACES = (".json", ".ndjson", ".jsonl")
 LINES = ("msg", "message", "body", "log", "event", "text", "line", "short_message", "content", "raw")
 VALUES = ("value", "val", "v", "_value", "sum", "avg", "mean")
-UNPACK = 0.1
-"""The part of a limited time after which no more is unpacked."""
+UNPACK = 0.25
+"""The part of a limited time after which no more is unpacked; what is left of it is shared out among the rest."""
 BLOCK = 1 << 20
 MOST = 2 << 30
 """Bytes of an unpacked file that are read."""
@@ -89,6 +90,8 @@ def _sorted(desk: Desk) -> dict[str, list[Path]]:
                 desk.telemetry_files[kind].append(plain)
             elif not kind and parts[-1] not in ("README.md", ".gitkeep", ".keep", "about.json"):
                 desk.telemetry_files["other"].append(path)
+        if desk.originals:
+            desk.begun = time.monotonic()
         for path in queries:
             for kind in _queried(path):
                 desk.telemetry_files[kind].append(path)
