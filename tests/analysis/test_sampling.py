@@ -164,3 +164,53 @@ def test_what_there_was_no_time_for_is_said(scene: Scene) -> None:
     desk.limit(1e-9)
     part("symptoms").gather(desk)
     assert [left.partition(":")[0] for left in desk.left] == ["metrics", "traces", "logs"]
+
+
+@pytest.fixture
+def large_log(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """A log of which a twentieth is read; how many lines of the failure there are in the ten minutes from when it began."""
+    step = timedelta(seconds=1.8)
+    times = [AT - timedelta(hours=6) + n * step for n in range(int(timedelta(hours=6, minutes=4) / step))]
+    failed = [t >= LIVE and n % 40 == 0 for n, t in enumerate(times)]
+    lines = [
+        f"{t.isoformat()} {'ERROR refused: no “currency” left' if f else 'INFO placed'} id={t.second}\n"
+        for t, f in zip(times, failed, strict=True)
+    ]
+    scene.write("telemetry/logs/orders.log", "".join(lines))
+    scene.furnish()
+    for name, size in (("BUDGET", 40_000), ("BLOCK", 2_000)):
+        monkeypatch.setattr(part("stretches"), name, size)
+    for module, name in (("sampling", "BLOCK"), ("logs", "BLOCK"), ("occurrences", "LOOK")):
+        monkeypatch.setattr(part(module), name, 2_000)
+    monkeypatch.setenv("SRE_ANALYSIS_CACHE", str(scene.root / "cache"))
+    return {"begin": int(min(t for t, f in zip(times, failed, strict=True) if f).timestamp()), "lines": sum(failed)}
+
+
+@pytest.mark.parametrize("limit", [0, 60])
+def test_where_a_failure_began_is_found_though_only_a_sample_was_read(
+    scene: Scene, large_log: dict[str, int], limit: int
+) -> None:
+    desk = part("desk").read(scene.root)
+    desk.limit(limit)
+    made = part("symptoms").gather(desk)
+    assert made.scan.read < made.scan.size / 10
+    (failure,) = [template for template in made.scan.templates if "refused" in template.text]
+    assert abs(made.onset - large_log["begin"]) <= (60 if limit else 15)
+    assert 0.5 < failure.count / large_log["lines"] < 2
+
+
+def test_a_symptom_in_a_window_is_looked_for_in_all_of_it_not_in_a_sample(scene: Scene, large_log: dict[str, int]) -> None:
+    desk = part("desk").read(scene.root)
+    begin = large_log["begin"]
+
+    def holds(start: int, end: int, **asked: Any) -> tuple[bool | None, int]:
+        common = {"metric": "", "service": "orders", "least": 1, "above": None, "below": None}
+        found = part("answers.holds").of(desk, (start, end), **{**common, "text": "refused: no “currency” left", **asked})
+        return found["holds"], found["lines"]
+
+    assert holds(begin, begin + 1) == (True, 1)
+    assert holds(begin - 3600, begin) == (False, 0)
+    assert holds(begin, begin + 720) == (True, 10)
+    assert holds(begin, begin + 720, least=11) == (False, 10)
+    assert holds(begin, begin + 720, service="web") == (False, 0)
+    assert holds(begin + 86_400, begin + 90_000) == (None, 0)

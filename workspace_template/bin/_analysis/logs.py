@@ -14,14 +14,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _analysis import kept, stretches, telemetry
+from _analysis import kept, occurrences, stretches, telemetry
 from _analysis.desk import Desk
 from _analysis.linenumbers import line_number
 from _analysis.logreader import read
 from _analysis.stacktraces import FRAMES, Frame
-from _analysis.stretches import BUDGET, Stretch
+from _analysis.stretches import BLOCK, BUDGET, Stretch
 from _analysis.templates import Template, absorb, drain
 
+SHARP, EARLIER = 6, 300
+"""Failures whose beginning is looked for where a file was sampled, and how many of their earlier lines are counted."""
+SHARPENED = 0.62
+"""The part of a limited time after which that is left."""
 PIECE = 2_000_000
 FEW = 1000
 """One line in so many may be without a time and need not be spoken of: a stretch may begin within a stack trace."""
@@ -92,6 +96,8 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
         made.notes.append(f"{file}:{line}: {number} unreadable line{'s' if number > 1 else ''}, this is the first; left out")
     made.templates = drain(list(merged.values()))
     made.frames = sorted(frames.values(), key=lambda f: -f.count)[:FRAMES]
+    if any(part.weight > 1 for part in parts):
+        _sharpen(desk, made, parts)
     made.start = min((t.first for t in made.templates if t.first is not None), default=None)
     made.end = max((t.last for t in made.templates if t.last is not None), default=None)
     if made.undated * FEW > made.lines:
@@ -99,6 +105,24 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
         told = f"{made.undated} log lines carry no readable time and stand outside every comparison of before and after"
         made.notes.append(f"{where}: {told}" if where else told)
     return made
+
+
+def _sharpen(desk: Desk, made: Scan, parts: list[Stretch]) -> None:
+    """What lies before the first line of a failure and was not read is looked through: it may have begun there."""
+    failing = [t for t in made.templates if t.level >= 2 and t.first is not None]
+    for template in sorted(failing, key=lambda t: (-t.level, -t.count))[:SHARP]:
+        mine = sorted((part for part in parts if part.shown == template.file), key=lambda part: part.begin)
+        here = next((n for n, part in enumerate(mine) if part.begin <= template.offset < part.end), 0)
+        if here == 0 and (desk.due is None or template.offset < BLOCK):
+            continue
+        if desk.due is None:
+            lines = occurrences.sample(mine[here], template.text, mine[here - 1].end, mine[here].begin, EARLIER)
+        else:
+            lines = occurrences.glimpse(mine[here], template.text, template.offset)
+        for line in lines:
+            if desk.late(SHARPENED):
+                return
+            absorb(template, line)
 
 
 def _run(desk: Desk, parts: list[Stretch], workers: int) -> list[Any]:
