@@ -6,6 +6,8 @@ import json
 import subprocess
 from datetime import timedelta
 
+import pytest
+
 from tests.analysis.conftest import AT, LIVE, Scene, git, rfc
 
 LEDGER = (
@@ -212,6 +214,7 @@ def test_a_call_is_found_that_fails_with_the_commit_and_not_without_it(scene: Sc
         )
 
 
+@pytest.mark.slow
 def test_what_lies_before_a_deployment_is_looked_at_where_versions_are_tagged_and_does_not_count_as_brought_by_it(
     scene: Scene,
 ) -> None:

@@ -457,6 +457,7 @@ class SharedSandboxContract(SandboxContract):
         head = f"import asyncio, sys\nfrom pathlib import Path\nfrom agent.core.sandbox import *\n{self.elsewhere}\n"
         return [sys.executable, "-c", f"{head}async def main():{program}\nasyncio.run(main())"]
 
+    @pytest.mark.slow
     async def test_it_is_opened_as_its_killed_maker_left_it(self, sandboxes: Sandboxes, source: Path, tmp_path: Path) -> None:
         program = """
     layer = Layer(source=Path(sys.argv[2]), target="/workspace/repos/app", key="a")
