@@ -100,8 +100,8 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
         _sharpen(desk, made, parts)
     made.start = min((t.first for t in made.templates if t.first is not None), default=None)
     made.end = max((t.last for t in made.templates if t.last is not None), default=None)
-    if made.undated * FEW > made.lines:
-        where = ", ".join(sorted({t.file for t in made.templates if t.first is None})[:5])
+    where = ", ".join(sorted({t.file for t in made.templates if t.first is None})[:5])
+    if where or made.undated * FEW > made.lines:
         told = f"{made.undated} log lines carry no readable time and stand outside every comparison of before and after"
         made.notes.append(f"{where}: {told}" if where else told)
     return made
