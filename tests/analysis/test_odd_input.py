@@ -234,3 +234,15 @@ def test_a_terminal_gets_lines_that_fit_and_commands_that_can_be_copied(monkeypa
         "    columns here",
     ]
     assert output.table([("a", "x" * 60)], ("b", "c")).splitlines()[1] == "a  " + "x" * 36 + "…"
+
+
+@pytest.mark.parametrize(
+    "name", ["web.log", "web.log.1", "web.log.1.gz", "web-2026-02-03.log", "web.service.ndjson", "web.log-20260203"]
+)
+def test_a_rotated_log_is_of_the_same_service(scene: Scene, name: str) -> None:
+    text = "".join(json.dumps({"time": rfc(t), "message": "x"}) + "\n" for t in TIMES) if "ndjson" in name else LINES
+    held = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+    (scene.root / "telemetry/logs" / name).write_bytes(held)
+    scene.service = "web"
+    scene.furnish()
+    assert {template.service for template in part("logs").scan(part("desk").read(scene.root)).templates} == {"web"}

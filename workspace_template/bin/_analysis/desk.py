@@ -10,6 +10,7 @@ import math
 import re
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,7 @@ def read(root: str | Path) -> Desk:
     return desk
 
 
+@lru_cache(maxsize=50_000)
 def service_key(name: str) -> str:
     """A service's name without the words every service has: orders, orders-svc and OrdersService are one."""
     words = [w for w in re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()) if w]

@@ -74,9 +74,10 @@ def _scan(desk: Desk, paths: list[Path]) -> Scan:
     made = Scan(size=sum(sizes))
     known = {d.service for d in desk.deployments} | {desk.service} | set(desk.services)
     parts: list[Stretch] = []
+    share = stretches.share_of(sizes)
     for path, size in zip(paths, sizes, strict=True):
         service = stretches.service_of(desk.originals.get(path, path).with_name(path.name), known)
-        parts += stretches.plan(desk, path, size, service, made.notes, stretches.share_of(sizes))
+        parts += stretches.plan(desk, path, size, service, made.notes, share)
     workers = min(len(os.sched_getaffinity(0)), 4) if sum(p.end - p.begin for p in parts) > 8_000_000 else 1
     partial = _run(desk, parts, workers)
     merged: dict[tuple[str, str], Template] = {}

@@ -160,7 +160,8 @@ def _dated(lines: list[str], year: int) -> tuple[float, bool] | None:
 
 def service_of(path: Path, known: set[str]) -> str:
     """The service a file's name speaks of."""
-    stem = re.sub(r"[-_.]?\d{4}[-_]?\d\d[-_]?\d\d.*$|\.\d+$", "", path.stem)
+    plain = Path(re.sub(r"\.\d+$", "", path.name)).stem  # orders.log.1 is a rotated orders.log
+    stem = re.sub(r"[-_.]?\d{4}[-_]?\d\d[-_]?\d\d.*$|\.\d+$", "", plain)
     stem = re.sub(r"^logs?[-_.](?=\w)", "", stem)
     for name in sorted(known, key=len, reverse=True):
         if name and service_key(name) == service_key(stem):
