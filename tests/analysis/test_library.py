@@ -52,6 +52,14 @@ from tests.analysis.test_code import _committed, part
             "other package used",
             "wrong",
         ),
+        (
+            ("-def size(value, binary=False, gnu=False):", "+def size(", "+    value: float,", "+    binary: bool = True,", "+    gnu: bool = False,", "+) -> str:"),
+            "changed default",
+            "wrong",
+        ),
+        (("-def size(value, unit=None):", "+def size(value, unit):"), "needed parameter", "type"),
+        (("-def size(value, unit=None):", "+def size(value):"), "parameter gone", "type"),
+        (("     elif key in known:", "         found = known[key]", "-        known[key] = found", "+        count += 1"), "no longer kept", "latency"),
     ],
 )  # fmt: skip
 def test_a_silent_change_is_known_for_what_it_brings(lines: tuple[str, ...], kind: str, facet: str) -> None:
@@ -159,6 +167,46 @@ def test_an_attribute_that_another_type_lacks_is_gone_from_no_code() -> None:
         "AttributeError: 'str' object has no attribute 'decode'",
         "AttributeError: module 'tags.util' has no attribute 'etree'",
     ):
-        made.anomalies.append(symptoms.Anomaly(kind="log", service="s", text=text, onset=0.0, weight=1.0, level=3, fresh=True))
+        made.anomalies.append(
+            part("anomalies").Anomaly(kind="log", service="s", text=text, onset=0.0, weight=1.0, level=3, fresh=True)
+        )
     symptoms._named(made)
     assert (made.named["decode"], made.named["etree"], made.holders) == (False, True, {"etree": "tags.util"})
+
+
+def test_a_sentence_that_begins_like_a_condition_is_none() -> None:
+    deltas = part("deltas").of
+    assert "removed guard" not in {
+        delta.kind for delta in deltas(_committed("-    when (date): Removed in version 4", "     rest"))
+    }
+    assert "removed guard" in {
+        delta.kind for delta in deltas(_committed("-    if when(date):", "-        rest()", "     more()"))
+    }
+
+
+def test_a_pattern_that_only_numbers_its_places_is_the_same() -> None:
+    numbered = _committed(
+        "-    found = re.compile('(?P<{0}>{1})'.format(a, b))", "+    found = re.compile('(?P<{}>{})'.format(a, b))"
+    )
+    assert "changed pattern" not in {delta.kind for delta in part("deltas").of(numbered)}
+
+
+def test_a_record_that_begins_with_the_trouble_makes_no_alert_unsound(scene: Scene) -> None:
+    begin, minutes = AT - timedelta(minutes=20), 20
+    ids = scene.repository(
+        "orders",
+        [
+            (AT - timedelta(days=9), "Begin", {"pay.py": "def pay(order):\n    return order.get('total', 0)\n"}),
+            (AT - timedelta(days=2), "Pay", {"pay.py": "def pay(order):\n    return order['total']\n"}),
+        ],
+    )
+    lines = [f"{rfc(begin + timedelta(seconds=20 * n))} ERROR order {n} not paid: KeyError 'total'\n" for n in range(3 * minutes)]
+    scene.write("telemetry/logs/orders.log", "".join(lines))
+    scene.write(
+        "telemetry/metrics/orders.csv", "timestamp,service,metric,value\n" + scene.series("orders", "failed", lambda _: 3.0)
+    )
+    answer = scene.answer("suspects")
+    assert not answer["explanations"]
+    assert answer["suspects"][0]["commit"] == ids[1]
+    scan, desk = part("logs").Scan(start=AT.timestamp() - 90 * 60), part("desk").read(scene.root)
+    assert not part("anomalies").begins_late(scan, desk)

@@ -73,6 +73,11 @@ class Graph:
         around = [i for i in places if self.functions[i].start <= line <= self.functions[i].end]
         return min(around, key=lambda i: self.functions[i].end - self.functions[i].start, default=None)
 
+    def _initializer(self, function: Function) -> list[int]:
+        """What sets up the object that a method works on, or that a class makes."""
+        near = [i for i in self.by_file[function.file] if self.functions[i].name == "__init__"]
+        return [i for i in near if self.functions[i].owner in (function.owner, function.name)]
+
     def distances(self, roots: dict[int, float], most: float = 6.0) -> dict[int, float]:
         """How many calls each function is away from the nearest root; a name that n functions have is log2(n) further away."""
         import heapq
@@ -86,8 +91,9 @@ class Graph:
             if distance > best.get(index, math.inf):
                 continue
             function = self.functions[index]
-            for name in function.names:
-                places = self.by_name.get(name, ())
+            names = {*function.names, "__init__"} if function.owner else function.names
+            for name in names:
+                places = self.by_name.get(name, ()) if name != "__init__" else self._initializer(function)
                 if not places or len(places) > 40:
                     continue
                 own = [i for i in places if self.functions[i].file == function.file]

@@ -19,6 +19,7 @@ REGEX = re.compile(
 )
 
 LITERAL_REGEX = re.compile(REGEX.pattern + r".*[\"'`/]|(?i:regex|pattern|_re)\w*\s*[:=].*[\"'`]")
+PLACE = re.compile(r"\{[A-Za-z_]*\d?\}|%[sd]|%\(\w+\)s")
 KEYWORD = re.compile(r"\b([A-Za-z_]\w*)\s*=(?!=)")
 CLAUSE = re.compile(
     r"\b(LIMIT|WHERE|INDEX|DISTINCT|ORDER BY|GROUP BY|JOIN|ON CONFLICT|FOR UPDATE|"
@@ -96,9 +97,10 @@ def _clause_words(rows: Rows) -> dict[str, tuple[int, Line]]:
 def patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator[Delta]:
     """Regular expressions, names of fields and addresses that became others."""
     known = {e for _, text in removed for e in regexes.expressions(text)}
+    places = {PLACE.sub("{}", e) for e in known if PLACE.search(e)}
     worst = max((regexes.danger(e) for e in known), default=0.0)
     for line, text in added:
-        fresh = [e for e in regexes.expressions(text) if e not in known]
+        fresh = [e for e in regexes.expressions(text) if e not in known and PLACE.sub("{}", e) not in places]
         danger = max((regexes.danger(e) for e in fresh), default=0.0)
         used = bool(REGEX.search(text) or LITERAL_REGEX.search(text) or known)
         if danger > worst and fresh:

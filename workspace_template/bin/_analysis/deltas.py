@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from _analysis import calls, conditions, docstrings, growth, guards, values
+from _analysis import calls, conditions, docstrings, growth, guards, signatures, values
 from _analysis.commits import Commit, FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
 from _analysis.kinds import IDLE, kind_of
@@ -51,6 +51,8 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: Moved) -> Iterator[Delta
     yield from values.changed(file, kind, hunk, removed, added)
     if kind == "code":
         yield from values.defaults(file, hunk, removed, added, moved)
+        if file.path.endswith((".py", ".pyi")) and any(line.tag == "+" for line in hunk.lines):
+            yield from signatures.changed(file, hunk)
     yield from conditions.operators(file, hunk, removed, added)
     yield from conditions.limits(file, hunk, removed, added)
     if kind in ("code", "migration", "build"):
@@ -63,6 +65,9 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: Moved) -> Iterator[Delta
         yield from conditions.returned(file, hunk, removed, added)
         for name, what, line, strength in growth.found(hunk, removed, added, moved.all_added, moved.removed_text):
             yield made(name, what, file, hunk, line, strength, ("memory", "queue", "cache"), (), side=line.tag)
+        for name, what, line, strength in growth.unkept(hunk, removed, moved.all_added):
+            causes = ("latency", "cache", "cpu", "volume", "missing", "wrong")
+            yield made(name, what, file, hunk, line, strength, causes, (), side="-")
         yield from conditions.expressions(file, hunk, removed, added)
         yield from conditions.arguments(file, hunk, removed, added)
     yield from _plain(file, kind, hunk, removed, added)

@@ -9,8 +9,9 @@ import re
 from dataclasses import dataclass, field
 
 from _analysis import clock, mixture, words
+from _analysis.anomalies import Anomaly, begins_late
 from _analysis.desk import Desk, service_key
-from _analysis.symptoms import VOLUME, Anomaly, Symptoms
+from _analysis.symptoms import VOLUME, Symptoms
 
 DIRECT, PRESENT = 1.0, 2.5
 """An explanation whose direct signs reach DIRECT gets PRESENT: it begins at the onset, where a commit has to earn its timing."""
@@ -357,7 +358,7 @@ def _unsound(desk: Desk, symptoms: Symptoms) -> Explanation:
         shown = next((a for a in symptoms.anomalies if a.kind == "metric" and a.text.startswith(mix.shift.metric)), None)
         made.add(3.5, mix.told, shown)
         return made
-    if desk.kind != "alert" or symptoms.series + len(symptoms.scan.templates) < 3:
+    if desk.kind != "alert" or symptoms.series + len(symptoms.scan.templates) < 3 or begins_late(symptoms.scan, desk):
         return made
     if desk.metric and symptoms.series and not any(s.metric in desk.metric for s in symptoms.shifts):
         if not strong:

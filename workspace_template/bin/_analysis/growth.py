@@ -29,6 +29,7 @@ ENDLESS = re.compile(
 )
 WEAK = re.compile(r"\b(?:Weak(?:Value|Key)?(?:Dictionary|Set|Map|HashMap|Reference|Method)|weakref\.\w+|WeakRef)\b")
 BOUND = re.compile(r"\b(?:maxlen|maxsize|max_size|max_entries|capacity|lru_cache|LRUCache|TTLCache|maximumSize|expireAfter\w*)\b")
+PUT = re.compile(r"(?P<name>(?:self\.|cls\.|this\.)?[A-Za-z_]\w*)\[[^\]]+\]\s*=(?!=)")
 MEASURED = re.compile(
     r"(?:el)?(?:if|while)\b\s*\(?\s*(?:not\s+)?((?:len|size|count)\([^)]*\)|[\w.]*(?:size|length|count)(?:\(\))?)\s*[<>]"
 )
@@ -76,6 +77,17 @@ def _local(hunk: Hunk, name: str) -> bool:
         return False
     form = re.compile(rf"\s+{re.escape(name)}\s*(?::|=)")
     return any(MADE.match(line.text.strip()) and form.match(line.text) for line in hunk.lines)
+
+
+def unkept(hunk: Hunk, removed: Rows, all_added: str) -> Iterator[Growth]:
+    """Entries that are no longer put into a container in which the code around looks things up: they are made again each time."""
+    around = "\n".join(line.text for line in hunk.lines if line.tag != "-")
+    for line, text in removed:
+        match = PUT.match(text)
+        name = re.escape(match["name"]) if match else ""
+        if name and not re.search(rf"{name}\s*(?:\[[^\]]*\]\s*=(?!=)|\.(?:set|setdefault|update|put|add)\()", all_added):
+            looked = re.search(rf"\bin {name}\b|{name}\.get\(|=\s*{name}\[", around)
+            yield "no longer kept", text[:80], line, 0.85 if looked else 0.5
 
 
 def _bounds(removed: Rows, added: Rows) -> Iterator[Growth]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import warnings
 from collections.abc import Iterator
 
 from _analysis.commits import FileDiff, Hunk, Line
@@ -29,7 +31,7 @@ def found(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved) 
         if PORTABLE.search(text):
             continue
         caught = CATCH.match(text)
-        if not caught and not ASKS.match(text):
+        if (not caught and not ASKS.match(text)) or (file.path.endswith(".py") and not _asks(text)):
             continue
         asked = text.split(";", 1)[1] if re.match(r"(\}?\s*else )?if .*:=.*;", text) else text
         parts = set(re.findall(r"[A-Za-z_$][\w$]*|\d[\d.]*", re.split(r"\{|:$|\breturn\b|\braise\b", asked)[0])) - {
@@ -81,6 +83,20 @@ def found(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved) 
                     ("error", "parse", "missing", "refused") if raising else ("wrong",),
                     ("nil", "crash", "bounds"),
                 )
+
+
+def _asks(text: str) -> bool:
+    """Whether a line of Python is code that asks, and no sentence that begins like it."""
+    if text.endswith(("(", "[", "{", "\\", " and", " or", ",")) or CATCH.match(text):
+        return True
+    whole = f"if x: pass\n{text}\n pass" if text.startswith("elif") else f"{text}\n pass" if text.endswith(":") else text
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(whole)
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _below(hunk: Hunk, line: Line) -> str:

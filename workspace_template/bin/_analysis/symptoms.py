@@ -5,15 +5,14 @@ An onset is where the data changes, never the alert's time. It names no cause.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from _analysis import concepts, logs, metrics, traces, words
+from _analysis.anomalies import Anomaly, of_logs, of_metrics, of_spans, standing
 from _analysis.desk import Desk, service_key
 from _analysis.stacktraces import Frame
-from _analysis.templates import BUCKET, Template
 
 QUOTED = re.compile(r"[\"'`‘“]([A-Za-z_][\w.:-]{2,60})[\"'`’”]|\b([A-Za-z_]\w*(?:\.\w+)+)\(\)")
 ABSENT = re.compile(
@@ -39,27 +38,6 @@ VOLUME = re.compile(
     r"(?i)(requests?|rps|qps|calls|messages|events|records|connections|traffic|"
     r"ingest|lines|jobs|orders|sessions|users)(_|\b).*(per|rate|total|count|sec|min)|rps|qps|throughput|requests?_total"
 )
-
-
-@dataclass(kw_only=True)
-class Anomaly:
-    """Something that began at `onset`. `weight` 0 to 2 is how much it stands out; `level` 3 and more is an error."""
-
-    kind: str
-    service: str
-    text: str
-    onset: float
-    weight: float
-    level: int = 2
-    fresh: bool = False
-    up: bool = True
-    slack: float = 90.0
-    count: int = 0
-    file: str = ""
-    offset: int = 0
-    quote: str = ""
-    detail: str = ""
-    values: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -95,7 +73,8 @@ def gather(desk: Desk) -> Symptoms:
     made.spans = traces.summary(desk)
     made.scan = logs.scan(desk)
     made.notes = [*made.scan.notes, *notes, *made.spans.notes]
-    made.anomalies = [*_of_logs(made.scan, desk), *_of_metrics(made.shifts, desk), *_of_spans(made.spans)]
+    made.anomalies = [*of_logs(made.scan, desk), *of_metrics(made.shifts, desk), *of_spans(made.spans)]
+    made.anomalies += standing(made.scan, desk, made.anomalies)
     made.anomalies.sort(key=lambda a: (-a.weight, a.onset, a.text))
     made.onset = onset(made.anomalies) or desk.at
     _services(made, desk)
@@ -107,137 +86,6 @@ def gather(desk: Desk) -> Symptoms:
     _named(made)
     made.frames = [f for f in made.scan.frames if f.first is None or made.onset is None or f.first >= made.onset - 900]
     return made
-
-
-def _of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
-    if scan.start is None or scan.end is None:
-        return []
-    end = min(scan.end, desk.at + 1200) if desk.at else scan.end
-    known = scan.start + 0.2 * max(end - scan.start, 0.0)
-    found = []
-    for template in scan.templates:
-        if template.first is None or template.first > end or template.text.startswith("<other lines"):
-            continue
-        when, before, after, grows = change(template, scan.start, end)
-        if when <= known:
-            continue
-        fresh = before == 0 or (grows >= 5 and before <= 0.15 * after)
-        weight = _weight(template, fresh, before, after, grows, (end - when) / 60)
-        if weight > 0.04:
-            found.append(
-                Anomaly(
-                    kind="log",
-                    service=template.service,
-                    text=template.text[:400],
-                    onset=when,
-                    weight=round(weight, 3),
-                    level=template.level,
-                    fresh=fresh,
-                    up=grows > 1,
-                    count=after,
-                    file=template.file,
-                    offset=template.offset,
-                    quote=template.sample,
-                    values=template.values,
-                    slack=20.0 if before == 0 else 90.0,
-                )
-            )
-    return found
-
-
-def change(template: Template, start: float, end: float) -> tuple[float, int, int, float]:
-    """When a template's rate changed, by the likelihood of two Poisson rates; how many lines lie before and after; and how many
-    times its rate grew.
-    """
-    counted = sorted((bucket, n) for bucket, n in template.buckets.items() if bucket * BUCKET <= end)
-    total = sum(n for _, n in counted)
-    length = max(end - start, 1.0)
-    best, at, left = -1.0, template.first or start, 0
-    passed = 0
-    for bucket, number in counted:
-        moment = max(bucket * BUCKET, start)
-        early, late = max(moment - start, 1.0), max(end - moment, BUCKET)
-        rest = total - passed
-        gain = (
-            rest * math.log(rest / late)
-            - total * math.log(total / length)
-            + (passed * math.log(passed / early) if passed else 0.0)
-        )
-        if gain > best:
-            best, at, left = gain, moment, passed
-        passed += number
-    early, late = max(at - start, 1.0), max(end - at, BUCKET)
-    grows = ((total - left) / late) / (left / early) if left else math.inf
-    if left == 0:
-        at = max(at, template.first or at)
-    return at, left, total - left, grows if best > 6 or left == 0 else 1.0
-
-
-def _weight(template: Template, fresh: bool, before: int, after: int, grows: float, minutes: float) -> float:
-    """How much a change of a template stands out: its level, how many lines, and whether it lasts."""
-    if 0.5 < grows < 2:
-        return 0.0
-    size = min(1.0, math.log2(1 + after) / 4)
-    lasts = min(1.0, 3 * after / max(minutes, 1.0))
-    if not fresh:
-        return (0.9 if template.level >= 2 else 0.4) * size * (min(1.0, math.log2(grows) / 3) if grows > 1 else 0.3)
-    quiet = template.level < 2
-    routine = re.search(r"(?i)\b(start(ing|ed)?|boot|listening|ready|deploy|version|shutdown|stopp(ing|ed))\b", template.text)
-    if quiet and (after < 3 or routine):
-        return 0.05
-    return (1.5 if template.level >= 3 else 1.2 if template.level == 2 else 0.45) * size * (0.3 + 0.7 * lasts)
-
-
-def _of_metrics(shifts: list[metrics.Shift], desk: Desk) -> list[Anomaly]:
-    found = []
-    for shift in shifts[:400]:
-        if shift.crossing is not None:
-            continue
-        weight = min(shift.score, 20.0) / 20 * shift.explained
-        if desk.metric and shift.metric and shift.metric in desk.metric:
-            weight += 0.5
-        elif service_key(shift.service) == service_key(desk.service or "?"):
-            weight += 0.2 * weight
-        text = f"{shift.metric} {'rises' if shift.up else 'falls'}"
-        detail = f"{shift.before:.4g} -> {shift.after:.4g} ({shift.shape}, score {shift.score:g})"
-        found.append(
-            Anomaly(
-                kind="metric",
-                service=shift.service,
-                text=text,
-                onset=shift.onset,
-                weight=round(weight, 3),
-                level=2,
-                up=shift.up,
-                file=shift.file,
-                detail=detail,
-                quote=shift.labels,
-                slack=360.0 if shift.shape == "slope" else 90.0,
-            )
-        )
-    return found
-
-
-def _of_spans(spans: traces.Summary) -> list[Anomaly]:
-    found = []
-    for service, name, what, count, span in spans.guilty[:40]:
-        if span.start is not None:
-            found.append(
-                Anomaly(
-                    kind="span",
-                    service=service,
-                    text=f"{name}: {what}",
-                    onset=span.start,
-                    weight=round(0.5 * min(1.0, math.log2(1 + count) / 2), 3),
-                    level=3 if span.failed else 2,
-                    fresh=True,
-                    count=count,
-                    file=span.file,
-                    quote=span.error or span.name,
-                    detail=span.peer,
-                )
-            )
-    return found
 
 
 def onset(anomalies: list[Anomaly]) -> float | None:

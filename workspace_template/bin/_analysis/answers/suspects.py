@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from _analysis import passages, suspects, symptoms
+from _analysis import anomalies, passages, suspects, symptoms
 from _analysis.clock import iso
 from _analysis.desk import Desk
 from _analysis.linenumbers import line_number
@@ -115,7 +115,7 @@ def _symptoms(desk: Desk, made: symptoms.Symptoms) -> list[dict[str, Any]]:
     return [_shown(desk, a) for a in [*first, *(a for a in made.anomalies if not any(a is b for b in first))][:6]]
 
 
-def _shown(desk: Desk, a: symptoms.Anomaly) -> dict[str, Any]:
+def _shown(desk: Desk, a: anomalies.Anomaly) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "kind": a.kind,
         "service": a.service,
@@ -134,7 +134,7 @@ def _shown(desk: Desk, a: symptoms.Anomaly) -> dict[str, Any]:
     return shown
 
 
-def where(desk: Desk, anomaly: symptoms.Anomaly) -> str:
+def where(desk: Desk, anomaly: anomalies.Anomaly) -> str:
     """path:line of the line that shows a log anomaly."""
     return f"{anomaly.file}:{line_number(desk.file(anomaly.file), anomaly.offset)}" if anomaly.file else ""
 

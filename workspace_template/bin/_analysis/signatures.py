@@ -1,0 +1,90 @@
+"""What became of a function's parameters: another default, one that is gone or that callers now have to give. Python only.
+
+Both sides of a hunk are read as text, so a signature counts however it is wrapped, as long as the hunk shows it whole.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator
+
+from _analysis.commits import FileDiff, Hunk, Line
+from _analysis.delta import Delta, made
+
+DEFINED = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(\w+)[ \t]*\(", re.MULTILINE)
+NEEDED = ""
+SILENT = ("wrong", "refused", "missing", "error", "volume", "payload", "cache", "parse", "latency")
+"""What another default brings to those who never asked for it: mostly no error of its own."""
+
+
+def changed(file: FileDiff, hunk: Hunk) -> Iterator[Delta]:
+    """All changes of parameters in one hunk, a public function's more than a private one's."""
+    before, after = _signatures(hunk, "-"), _signatures(hunk, "+")
+    for name in before.keys() & after.keys():
+        (old, _), (new, line) = before[name], after[name]
+        worth = 0.7 if name.startswith("_") and not name.startswith("__") else 1.0
+        for parameter, default in new.items():
+            was = old.get(parameter)
+            if was is not None and was != default and NEEDED not in (was, default):
+                what = f"{parameter} = {was} -> {parameter} = {default}"
+                yield made("changed default", what, file, hunk, line, 0.9 * worth, SILENT, (), side="+", old=was, new=default)
+            elif (was is None and default == NEEDED and old) or (was not in (None, NEEDED) and default == NEEDED):
+                causes = ("error", "type", "missing")
+                yield made("needed parameter", f"{name}({parameter})", file, hunk, line, 0.7 * worth, causes, (), side="+")
+        for parameter in old.keys() - new.keys() if "**" not in new else ():
+            causes = ("error", "type", "missing")
+            yield made("parameter gone", f"{name}({parameter})", file, hunk, line, 0.6 * worth, causes, (), side="+")
+
+
+Parameters = dict[str, str]
+"""Defaults by name; NEEDED where there is none."""
+
+
+def _signatures(hunk: Hunk, tag: str) -> dict[str, tuple[Parameters, Line]]:
+    """The signatures that one side shows whole; a name that is defined twice is left out."""
+    rows = [row for row in hunk.lines if row.tag in (" ", tag)]
+    text = "\n".join(row.text for row in rows)
+    found: dict[str, tuple[Parameters, Line]] = {}
+    twice: set[str] = set()
+    for match in DEFINED.finditer(text):
+        end = text.find(":", _closing(text, match.end()))
+        parameters = _parameters(text[match.end() - 1 : _closing(text, match.end()) + 1]) if end > 0 else None
+        if parameters is None or match[1] in found:
+            twice.add(match[1])
+            continue
+        first = text.count("\n", 0, match.start())
+        last = text.count("\n", 0, end)
+        line = next((row for row in rows[first : last + 1] if row.tag == tag), rows[first])
+        found[match[1]] = (parameters, line)
+    return {name: one for name, one in found.items() if name not in twice}
+
+
+def _closing(text: str, begin: int) -> int:
+    """Where the bracket closes that was opened before `begin`; the end of the text where it does not."""
+    depth = 1
+    for place in range(begin, min(len(text), begin + 4000)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        if not depth:
+            return place
+    return len(text)
+
+
+def _parameters(text: str) -> Parameters | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(f"def f{text}: pass")
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    function = tree.body[0]
+    assert isinstance(function, ast.FunctionDef)
+    given = function.args
+    plain = [*given.posonlyargs, *given.args]
+    found: Parameters = {argument.arg: NEEDED for argument in plain if argument.arg not in ("self", "cls")}
+    for argument, default in zip(plain[::-1], given.defaults[::-1], strict=False):
+        found[argument.arg] = ast.unparse(default)
+    for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
+        found[argument.arg] = ast.unparse(value) if value else NEEDED
+    return found | ({"**": "**"} if given.kwarg else {})
