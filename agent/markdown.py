@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agent.core.report import (
     Action,
@@ -15,6 +15,7 @@ from agent.core.report import (
     QuerySource,
     Report,
     Source,
+    Suspect,
     TelemetrySource,
 )
 
@@ -43,13 +44,20 @@ def details(report: Report) -> str:
         _section("Ruled out", (f"- {line(item.what)}: {line(item.why)}" for item in report.ruled_out)),
         _section("Impact", [report.impact] if report.impact else []),
         _section("Timeline", (f"- {moment.at.isoformat()} {line(moment.what)}" for moment in report.timeline)),
-        _section("Suspects", (f"- {s.repo}@{s.commit[:12]} ({s.score:.2f}) {line(s.why)}" for s in report.suspects[:10])),
+        _section("Suspects", _suspects(report.suspects[:10])),
         _section("Brief", [report.brief] if report.brief else []),
         _section("Notes", (f"- {line(note)}" for note in report.notes)),
         _section("Memory", (f"- {line(path)}" for path in report.memory_changes)),
         _usage(report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _suspects(suspects: Sequence[Suspect]) -> list[str]:
+    """Those of which something is said, each on a line; then the others on one."""
+    told = [f"- {s.repo}@{s.commit[:12]} ({s.score:.2f}) {line(s.why)}" for s in suspects if s.why]
+    others = ", ".join(f"{s.repo}@{s.commit[:12]}" for s in suspects if not s.why)
+    return [*told, *([f"- {'then, less likely: ' if told else ''}{others}"] if others else [])]
 
 
 def line(text: str) -> str:

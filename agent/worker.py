@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -213,8 +214,10 @@ class Worker:
             return {"text": text, "seconds": seconds}
 
         async def faults() -> dict[str, Any]:
-            lines = self.redactor.redact(await _said(sandbox, FAULTS)).splitlines()
-            more = [f"and {len(lines) - MOST_FAULTS} more of the kind (`{FAULTS}`)"] if len(lines) > MOST_FAULTS else []
+            answer = await _answered(sandbox, f"{FAULTS} --json")
+            lines = [self.redactor.redact(line) for line in answer.get("faults", ())]
+            left = max(0, len(lines) - MOST_FAULTS) + answer.get("cut", {}).get("faults", 0)
+            more = [f"and {left} more of the kind (`{FAULTS}`)"] if left else []
             return {"notes": [*lines[:MOST_FAULTS], *more]}
 
         async def look() -> dict[str, Any]:
@@ -420,6 +423,15 @@ async def _said(sandbox: Sandbox, command: str) -> str:
         log.warning("%s failed: %s", command, result.stderr.decode("utf-8", "replace").strip()[-500:])
         return ""
     return result.stdout.decode("utf-8", "replace").strip()
+
+
+async def _answered(sandbox: Sandbox, command: str) -> dict[str, Any]:
+    """The JSON object that an analysis command prints; an empty one where it fails."""
+    try:
+        answer = json.loads(await _said(sandbox, command))
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 async def _known(bench: Bench, why: str) -> Conclusion:

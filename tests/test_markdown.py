@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent.core.report import Check, CommandSource, Evidence, Side
-from agent.markdown import _check, _evidence
+from agent.core.report import Check, CommandSource, Evidence, Side, Suspect
+from agent.markdown import _check, _evidence, _suspects
 
 PROGRAM = "cd repos/a && python3 -c '\nimport b\nb.run()'"
 
@@ -21,3 +21,11 @@ def test_a_command_of_several_lines_can_be_copied_and_run() -> None:
 def test_a_command_of_one_line_stands_in_the_line() -> None:
     evidence = Evidence(claim="it\nfails", supports="symptom", source=CommandSource(command="grep `x` y"), quote="one\ntwo")
     assert _evidence(evidence) == "- it fails (symptom; NOT verified: )  \n  ``grep `x` y``  \n  > one\n  > two"
+
+
+def test_suspects_of_which_nothing_is_said_share_a_line() -> None:
+    suspects = [
+        Suspect(repo="a", commit=f"{n}" * 40, score=0.9 if n == 1 else 0.0, why="it raises" if n == 1 else "") for n in (1, 2, 3)
+    ]
+    assert _suspects(suspects) == [f"- a@{'1' * 12} (0.90) it raises", f"- then, less likely: a@{'2' * 12}, a@{'3' * 12}"]
+    assert _suspects(suspects[1:]) == [f"- a@{'2' * 12}, a@{'3' * 12}"]
