@@ -150,6 +150,7 @@ class Rivals:
 def _ranked(answer: Any) -> list[Leading]:
     """Everything that the analysis ranks, likeliest first."""
     rows = [Leading(kind="commit", name=str(row["commit"]), p=float(row["p"])) for row in answer["suspects"]]
+    rows += [Leading(kind="commit", name=str(commit), p=float(p)) for _, commit, p in answer.get("more", ())]
     rows += [Leading(kind="explanation", name=str(row["category"]), p=float(row["p"])) for row in answer.get("explanations", ())]
     rows += [Leading(kind="change", name=str(row["name"]), p=float(row["p"])) for row in answer.get("flips", ())]
     return sorted(rows, key=lambda row: -row.p)

@@ -17,6 +17,7 @@ FOUND = 0.88
 LIKELY = 0.45
 APART = 2.5
 LEAST = 0.12
+RIVAL = 0.05
 
 
 def findings(known: Known) -> list[dict[str, Any]]:
@@ -94,15 +95,15 @@ def _direct(what: dict[str, Any]) -> bool:
 def _alone(known: Known, what: dict[str, Any]) -> bool:
     """Whether nothing else that could have done it went live at the same time or between it and the onset."""
     live, onset = moment(what.get("live")), moment(known.answer.get("onset"))
-    if not live or not onset:
+    if not live or not onset or any(float(p) > RIVAL for _, _, p in known.answer.get("more") or ()):
         return False
     for p, kind, other in known.options[1:]:
         when = moment(other.get("live") or other.get("at"))
         if what["commit"] == other.get("through"):
             continue
-        if kind == "none" and p > 0.05:
+        if kind == "none" and p > RIVAL:
             return False
-        if when and live - timedelta(minutes=1) <= when <= onset + timedelta(minutes=2) and p > 0.05:
+        if when and live - timedelta(minutes=1) <= when <= onset + timedelta(minutes=2) and p > RIVAL:
             return False
     return True
 

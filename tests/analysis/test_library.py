@@ -210,3 +210,15 @@ def test_a_record_that_begins_with_the_trouble_makes_no_alert_unsound(scene: Sce
     assert answer["suspects"][0]["commit"] == ids[1]
     scan, desk = part("logs").Scan(start=AT.timestamp() - 90 * 60), part("desk").read(scene.root)
     assert not part("anomalies").begins_late(scan, desk)
+
+
+def test_empty_defaults_are_alike_and_words_with_foreign_letters_are_no_names() -> None:
+    same = _committed("-def read(rows=[], mark=u''):", "+def read(rows=(), mark=''):")
+    assert "changed default" not in {delta.kind for delta in part("deltas").of(same)}
+    assert part("words").words("ni\u00f1o read_rows") == ["read_rows", "read", "rows"]
+
+
+def test_the_name_of_a_service_says_nothing_of_what_is_wrong() -> None:
+    symptoms = part("symptoms")
+    made = symptoms.Symptoms(names={"tokenissuer": "token-issuer"})
+    assert symptoms._nameless(made, "token-issuer is slow") == "  is slow"

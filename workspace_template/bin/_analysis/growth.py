@@ -29,7 +29,7 @@ ENDLESS = re.compile(
 )
 WEAK = re.compile(r"\b(?:Weak(?:Value|Key)?(?:Dictionary|Set|Map|HashMap|Reference|Method)|weakref\.\w+|WeakRef)\b")
 BOUND = re.compile(r"\b(?:maxlen|maxsize|max_size|max_entries|capacity|lru_cache|LRUCache|TTLCache|maximumSize|expireAfter\w*)\b")
-PUT = re.compile(r"(?P<name>(?:self\.|cls\.|this\.)?[A-Za-z_]\w*)\[[^\]]+\]\s*=(?!=)")
+PUT = re.compile(r"(?P<name>(?:self\.|cls\.|this\.)?[A-Za-z_]\w*)\[[^\]\"']+\]\s*=(?!=)")
 MEASURED = re.compile(
     r"(?:el)?(?:if|while)\b\s*\(?\s*(?:not\s+)?((?:len|size|count)\([^)]*\)|[\w.]*(?:size|length|count)(?:\(\))?)\s*[<>]"
 )

@@ -27,7 +27,7 @@ def changed(file: FileDiff, hunk: Hunk) -> Iterator[Delta]:
         worth = 0.7 if name.startswith("_") and not name.startswith("__") else 1.0
         for parameter, default in new.items():
             was = old.get(parameter)
-            if was is not None and was != default and NEEDED not in (was, default):
+            if was is not None and NEEDED not in (was, default) and not _alike(was, default):
                 what = f"{parameter} = {was} -> {parameter} = {default}"
                 yield made("changed default", what, file, hunk, line, 0.9 * worth, SILENT, (), side="+", old=was, new=default)
             elif (was is None and default == NEEDED and old) or (was not in (None, NEEDED) and default == NEEDED):
@@ -36,6 +36,16 @@ def changed(file: FileDiff, hunk: Hunk) -> Iterator[Delta]:
         for parameter in old.keys() - new.keys() if "**" not in new else ():
             causes = ("error", "type", "missing")
             yield made("parameter gone", f"{name}({parameter})", file, hunk, line, 0.6 * worth, causes, (), side="+")
+
+
+def _alike(old: str, new: str) -> bool:
+    """Whether two defaults are the same for a caller: equal, or both empty containers."""
+    try:
+        values = [ast.literal_eval(old), ast.literal_eval(new)]
+    except (ValueError, SyntaxError):
+        return old == new
+    empty = all(isinstance(value, (list, tuple, set, dict)) and not value for value in values)
+    return empty or (type(values[0]) is type(values[1]) and values[0] == values[1])
 
 
 Parameters = dict[str, str]

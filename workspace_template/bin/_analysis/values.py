@@ -173,4 +173,4 @@ def quantity(text: str) -> float | None:
 
 
 def _same_text(old: str, new: str) -> bool:
-    return old.strip("\"'`") == new.strip("\"'`")
+    return re.sub(r"^[uU](?=[\"'])", "", old).strip("\"'`") == re.sub(r"^[uU](?=[\"'])", "", new).strip("\"'`")

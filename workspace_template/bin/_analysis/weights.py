@@ -11,18 +11,18 @@ COMMIT = {
     "late": -4.5,  # nearly all of it had begun before
     "undeployed": -2.25,  # no known deployment brought it, though deployments are known
     "undated": -0.27,  # nothing is known of deployments
-    "older": -1.3,  # it lies before what the deployment probably brought
+    "older": -1.4,  # it lies before what the deployment probably brought
     "affected": 0.42,  # its service is affected
     "called": 0.7,  # its service is called by what fails
     "aside": -1.35,  # its service shows no symptom
     "foreign": -1.08,  # its files are another service's
     "away": -2.26,  # an explanation without a commit accounts for the symptom
-    "frame": 1.05,  # it changes a function of the stack trace
+    "frame": 1.15,  # it changes a function of the stack trace
     "file": 1.15,  # it changes a file of the stack trace
-    "line": 2.4,  # it brings the line that raised
+    "line": 2.6,  # it brings the line that raised
     "reach": 1.2,  # it changes what the failing code calls or uses
     "writes": 1.35,  # it brings the text of the new error
-    "named": 4.6,  # it takes a name away that the error misses
+    "named": 5.2,  # it takes a name away that the error misses
     "value": 2.4,  # it brings a literal that the new lines show
     "unreached": -1.1,  # the failing code does not get to it
     "elsewhere": -1.0,  # the stack traces run through other files of its repository

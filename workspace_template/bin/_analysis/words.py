@@ -7,6 +7,8 @@ import re
 from functools import lru_cache
 
 PIECE = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
+FOREIGN = re.compile(r"\w*[^\W\x00-\x7f]\w*")
+"""Words with letters that no identifier of ours has: their pieces are no words."""
 NAME = re.compile(r"[A-Za-z_$][\w$]*")
 
 COMMON = frozenset(
@@ -318,7 +320,7 @@ def pieces(name: str) -> tuple[str, ...]:
 def words(text: str) -> list[str]:
     """Words of a text: identifiers whole (in lower case) and in pieces, without common ones."""
     found = []
-    for name in NAME.findall(text):
+    for name in NAME.findall(FOREIGN.sub(" ", text) if not text.isascii() else text):
         whole = name.lower()
         parts = pieces(name)
         if len(parts) > 1 and len(whole) > 5:

@@ -63,10 +63,10 @@ def shorten(answer: dict[str, Any], limit: int) -> None:
     the others only which and how likely, under `more`.
     """
     rows = answer["suspects"][:limit]
-    for said in range(min(SAID, len(rows)), 0, -1):
+    for said in range(min(SAID, len(rows)), 1, -1):
         answer["suspects"] = rows[:said]
         answer["more"] = [[s["repo"], s["commit"], s["p"]] for s in rows[said:]]
-        if said == 1 or len(json.dumps(answer, default=str)) < LIMIT + SPARE:
+        if said == 2 or len(json.dumps(answer, default=str)) < LIMIT + SPARE:
             return
 
 
