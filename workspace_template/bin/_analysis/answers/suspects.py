@@ -10,11 +10,11 @@ from _analysis import anomalies, passages, suspects, symptoms
 from _analysis.clock import iso
 from _analysis.desk import Desk
 from _analysis.linenumbers import line_number
-from _analysis.output import LIMIT, notes
+from _analysis.output import fit, notes
 
 QUOTE = 300
-SAID, SPARE = 5, 600
-"""How many suspects are described at most, of the others only the names are given; and what long quotes can be cut by."""
+SAID = 5
+"""How many suspects are described at most; of the others only the names are given."""
 
 
 def of(desk: Desk, verdict: suspects.Verdict, limit: int) -> dict[str, Any]:
@@ -59,14 +59,14 @@ def of(desk: Desk, verdict: suspects.Verdict, limit: int) -> dict[str, Any]:
 
 
 def shorten(answer: dict[str, Any], limit: int) -> None:
-    """The first `limit` suspects only: up to SAID of them as they are, as long as the answer does not get too long by them; of
-    the others only which and how likely, under `more`.
+    """The first `limit` suspects only: up to SAID of them as they are, as long as none has to be cut for it; of the others only
+    which and how likely, under `more`.
     """
     rows = answer["suspects"][:limit]
-    for said in range(min(SAID, len(rows)), 1, -1):
+    for said in range(min(SAID, len(rows)), 0, -1):
         answer["suspects"] = rows[:said]
         answer["more"] = [[s["repo"], s["commit"], s["p"]] for s in rows[said:]]
-        if said == 2 or len(json.dumps(answer, default=str)) < LIMIT + SPARE:
+        if "suspects" not in json.loads(fit(answer)).get("cut", {}):
             return
 
 
