@@ -82,18 +82,18 @@ def test_code_after_the_end_of_a_docstring_is_code() -> None:
     assert not any(id(row) in part("docstrings").lines(hunk) for row in hunk.lines if row.tag != " ")
 
 
-def test_tests_that_expect_something_else_and_plain_words_announce_a_change() -> None:
+def test_tests_that_expect_something_else_than_before_are_told_from_new_ones() -> None:
     history = part("commits")
     diff = (
         "diff --git a/tests/test_send.py b/tests/test_send.py\n--- a/tests/test_send.py\n+++ b/tests/test_send.py\n@@ -1,2 +1,2 @@\n"
         " def test_send():\n-    assert send() == 'a, b'\n+    assert send() == 'a,b'\n"
     )
     commit = history.Commit(repo="r", sha="a", subject="Separators have no blank any more by default", files=history.parse(diff))
-    assert part("announced").features(commit) == {"expects": 1.0, "announces": 1.0}
+    assert part("expectations").changed(commit) == 1.0
     fresh = history.Commit(
         repo="r", sha="b", subject="More tests", files=history.parse(diff.replace("-    assert send() == 'a, b'\n", ""))
     )
-    assert part("announced").features(fresh) == {"expects": 0.0, "announces": 0.0}
+    assert part("expectations").changed(fresh) == 0.0
 
 
 def _library(scene: Scene, releases: int = 3) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 
-from _analysis import announced, docstrings, words
+from _analysis import docstrings, words
 from _analysis.calls import only_says
 from _analysis.commits import Commit
 from _analysis.kinds import IDLE, kind_of
@@ -15,6 +16,10 @@ SUBJECT, BODY, CHANGELOG = 0.8, 0.4, 0.5
 """What a word counts there, where one in a changed line counts 1."""
 TELLING = 0.5
 """Which part of all that the symptoms speak of a diff has to have, to be taken for what they speak of."""
+NEWS = re.compile(
+    r"(?i)(^|/)(change|history|news|release|whatsnew|upgrad|migrat)[^/]*(/|$)|\.(feature|bugfix|removal|breaking|change)\."
+)
+"""Files that tell users what changed."""
 
 
 def scores(commits: list[Commit], symptoms: Symptoms) -> list[tuple[float, list[str]]]:
@@ -56,7 +61,7 @@ def document(commit: Commit) -> dict[str, float]:
     found: dict[str, float] = defaultdict(float)
     for file in commit.files:
         idle = kind_of(file.path) in IDLE
-        log = idle and announced.CHANGELOG.search(file.path)
+        log = idle and NEWS.search(file.path)
         for word in words.words(file.path):
             found[word] += 0.2 if idle else 0.8
         for hunk in file.hunks[:60]:

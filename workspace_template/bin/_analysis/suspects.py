@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from _analysis import announced, deltas, explanations, likeness, places, words
+from _analysis import deltas, expectations, explanations, likeness, places, words
 from _analysis.clock import span
 from _analysis.commits import Commit
 from _analysis.delta import Delta
@@ -177,7 +177,7 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
         _when_and_where(desk, symptoms, history, suspect)
         _where_in_code(symptoms, chart, suspect)
         suspect.features["words"], suspect.shared = alike, shared
-        suspect.features |= announced.features(suspect.commit)
+        suspect.features["expects"] = expectations.changed(suspect.commit)
         suspect.score = _score(suspect)
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
     for number, suspect in enumerate(found[:READ]):

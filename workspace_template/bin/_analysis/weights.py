@@ -32,7 +32,6 @@ COMMIT = {
     "inert": -2.2,  # nothing in it acts
     "root": -3.3,  # it is the first of its repository
     "expects": 0.5,  # its tests expect something else than before
-    "announces": 0.0,  # it says that it changes something for those who use it
     "size": -0.9,  # how many lines act
     "release": -1.8,  # it only says that a version begins or ends
 }
