@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from agent.core.errors import NotFound
-from agent.sandboxes import cgroups
+from agent.sandboxes import cgroups, locks
 
 GONE = ".gone-"
 
@@ -68,15 +68,8 @@ def lock_of(place: Path) -> int | None:
     """
     deadline = time.monotonic() + _ORPHAN_SECONDS
     while True:
-        try:
-            lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            raise NotFound(f"there is no sandbox {place.name!r} any more", "It was deleted.") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            os.close(lock)
+        with suppress(BlockingIOError):
+            return locks.lock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
         holders = _holders(place)
         if any(pid == 0 or Path("/proc", str(pid)).exists() for pid in holders) or time.monotonic() > deadline:
             return None
