@@ -9,7 +9,7 @@ from _analysis import regexes
 from _analysis.calls import CALL, SAYS, only_says
 from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
-from _analysis.rows import squash, squash_words
+from _analysis.rows import closing, squash, squash_words
 from _analysis.values import CALLED_WITH, SETTING, VALUE, _same_text, quantity
 
 COMPARED = re.compile(r"[\w.()\]]\s*(?:<=|>=|<|>|==|!=)\s*-?\d[\w.]*|-?\b\d[\w.]*\s*(?:<=|>=|<|>|==|!=)\s*[\w.(]")
@@ -210,21 +210,11 @@ def _calls(rows: Rows) -> dict[str, tuple[str, Line]]:
         name, begin = match[1], match.end()
         if re.search(r"\b(?:def|class|func|function)\s+$", text[: match.start()]) or name in ("if", "while", "for", "return"):
             continue
-        end = _closing(text, begin)
+        end = closing(text, begin)
         if name in found or not end:
             twice.add(name)
         found[name] = (text[begin:end], next(line for place, line in ends if place > match.start()))
     return {name: call for name, call in found.items() if name not in twice}
-
-
-def _closing(text: str, begin: int) -> int:
-    """Where the bracket closes that was opened before `begin`; 0 where it does not."""
-    depth = 1
-    for place in range(begin, min(len(text), begin + 2000)):
-        depth += (text[place] in "([{") - (text[place] in ")]}")
-        if not depth:
-            return place
-    return 0
 
 
 def _alike(a: list[str], b: list[str]) -> float:

@@ -80,3 +80,13 @@ def _names(lines: Counter[str], texts: dict[str, str]) -> Counter[str]:
 
 def squash_words(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().rstrip(",;{ ")
+
+
+def closing(text: str, begin: int, within: int = 2000) -> int:
+    """Where the bracket closes that was opened before `begin`; 0 where it does not, or only further on."""
+    depth = 1
+    for place in range(begin, min(len(text), begin + within)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        if not depth:
+            return place
+    return 0

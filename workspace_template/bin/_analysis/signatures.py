@@ -12,9 +12,12 @@ from collections.abc import Iterator
 
 from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Delta, made
+from _analysis.rows import closing
 
 DEFINED = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(\w+)[ \t]*\(", re.MULTILINE)
 NEEDED = ""
+LONGEST = 4000
+"""Letters of a signature that is looked at."""
 SILENT = ("wrong", "refused", "missing", "error", "volume", "payload", "cache", "parse", "latency")
 """What another default brings to those who never asked for it: mostly no error of its own."""
 
@@ -59,8 +62,9 @@ def _signatures(hunk: Hunk, tag: str) -> dict[str, tuple[Parameters, Line]]:
     found: dict[str, tuple[Parameters, Line]] = {}
     twice: set[str] = set()
     for match in DEFINED.finditer(text):
-        end = text.find(":", _closing(text, match.end()))
-        parameters = _parameters(text[match.end() - 1 : _closing(text, match.end()) + 1]) if end > 0 else None
+        closed = closing(text, match.end(), LONGEST)
+        end = text.find(":", closed) if closed else -1
+        parameters = _parameters(text[match.end() - 1 : closed + 1]) if end > 0 else None
         if parameters is None or match[1] in found:
             twice.add(match[1])
             continue
@@ -69,16 +73,6 @@ def _signatures(hunk: Hunk, tag: str) -> dict[str, tuple[Parameters, Line]]:
         line = next((row for row in rows[first : last + 1] if row.tag == tag), rows[first])
         found[match[1]] = (parameters, line)
     return {name: one for name, one in found.items() if name not in twice}
-
-
-def _closing(text: str, begin: int) -> int:
-    """Where the bracket closes that was opened before `begin`; the end of the text where it does not."""
-    depth = 1
-    for place in range(begin, min(len(text), begin + 4000)):
-        depth += (text[place] in "([{") - (text[place] in ")]}")
-        if not depth:
-            return place
-    return len(text)
 
 
 def _parameters(text: str) -> Parameters | None:
