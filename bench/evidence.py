@@ -33,7 +33,7 @@ from agent.core.errors import AgentError, NotFound
 from agent.core.investigation import Case
 from agent.core.report import Cause, Check, CodeSource, Conclusion, Evidence, Report, Side, Suspect
 from agent.evals.grounds import look
-from agent.evals.runs import Plan, closed
+from agent.evals.runs import Plan, claims, closed
 from agent.evals.scores import is_one
 from agent.evals.truth import Incident, Named, incidents
 from agent.evidence import Checker, ties
@@ -224,7 +224,8 @@ async def swap(parts: Parts, incident: Incident, case: Case, each: int, rng: Ran
     made = Bench(incident, case, bench.checker, history, report, run)
     right = await made.right()
     judged = await bench.checker.judge(right)
-    claimed = report.verdict == "root_cause_found"
+    first = next(iter(claims(await (await parts.store.journal(report.investigation)).entries())), report)
+    claimed = first.verdict == "root_cause_found"  # by the model itself, before anything was lowered
     rows: list[dict[str, Any]] = [{"incident": incident.name, "kind": incident.truth.kind, "right": True, "claimed": claimed,
              "stands": judged.conclusion.verdict == "root_cause_found", "why": judged.downgraded,
              "checks": [f"{c.claim}: {c.outcome}" for c in judged.conclusion.checks]}]  # fmt: skip
