@@ -573,6 +573,9 @@ def test_what_only_the_suspect_does_is_the_effect_of_a_check() -> None:
     [
         (Effect(raised=("KeyError: 'discount' in shop/a.py:total",)), "KeyError: 'discount'", True),
         (Effect(raised=("KeyError: 'rebate' in shop/a.py:total",)), "KeyError: 'discount'", False),
+        (Effect(raised=("KeyError: 'DK' in shop/a.py:zone",)), "ERROR request failed: KeyError: 'DK'", True),
+        (Effect(raised=("KeyError: 'DK' in shop/a.py:zone",)), "ERROR request failed: KeyError: 'DKK'", False),
+        (Effect(raised=("KeyError: 4 in shop/a.py:zone",)), "ERROR request failed: KeyError: 4", False),
         (Effect(raised=("KeyError: 'rebate' in shop/a.py:total_of",)), "in total_of\nKeyError: 'discount'", True),
         (Effect(raised=("ValueError: basket holds eleven pieces in shop/a.py:f",)), "refused: basket holds eleven", True),
         (Effect(slower=("shop/a.py:total",)), "latency_p95 0.9", True),
@@ -605,7 +608,7 @@ def test_what_is_printed_counts_where_only_the_suspect_prints_it(output: str, ot
     assert ties.printed(output, other, command, "WARN unpriced basket, total=11900", ("Basket alert",)) is expected
 
 
-def _analysed(world: World, **answer: list[dict[str, Any]]) -> None:
+def _analysed(world: World, **answer: Any) -> None:
     """The analysis is a command on the desk; from now on one stands in for it that gives this answer."""
     template = world.folder / "template"
     (template / "bin").mkdir(parents=True)
@@ -648,6 +651,40 @@ async def test_a_check_by_time_carries_a_cause_without_a_commit_only_where_the_h
     assert (f"finds commit {world.commits['guilty'][:12]} far more probable" in judged.downgraded) is (commit == 0.8)
 
 
+@pytest.mark.parametrize(
+    ("blamed", "answer", "expected"),
+    [
+        ("decoy", {"suspects": [("decoy", 0.9, True, "")]}, "root_cause_found"),
+        ("decoy", {"suspects": [("decoy", 0.9, False, "")]}, "likely"),
+        ("guilty", {"suspects": [("guilty", 0.2, True, "")], "unknown": 0.1}, "root_cause_found"),
+        ("guilty", {"suspects": [("guilty", 0.2, True, "")], "unknown": 0.7}, "likely"),
+        ("decoy", {"suspects": [("guilty", 0.5, True, ""), ("decoy", 0.45, False, "guilty")]}, "root_cause_found"),
+        ("guilty", {"suspects": [("guilty", 0.5, True, ""), ("decoy", 0.45, False, "guilty")]}, "root_cause_found"),
+        ("decoy", {"suspects": [("decoy", 0.5, True, ""), ("guilty", 0.45, False, "")]}, "likely"),
+    ],
+    ids=[
+        "first for what it does",
+        "first for its time and place",
+        "the words, and first",
+        "the words, and something unknown is likelier",
+        "what brought the guilty one",
+        "what was brought by another",
+        "two that are close",
+    ],
+)
+@pytest.mark.slow
+async def test_a_check_by_time_carries_a_commit_that_the_host_puts_first_for_what_it_does(
+    world: World, blamed: str, answer: dict[str, Any], expected: str
+) -> None:
+    rows = [
+        {"commit": world.commits[name], "p": p, "fits": fits, "through": world.commits.get(through, "")}
+        for name, p, fits, through in answer["suspects"]
+    ]
+    _analysed(world, **{**answer, "suspects": rows})
+    judged = await (await world.checker()).judge(world.report(blamed, window()))
+    assert judged.conclusion.verdict == expected
+
+
 async def test_a_flag_that_the_host_finds_has_to_be_the_one_that_the_report_names(world: World) -> None:
     _analysed(world, flips=[{"name": "new_tax", "p": 0.9}])
     other = _of_the_provider(world, window())
@@ -681,9 +718,8 @@ def test_the_names_of_fields_tie_nothing_to_anything() -> None:
         ({"foremost": True, "tie": ties.Tie(names=("a", "b"), strong=True)}, True),
         ({"foremost": True, "tie": ties.Tie(names=("a",))}, False),
         ({"foremost": True, "tie": ties.Tie(names=("a", "b"), strong=True), "rival": "commit d"}, False),
-        ({"first": True, "akin": True}, True),
-        ({"first": True}, False),
-        ({"akin": True, "tie": ties.Tie(names=("a", "b"), strong=True)}, False),
+        ({"first": True}, True),
+        ({"tie": ties.Tie(names=("a", "b"), strong=True)}, False),
     ],
 )
 def test_a_check_by_time_counts_for_the_commit_that_stands_out(suspect: dict[str, Any], expected: bool) -> None:

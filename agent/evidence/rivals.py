@@ -30,11 +30,27 @@ SURE, APART = 0.5, 3.0
 
 
 class Leading(Data):
-    """What the analysis puts at one place: a commit's id, an explanation's category, or the name of a flag or setting."""
+    """What the analysis puts at one place: a commit's id, an explanation's category, or the name of a flag or setting.
 
-    kind: Literal["commit", "explanation", "change"]
+    brought: the commit of a package that this one only brought, so that both are one cause. fits: what it does is of the kind
+    that brings such trouble, or it brings the failing line; of commits this is said of the first ones only.
+    """
+
+    kind: Literal["commit", "explanation", "change", "unknown"]
     name: str
     p: float
+    brought: str = ""
+    fits: bool = False
+
+    def is_commit(self, commit: str) -> bool:
+        """Whether it is this commit, or brought it, or was brought by it."""
+        return self.kind == "commit" and commit in (self.name, self.brought)
+
+    def told(self) -> str:
+        """What it is, in words."""
+        if self.kind == "commit":
+            return f"commit {self.name[:12]}"
+        return f"the change of {self.name}" if self.kind == "change" else f"a cause of the category {self.name}"
 
 
 class Rivals:
@@ -54,13 +70,12 @@ class Rivals:
             return suspect
         if not suspect.commit:
             return await self._without_commit(suspect, cause)
-        foremost = bool(suspect.tie.names) and await self._foremost(suspect, cause, seen)
-        ranked = await self._leading()
-        leading = ranked.name if ranked and ranked.kind == "commit" else ""
-        first = leading == suspect.commit
-        akin = first and cause.repo is not None and await self._akin(suspect, cause.repo, seen)
-        rival = f"commit {leading[:12]}" if leading and not first else ""
-        return suspect.model_copy(update={"foremost": foremost, "first": first, "akin": akin, "rival": rival})
+        leading = await self._leading()
+        ahead = leading is not None and leading.is_commit(suspect.commit)
+        first = leading is not None and ahead and leading.fits
+        rival = leading.told() if leading and not ahead else ""
+        foremost = bool(suspect.tie.names) and await self._favoured(suspect) and await self._foremost(suspect, cause, seen)
+        return suspect.model_copy(update={"foremost": foremost, "first": first, "rival": rival})
 
     async def _without_commit(self, suspect: Suspect, cause: Cause) -> Suspect:
         """The suspect that is no commit: first where the analysis finds a cause of its kind, or the change that it names."""
@@ -68,7 +83,7 @@ class Rivals:
         if leading is None or suspect.problem:
             return suspect
         if leading.kind == "commit":
-            return suspect.model_copy(update={"rival": f"commit {leading.name[:12]}"})
+            return suspect.model_copy(update={"rival": leading.told()})
         told = f"{cause.statement} {cause.mechanism}".lower()
         same = leading.name == cause.category if leading.kind == "explanation" else leading.name.lower() in told
         return suspect.model_copy(update={"first": same})
@@ -87,12 +102,6 @@ class Rivals:
         others = await asyncio.to_thread(lambda: [ties.between(files, seen, common) for files in found])
         scores = ties.rarity([suspect.tie, *others])
         return all(score < scores[0] for score in scores[1:])
-
-    async def _akin(self, suspect: Suspect, repo: str, seen: str) -> bool:
-        """Whether it has anything in common with the telemetry or the alert but the names of services."""
-        names = [name for ref in self._case.repositories for name in (ref.name, ref.service)]
-        files = await self._changes_of(repo, suspect.commit)
-        return bool(ties.between(files, f"{seen}\n{ties.alert_text(self._case)}", (*names, self._case.trigger.service)).names)
 
     async def _candidates(self, repo: str) -> list[str]:
         """The newest deployed commits of a repository; none of one that cannot be read. One without a parent is left out: it
@@ -133,24 +142,49 @@ class Rivals:
             return {commit.id for commit in commits if not commit.id.startswith(later)} if later else {c.id for c in commits}
         return set()
 
+    async def _favoured(self, suspect: Suspect) -> bool:
+        """Whether the analysis has it before everything else, the unknown too, and what it does fits; or has no opinion."""
+        ranked = await self._opinion()
+        return not ranked or (ranked[0].is_commit(suspect.commit) and ranked[0].fits)
+
     async def _leading(self) -> Leading | None:
         """What the host's own analysis has far above everything else, or None."""
+        known = [one for one in await self._opinion() if one.kind != "unknown"]
+        second = known[1].p if len(known) > 1 else 0.0
+        return known[0] if known and known[0].p >= max(SURE, APART * second) else None
+
+    async def _opinion(self) -> list[Leading]:
         if self._ranked is None:
             try:
                 result = await self._bench.run(ANALYSIS, {})
                 self._ranked = _ranked(json.loads(result.stdout))
             except (*UNANSWERED, ValueError, KeyError, TypeError):
-                self._ranked = []  # no opinion
-        if not self._ranked:
-            return None
-        second = self._ranked[1].p if len(self._ranked) > 1 else 0.0
-        return self._ranked[0] if self._ranked[0].p >= max(SURE, APART * second) else None
+                self._ranked = []
+        return self._ranked
 
 
 def _ranked(answer: Any) -> list[Leading]:
-    """Everything that the analysis ranks, likeliest first."""
-    rows = [Leading(kind="commit", name=str(row["commit"]), p=float(row["p"])) for row in answer["suspects"]]
+    """Everything that the analysis ranks, likeliest first. What only brought a commit that is ranked too is no rival of it."""
+    rows = [
+        Leading(
+            kind="commit",
+            name=str(row["commit"]),
+            p=float(row["p"]),
+            brought=str(row.get("through", "")),
+            fits=bool(row.get("fits")),
+        )
+        for row in answer["suspects"]
+    ]
     rows += [Leading(kind="commit", name=str(commit), p=float(p)) for _, commit, p in answer.get("more", ())]
     rows += [Leading(kind="explanation", name=str(row["category"]), p=float(row["p"])) for row in answer.get("explanations", ())]
     rows += [Leading(kind="change", name=str(row["name"]), p=float(row["p"])) for row in answer.get("flips", ())]
-    return sorted(rows, key=lambda row: -row.p)
+    if rows:
+        rows.append(Leading(kind="unknown", name="", p=float(answer.get("unknown", 0.0))))
+    rows.sort(key=lambda row: -row.p)
+    first = rows[0] if rows else None
+    if first and first.kind == "commit":
+        one = {first.name, first.brought} - {""}
+        same = [row for row in rows[1:] if row.name in one or row.brought in one]
+        both = [row.name for row in same][:1]
+        rows = [first.model_copy(update={"brought": first.brought or "".join(both)}), *(r for r in rows[1:] if r not in same)]
+    return rows

@@ -86,14 +86,16 @@ def printed(output: str, other: str, command: str, seen: str, ignore: Iterable[s
 def happened(found: Effect, files: Sequence[str], seen: str, ignore: Iterable[str]) -> bool:
     """Whether what a check makes happen with the suspect only is what was observed. files: what the suspect changed.
 
-    An error of the same type with a word of its message or its function, or with two words of it; a value that is another under a
-    name that was observed; where what was observed is about time, a function of the changed files that takes several times as
-    long; where it is about memory, more memory that is kept.
+    The very error, word for word; one of the same type with a word of its message or its function, or with two words of it; a
+    value that is another under a name that was observed; where what was observed is about time, a function of the changed files
+    that takes several times as long; where it is about memory, more memory that is kept.
     """
     known = words(seen) - words(" ".join(ignore))
     for raised in found.raised:
         text, _, where = raised.rpartition(" in ")
         kind, _, message = text.partition(":")
+        if len(re.sub(r"\W", "", message)) >= 2 and re.search(rf"\b{re.escape(text.strip())}(?!\w)", seen):
+            return True
         shared = ((words(message) | words(where.rpartition(":")[2])) & known) - {kind.lower()}
         if len(words(message) & shared) >= 2 or (shared and re.search(rf"\b{re.escape(kind)}\b", seen, re.IGNORECASE)):
             return True

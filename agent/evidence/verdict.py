@@ -19,10 +19,10 @@ class Suspect(Data):
 
     problem: it does not exist, or it cannot have done it; "" if nothing speaks against it. unknown: no such commit.
     files: what it changed. tie: names that it shares with the verified telemetry. live: since when it was deployed, as far as
-    the deployments say, else made; recorded: whether they say it. foremost: no other commit that was deployed shares as much.
-    first: the host's own analysis has it first, far above all others; of a cause without a commit, a cause of its kind. akin: and
-    it shares names with what was seen or alerted.
-    rival: another commit that this analysis has far above all else.
+    the deployments say, else made; recorded: whether they say it. foremost: no other commit that was deployed shares as much, and
+    the host's own analysis has none before it, if it has an opinion. first: this analysis has it far above all else, and what it
+    does is of the kind that brings such trouble; of a cause without a commit, a cause of its kind. rival: what else this analysis
+    has far above all others.
     """
 
     commit: str = ""
@@ -34,7 +34,6 @@ class Suspect(Data):
     recorded: bool = False
     foremost: bool = False
     first: bool = False
-    akin: bool = False
     rival: str = ""
 
 
@@ -101,11 +100,10 @@ def supports(outcome: Outcome, suspect: Suspect) -> bool:
         return False
     if not suspect.commit:
         return outcome.kind == "instance" or (outcome.kind != "commit" and suspect.first)
+    stands_out = suspect.first or (suspect.tie.strong and suspect.foremost and not suspect.rival)
     if outcome.kind == "commit":
-        stands_out = suspect.first or (suspect.tie.strong and suspect.foremost and not suspect.rival)
         return outcome.executes and (outcome.reproduces or (outcome.calls and stands_out))
-    singled_out = (suspect.foremost and suspect.tie.strong and not suspect.rival) or (suspect.first and suspect.akin)
-    return singled_out and in_time(outcome, suspect)
+    return stands_out and in_time(outcome, suspect)
 
 
 def in_time(outcome: Outcome, suspect: Suspect) -> bool:
@@ -143,8 +141,9 @@ def _why_not(outcomes: Sequence[Outcome], suspect: Suspect) -> str:
             " far more probable: run the code at the commit and at its parent, or look at that one"
         )
     return (
-        f"the check shows when it began, not that commit {short} did it: other commits went live too, and the verified telemetry"
-        " names nothing that only this one changed"
+        f"the check shows when it began, not that commit {short} did it: other commits went live too, the verified telemetry"
+        " names nothing that only this one changed, and the host's own analysis does not put it far before all others for what it"
+        " does"
     )
 
 

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import re
 import shlex
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 from agent.models.known import Known, moment, rfc
 
-NEAR = timedelta(minutes=45)
+NEAR = timedelta(hours=2)
+MOST = 3
+"""Checks by time at most."""
 
 
 def symptoms(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
     """Evidence of what is wrong."""
-    evidence = []
-    shown = {str(s.get("where")): s for s in what.get("show") or ()}
-    for symptom in known.logs[:3]:
-        if str(symptom.get("where")) in shown:
-            continue
-        if item := _cited(known, symptom, "symptom"):
-            evidence.append(item)
-    for symptom in known.metrics[:2]:
-        if item := _cited(known, symptom, "symptom"):
-            evidence.append(item)
-    return evidence
+    shown = {str(s.get("where")) for s in what.get("show") or ()}
+    logs = known.logs[:3]
+    others = [s for s in logs if str(s.get("where")) not in shown]
+    cited = (_cited(known, symptom, "symptom") for symptom in (*(others or logs), *known.metrics[:2]))
+    return [item for item in cited if item]
 
 
 def _cited(known: Known, symptom: dict[str, Any], supports: str) -> dict[str, Any] | None:
@@ -37,6 +34,8 @@ def _cited(known: Known, symptom: dict[str, Any], supports: str) -> dict[str, An
         command = f"metric-shifts{service} --limit 100"
         return {"claim": claim, "supports": supports, "source": {"type": "command", "command": command}, "quote": symptom["row"]}
     quote = str(symptom.get("quote") or "")
+    if symptom["kind"] == "span" and symptom.get("where") and len(re.sub(r"\W", "", quote)) >= 8:
+        return {"claim": claim, "supports": supports, "source": {"type": "telemetry", "path": symptom["where"]}, "quote": quote}
     path, _, line = str(symptom.get("where") or "").rpartition(":")
     if symptom["kind"] != "log" or not path or len(re.sub(r"\W", "", quote)) < 8:
         return None
@@ -66,39 +65,74 @@ def mechanism(what: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def signs(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
-    """What speaks for an explanation without a commit."""
+    """What speaks for an explanation without a commit: what shows it, and the code that reads what was changed."""
     items = [_cited(known, symptom, "mechanism") for symptom in what.get("show") or ()]
-    return [item for item in items if item]
+    for reader in what.get("readers") or ():
+        place = {"path": reader["path"], "start_line": reader["line"], "end_line": reader["line"]}
+        source = {"type": "code", "repo": reader["repo"], "commit": reader["commit"], **place}
+        claim = f"{reader['path']} reads {what['name']}"
+        items.append({"claim": claim, "supports": "mechanism", "source": source, "quote": str(reader["text"]).strip()})
+    return [item for item in items if item and len(re.sub(r"\W", "", item["quote"])) >= 8]
 
 
 def checks(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
-    """The strongest symptom is there after it went live and not before: the same command over two windows."""
-    live, at, onset = (
-        moment(what.get("live") or what.get("at")),
-        known.at or moment(known.answer.get("alert")),
-        moment(known.answer.get("onset")),
-    )
-    logs = [s for s in known.logs if int(s.get("count", 0)) >= 3]
-    if not (live and at and onset and logs) or not timedelta(seconds=-60) <= onset - live <= NEAR:
-        return []
-    symptom = logs[0]
-    literal = max(re.split(r"<\*>|['\"]", symptom["text"]), key=len).strip()
-    if len(literal) < 8:
+    """The strongest symptoms are there after it went live and not before: each the same command over two windows. What did not go
+    live is taken to have begun a minute before the first symptom that shows it.
+    """
+    at = known.at or moment(known.answer.get("alert"))
+    live = moment(what.get("live") or what.get("at")) or _began(known, what)
+    if not (live and at) or live > at:
         return []
     end = at + timedelta(minutes=15)
-    length = min(end - live, timedelta(hours=1))
-    command = f"holds --log {shlex.quote(literal)}" + (
-        f" --service {shlex.quote(symptom['service'])}" if symptom["service"] else ""
-    )
-    return [
-        {
-            "claim": f"“{literal}” is written only since {what.get('live') or what.get('at')}, when it went live",
-            "command": command,
-            **({"repo": what["repo"]} if what.get("repo") else {}),
-            "with": {"label": "after it went live", "start": rfc(live), "end": rfc(end)},
-            "without": {"label": "before", "start": rfc(live - length), "end": rfc(live)},
-        }
-    ]
+    before = {"label": "before", "start": rfc(live - min(end - live, timedelta(hours=1))), "end": rfc(live)}
+    found = []
+    for told, command, onset in (*_lines(known), *_levels(known)):
+        if not timedelta(seconds=-60) <= onset - live <= NEAR:
+            continue
+        start = max(live, onset) if command.startswith("holds --metric") else live
+        found.append(
+            {
+                "claim": f"{told} only since {rfc(live)}, when it {'began' if 'show' in what else 'went live'}",
+                "command": command,
+                **({"repo": what["repo"]} if what.get("repo") else {}),
+                "with": {"label": "since then", "start": rfc(start), "end": rfc(end)},
+                "without": before,
+            }
+        )
+    return found[:MOST]
+
+
+def _began(known: Known, what: dict[str, Any]) -> datetime | None:
+    shown = [onset for s in what.get("show") or () if (onset := moment(s.get("onset")))]
+    first = min(shown, default=None) or moment(known.answer.get("onset"))
+    return first - timedelta(minutes=1) if first else None
+
+
+def _lines(known: Known) -> Iterator[tuple[str, str, datetime]]:
+    """Lines that tell of the trouble: in words, as a command that finds them, and since when they are written."""
+    for symptom in known.logs:
+        literal = max(symptom["text"].split("<*>"), key=len).strip()
+        onset = moment(symptom.get("onset"))
+        if int(symptom.get("count", 0)) >= 3 and onset and len(literal) >= 8:
+            yield f"“{literal}” is written", f"holds --log {shlex.quote(literal)}{_service(symptom)}", onset
+
+
+def _levels(known: Known) -> Iterator[tuple[str, str, datetime]]:
+    """Metrics that moved: in words, as a command that looks at their level, and since when."""
+    for symptom in known.metrics:
+        moved = re.match(r"(\S+) -> (\S+) ", str(symptom.get("detail", "")))
+        onset = moment(symptom.get("onset"))
+        if not (moved and onset and symptom.get("service")):
+            continue
+        name, old, new = str(symptom["text"]).rsplit(" ", 1)[0], float(moved[1]), float(moved[2])
+        level = f"{old + (new - old) / 3:.4g}"
+        way, told = ("--above", "above") if new > old else ("--below", "below")
+        command = f"holds --metric {shlex.quote(name)}{_service(symptom)} {way} {level}"
+        yield f"{name} of {symptom['service']} is {told} {level}", command, onset
+
+
+def _service(symptom: dict[str, Any]) -> str:
+    return f" --service {shlex.quote(symptom['service'])}" if symptom.get("service") else ""
 
 
 def reproduction(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,23 +1,22 @@
 """What the embedded investigator makes of the analysis commands' answers: findings on the way, and the conclusion.
 
-It claims a root cause only where one change stands far above all others, nothing else went live between it and the onset, and
-a check by time can be given; else it says `likely`, and `inconclusive` where nothing stands out. How it words a cause is in
-`statements.py`, its evidence and checks in `proofs.py`, the order of steps in `statistical.py`.
+It claims a root cause only where a call tells the commit from its parent as was seen, or where one cause stands far above all
+others, a commit by what it does and not by its time and place alone, and a check by time can be given; else it says `likely`, and
+`inconclusive` where nothing stands out. How it words a cause is in `statements.py`, its evidence and checks in `proofs.py`, the
+order of steps in `statistical.py`.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from agent.models import proofs, statements
-from agent.models.known import Known, moment
+from agent.models.known import Known
 
-FOUND = 0.88
+FOUND = 0.8
 LIKELY = 0.45
 APART = 2.5
 LEAST = 0.12
-RIVAL = 0.05
 
 
 def findings(known: Known) -> list[dict[str, Any]]:
@@ -66,10 +65,10 @@ def _conclusion(known: Known) -> dict[str, Any]:
         *(proofs.mechanism(what) if kind == "commit" else proofs.signs(known, what)),
     ]
     shown = proofs.reproduction(known, what) if kind == "commit" else []
-    checks = [*shown, *(proofs.checks(known, what) if kind in ("commit", "change") else [])]
+    checks = [*shown, *proofs.checks(known, what)]
     second = options[1][0] if len(options) > 1 else 0.0
     verdict = "likely" if p >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
-    if shown or (kind == "commit" and p >= FOUND and checks and _direct(what) and _alone(known, what)):
+    if shown or (p >= FOUND and checks and (kind != "commit" or what.get("fits"))):
         verdict = "root_cause_found"
     if cause["category"] == "alert" and p >= LIKELY:
         verdict = "alert_unsound"
@@ -85,27 +84,6 @@ def _conclusion(known: Known) -> dict[str, Any]:
         "timeline": statements.timeline(known, what),
         "actions": statements.actions(known, kind, what, cause),
     }
-
-
-def _direct(what: dict[str, Any]) -> bool:
-    """Whether more than time speaks for this one of all that came with it."""
-    return bool(what.get("direct"))
-
-
-def _alone(known: Known, what: dict[str, Any]) -> bool:
-    """Whether nothing else that could have done it went live at the same time or between it and the onset."""
-    live, onset = moment(what.get("live")), moment(known.answer.get("onset"))
-    if not live or not onset or any(float(p) > RIVAL for _, _, p in known.answer.get("more") or ()):
-        return False
-    for p, kind, other in known.options[1:]:
-        when = moment(other.get("live") or other.get("at"))
-        if what["commit"] == other.get("through"):
-            continue
-        if kind == "none" and p > RIVAL:
-            return False
-        if when and live - timedelta(minutes=1) <= when <= onset + timedelta(minutes=2) and p > RIVAL:
-            return False
-    return True
 
 
 def _suspects(known: Known) -> list[dict[str, Any]]:
@@ -173,11 +151,12 @@ def _answer(known: Known) -> dict[str, Any]:
 
 
 def _weaker(conclusion: dict[str, Any], objections: list[str]) -> dict[str, Any]:
-    """Without what the host could not verify, and one step less sure."""
+    """Without what the host could not verify, and one step less sure where the verdict does not stand."""
     told = "\n".join(objections)
-    checks = [check for check in conclusion.get("checks", ()) if check["claim"][:60] not in told]
-    evidence = [item for item in conclusion.get("evidence", ()) if item["claim"][:60] not in told]
-    return {**conclusion, "checks": checks, "evidence": evidence, "verdict": _below(conclusion["verdict"])}
+    checks = [check for check in conclusion.get("checks", ()) if repr(check["claim"][:80]) not in told]
+    evidence = [item for item in conclusion.get("evidence", ()) if repr(item["claim"][:80]) not in told]
+    verdict = _below(conclusion["verdict"]) if "does not stand" in told or not checks else conclusion["verdict"]
+    return {**conclusion, "checks": checks, "evidence": evidence, "verdict": verdict}
 
 
 def _below(verdict: str) -> str:

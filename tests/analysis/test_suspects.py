@@ -237,4 +237,4 @@ def test_what_lies_before_a_deployment_is_looked_at_where_versions_are_tagged_an
         seen[names[0]] = answer["seen"]
         assert answer["suspects"][0]["commit"] == ids[-1]
     assert seen == {"import/a": 1, "v1.0": 3}
-    assert answer["suspects"][0]["among"] == 1
+    assert answer["suspects"][1]["p"] < 0.05 * answer["suspects"][0]["p"]

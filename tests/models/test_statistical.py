@@ -27,7 +27,7 @@ GUILTY = {
     "commit": "a" * 40,
     "parent": "b" * 40,
     "p": 0.93,
-    "direct": True,
+    "fits": True,
     "score": 9.1,
     "subject": "Simplify settling",
     "why": ["live at orders 20 s before the onset", "removed guard: if entry.currency is None: (ledger.py)"],
@@ -179,6 +179,25 @@ def test_a_report_that_was_sent_back_claims_less_and_drops_what_did_not_hold() -
     assert (again.verdict, again.checks) == ("likely", ())
 
 
+def test_a_check_that_does_not_hold_beside_one_that_does_is_taken_back_alone() -> None:
+    head = _head("bash", "report")
+    answer = {
+        **ANSWER,
+        "symptoms": [SYMPTOM, {**SYMPTOM, "text": "payment was refused", "where": "telemetry/logs/orders.log:44"}],
+    }
+    messages, last = _investigate(head, _desk(answer))
+    received = ToolResult(call_id=last.calls[0].id, content="Received.")
+    first, second = _report(last).checks
+    told = user(f"The host checked your report. This does not hold:\n1. Check 1 ({first.claim[:80]!r}) does not discriminate.")
+    again = _report(step(head, [*messages, last, Message(role="user", blocks=(received,)), told]))
+    assert (again.verdict, again.checks) == ("root_cause_found", (second,))
+
+
+def test_a_change_at_the_right_time_and_place_that_does_nothing_of_the_kind_is_likely_at_most() -> None:
+    answer = {**ANSWER, "suspects": [{**GUILTY, "fits": False}]}
+    assert _report(_investigate(_head("bash", "report"), _desk(answer))[1]).verdict == "likely"
+
+
 def test_close_rivals_are_likely_at_most_and_nothing_above_chance_is_inconclusive() -> None:
     rival = {**GUILTY, "commit": "c" * 40, "p": 0.4}
     close = {**ANSWER, "suspects": [{**GUILTY, "p": 0.5}, rival]}
@@ -198,7 +217,8 @@ def test_an_explanation_without_a_commit_names_none() -> None:
         "show": [SYMPTOM],
     }
     report = _report(_investigate(_head("bash", "report"), _desk({**ANSWER, "suspects": [], "explanations": [external]}))[1])
-    assert (report.verdict, report.causes[0].commit, report.causes[0].category) == ("likely", None, "external")
+    assert (report.verdict, report.causes[0].commit, report.causes[0].category) == ("root_cause_found", None, "external")
+    assert {e.supports for e in report.evidence} == {"symptom", "mechanism"}
     assert report.actions[0].kind == "escalate"
 
 

@@ -129,8 +129,11 @@ def _external(desk: Desk, symptoms: Symptoms) -> Explanation:
         common = {w for w in words.words(text) if symptoms.words.get(w, 0) > 0.3}
         if common:
             near = 1.0 if abs(onset - change.at) <= 300 else 0.5
+            named = [a for a in symptoms.anomalies if a.kind == "log" and a.level >= 2 and common & set(words.words(a.quote))]
             made.add(
-                2.0 + near, f"provider status at {clock.iso(change.at)}: {text[:120]} (shares {', '.join(sorted(common)[:4])})"
+                2.0 + near,
+                f"provider status at {clock.iso(change.at)}: {text[:120]} (shares {', '.join(sorted(common)[:4])})",
+                max(named, key=lambda a: (a.fresh, a.weight), default=None),
             )
     ours = set(symptoms.names)
     peers: dict[str, set[str]] = {}

@@ -44,6 +44,10 @@ CODE, DIFFS = 0.75, 0.85
 NEXT = 0.1
 SURE = 0.95  # what remains is for what no feature sees
 APART = 0.35
+FIT = 0.6
+"""From here on what a diff does is of the kind that brings the trouble that is seen; harmless changes at the same place, at the
+right time and in the same words stay below it.
+"""
 VAGUE = {"error": 0.5, "wrong": 0.6, "missing": 0.7, "refused": 0.7, "volume": 0.7, "crash": 0.7, "upstream": 0.7, "parse": 0.8}
 """Kinds of trouble that nearly every change can bring: that one brings them says less."""
 RELEASE = re.compile(
@@ -70,15 +74,13 @@ class Suspect:
     told: list[str] = field(default_factory=list)
     through: Suspect | None = None
     inside: list[Suspect] = field(default_factory=list)
-    among: int = 0
 
     @property
-    def direct(self) -> bool:
-        """Whether it acts where the failure is, or came alone with the means and the words: more than fit in time and kind."""
-        f = self.features
-        if self.among == 1 and f.get("means", 0.0) >= 0.8 and f.get("words", 0.0) >= 0.4:
-            return True
-        return max(f.get("line", 0.0) / 0.5, f.get("frame", 0.0) / 0.6, f.get("writes", 0.0), f.get("named", 0.0) / 0.7) >= 1.0
+    def fits(self) -> bool:
+        """Whether what it does is of the kind that brings such trouble, or it brings the failing line or its text."""
+        f = (self.through or self).features
+        acts = max(f.get("line", 0.0) / 0.5, f.get("writes", 0.0), f.get("named", 0.0) / 0.7)
+        return f.get("means", 0.0) >= FIT or acts >= 1.0
 
 
 @dataclass(kw_only=True)
@@ -89,6 +91,18 @@ class Flip:
     score: float = 0.0
     p: float = 0.0
     why: list[str] = field(default_factory=list)
+    readers: list[Reader] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A line of code that names a flag or setting."""
+
+    repo: str
+    commit: str
+    path: str
+    line: int
+    text: str
 
 
 @dataclass(kw_only=True)
@@ -190,9 +204,6 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
     for suspect in found:
         _means_of(symptoms, suspect, rare)
     _carriers(found)
-    together = Counter(id(suspect.deployment) for suspect in found if not suspect.commit.older)
-    for suspect in found:
-        suspect.among = together[id(suspect.deployment)]
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
     return found
 
@@ -370,13 +381,13 @@ def _flips(desk: Desk, symptoms: Symptoms) -> list[Flip]:
         flip.score = (
             -0.5 + 1.6 * _near(symptoms, change.at) + 0.8 * symptoms.services.get(key, 0.0) + 1.5 * places.shared(symptoms, name)
         )
-        readers = _readers(desk, name)
+        flip.readers = readers = _readers(desk, name)
         if desk.repos and not readers:
             flip.score -= 2.0
             flip.why.append("no code on the desk reads it")
         elif readers:
             flip.score += 1.5
-            flip.why.append(f"{readers[0]} reads it")
+            flip.why.append(f"repos/{readers[0].repo}/{readers[0].path}:{readers[0].line} reads it")
         flip.score += _brings(symptoms, name, change, flip.why)
         found.append(flip)
     return sorted(found, key=lambda f: -f.score)
@@ -420,11 +431,16 @@ def _near(symptoms: Symptoms, moment: float) -> float:
     return 2.5 * soon - 4.0 * early
 
 
-def _readers(desk: Desk, name: str) -> list[str]:
-    """Places in the code that name a flag or setting."""
-    found: list[str] = []
+def _readers(desk: Desk, name: str) -> list[Reader]:
+    """Places in the code that name a flag or setting, those in acting code first."""
+    found: list[Reader] = []
     for repository, repo in desk.repos.items():
         if len(name) >= 4:
-            rows = git(repo, "grep", "-lIFi", "-e", name, "HEAD", "--").splitlines()[:5]
-            found += [f"repos/{repository}/{row.removeprefix('HEAD:')}" for row in rows]
-    return found
+            rows = git(repo, "grep", "-nIFi", "-m2", "-e", name, "HEAD", "--").splitlines()[:40]
+            commit = git(repo, "rev-parse", "HEAD").strip() if rows else ""
+            for row in rows:
+                path, _, rest = row.removeprefix("HEAD:").partition(":")
+                line, _, text = rest.partition(":")
+                if line.isdigit():
+                    found.append(Reader(repo=repository, commit=commit, path=path, line=int(line), text=text[:300]))
+    return sorted(found, key=lambda r: kind_of(r.path) in IDLE)[:5]

@@ -34,7 +34,7 @@ def of(desk: Desk, verdict: suspects.Verdict, limit: int) -> dict[str, Any]:
                 "p": round(p, 3),
                 "service": e.service,
                 "why": [w[:140] for w in dict.fromkeys(e.why)][:5],
-                "show": [_shown(desk, a) for a in e.shown[:2]],
+                "show": [_shown(desk, a) for a in sorted(e.shown, key=lambda a: a.kind == "span")[:2]],
             }
             for e, p in verdict.explanations
             if p > 0.02
@@ -49,8 +49,9 @@ def of(desk: Desk, verdict: suspects.Verdict, limit: int) -> dict[str, Any]:
                 "to": f.change.new,
                 "p": round(f.p, 3),
                 "why": f.why,
+                **({"readers": [asdict(r) for r in f.readers[:2]]} if n == 0 else {}),
             }
-            for f in verdict.flips[:3]
+            for n, f in enumerate(verdict.flips[:3])
             if f.p > 0.01
         ],
         "symptoms": _symptoms(desk, made),
@@ -87,8 +88,8 @@ def suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:
         answer |= {"package": s.commit.package}
     if s.through:
         answer |= {"through": s.through.commit.sha}
-    if n == 0:
-        answer |= {"direct": s.direct, "among": s.among}
+    if n < 2:
+        answer |= {"fits": s.fits}
     if n < 2 and s.best:
         best = s.best
         answer |= {
