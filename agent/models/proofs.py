@@ -136,13 +136,13 @@ def _service(symptom: dict[str, Any]) -> str:
 
 
 def reproduction(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
-    """The call that fails with the commit as it was seen, and not with its parent."""
+    """The call that does with the commit what was seen, and not with its parent."""
     found = known.reproduced
     if found.get("commit") != what["commit"] or not found.get("command"):
         return []
     return [
         {
-            "claim": f"{found['call']} raises {found['raised']}, as it was seen, only with the commit",
+            "claim": f"{found['call']} {found.get('does', 'fails')}, as it was seen, only with the commit",
             "command": found["command"],
             "repo": what["repo"],
             "with": {"label": "the commit", "ref": found["commit"]},

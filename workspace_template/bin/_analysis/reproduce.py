@@ -84,10 +84,10 @@ class Found:
 def search(symptoms: Symptoms, repo: Path, commit: str, parent: str, values: Sequence[str]) -> Found | None:
     """The first call that fails at the commit as the stack traces do, and not at its parent."""
     with tempfile.TemporaryDirectory() as scratch:
-        sides = [_unpack(repo, ref, Path(scratch) / name) for ref, name in ((commit, "with"), (parent, "without"))]
+        sides = [unpack(repo, ref, Path(scratch) / name) for ref, name in ((commit, "with"), (parent, "without"))]
         if not all(sides):
             return None
-        strings, numbers = _pool(sides[0] or Path(scratch), values)
+        strings, numbers = pool(sides[0] or Path(scratch), values)
         for frame, path in _frames(symptoms, repo, commit):
             parameters = _parameters(Path(scratch) / "with" / path, frame.name)
             if parameters is None:
@@ -99,7 +99,8 @@ def search(symptoms: Symptoms, repo: Path, commit: str, parent: str, values: Seq
     return None
 
 
-def _unpack(repo: Path, ref: str, target: Path) -> Path | None:
+def unpack(repo: Path, ref: str, target: Path) -> Path | None:
+    """The code at a commit in a new folder; None where it cannot be had."""
     done = subprocess.run(
         ["git", "-c", "safe.directory=*", "-C", str(repo), "archive", ref], capture_output=True, check=False, timeout=60
     )
@@ -140,7 +141,7 @@ def _parameters(path: Path, name: str) -> int | None:
     return None
 
 
-def _pool(folder: Path, values: Sequence[str]) -> tuple[list[str], list[float | int]]:
+def pool(folder: Path, values: Sequence[str]) -> tuple[list[str], list[float | int]]:
     """Strings and numbers that the data files, the tests and the logs know."""
     strings: dict[str, None] = dict.fromkeys(values)
     numbers: dict[float | int, None] = dict.fromkeys((0, 1, -1, 100))

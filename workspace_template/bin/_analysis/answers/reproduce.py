@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from _analysis import reproduce, symptoms
+from _analysis import probe, reproduce, symptoms
 from _analysis.answers import judged
+from _analysis.commits import Commit, with_diffs
 from _analysis.desk import Desk
 from _analysis.git import git
 from _analysis.packages import resolve
+
+TRACED, PROBED = 3, 5
+"""How many of the first suspects are tried: calls that the stack traces tell of, and calls of what the suspects changed."""
+SECONDS = 40.0
+"""After so long no further suspect is probed."""
+
+Suspected = tuple[str, str]
+"""A repository and the id of a commit."""
 
 
 def of(desk: Desk, repo: str, commit: str) -> dict[str, Any]:
     """A command that fails with a suspect and not without it; of the first suspects where none is named."""
     made = symptoms.gather(desk)
-    tried = []
     if commit:
         found_in = {name: full for name, folder in desk.repos.items() if (full := resolve(folder, [commit]).get(commit))}
         suspected = [(name, full) for name, full in found_in.items() if name == (repo or name)][:1]
@@ -25,25 +37,61 @@ def of(desk: Desk, repo: str, commit: str) -> dict[str, Any]:
             }
     else:
         rows = judged.of(desk)["suspects"]["suspects"]
-        suspected = [(s["repo"], s["commit"]) for s in rows[:3] if s["p"] > 0.02 and (not repo or s["repo"] == repo)]
-    for name, sha in suspected:
-        parent = git(desk.repos[name], "rev-parse", "--verify", "-q", f"{sha}^").strip()
-        if not parent or not made.frames:
-            continue
-        tried.append(f"{name}@{sha[:12]}")
-        found = reproduce.search(made, desk.repos[name], sha, parent, reproduce.values_of(made))
+        suspected = [(s["repo"], s["commit"]) for s in rows[:PROBED] if s["p"] > 0.02 and (not repo or s["repo"] == repo)]
+    return _traced(desk, made, suspected[:TRACED]) or _probed(desk, made, suspected)
+
+
+def _parent(desk: Desk, name: str, sha: str) -> str:
+    return git(desk.repos[name], "rev-parse", "--verify", "-q", f"{sha}^").strip()
+
+
+def _traced(desk: Desk, made: symptoms.Symptoms, suspected: Sequence[Suspected]) -> dict[str, Any]:
+    """A call of a function of the stack traces that fails as they do; {} if there is none."""
+    for name, sha in suspected if made.frames else ():
+        parent = _parent(desk, name, sha)
+        found = parent and reproduce.search(made, desk.repos[name], sha, parent, reproduce.values_of(made))
         if found:
             call = f"{found.name}({', '.join(repr(a) for a in found.arguments)})"
-            told = f"{call} raises {found.raised} with {sha[:12]} and not without it"
-            return {
-                "repo": name,
-                "commit": sha,
-                "parent": parent,
-                "command": found.command(name),
-                "raised": found.raised,
-                "call": call,
-                "told": told,
-            }
-    if not made.frames:
-        return {"command": "", "told": "no stack trace in the logs names a function that could be called"}
-    return {"command": "", "told": f"no call was found that tells {', '.join(tried) or 'any suspect'} from the parent commit"}
+            return _answer((name, sha), parent, found.command(name), call, f"raises {found.raised}") | {"raised": found.raised}
+    return {}
+
+
+def _probed(desk: Desk, made: symptoms.Symptoms, suspected: Sequence[Suspected]) -> dict[str, Any]:
+    """The one suspect whose changed code does something that the symptoms tell of. Where two do, none is shown by it."""
+    found = list(_effects(desk, made, suspected))
+    if len(found) == 1:
+        one, parent, effect = found[0]
+        return _answer(one, parent, effect.command(one[0]), effect.call, effect.does)
+    tried = ", ".join(f"{name}@{sha[:12]}" for name, sha in suspected)
+    if found:
+        told = "; ".join(f"with {sha[:12]} {effect.call} {effect.does}" for (_, sha), _, effect in found)
+        return {"command": "", "told": f"more than one suspect does something of the kind: {told}"}
+    return {"command": "", "told": f"no call was found that tells {tried or 'any suspect'} from the parent commit as was seen"}
+
+
+def _effects(
+    desk: Desk, made: symptoms.Symptoms, suspected: Sequence[Suspected]
+) -> Iterator[tuple[Suspected, str, probe.Effect]]:
+    """What each suspect does that the symptoms tell of."""
+    values = reproduce.values_of(made)
+    ours = " ".join((desk.text, *made.names, *desk.repos))
+    began = time.monotonic()
+    for name, sha in suspected:
+        parent = _parent(desk, name, sha)
+        commit = Commit(repo=name, sha=sha)
+        if not parent or time.monotonic() - began > SECONDS or not with_diffs(name, desk.repos[name], {sha: commit}, []):
+            continue
+        if not any(file.path.endswith(".py") for file in commit.files):
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            with_ = reproduce.unpack(desk.repos[name], sha, Path(scratch) / "with")
+            without = reproduce.unpack(desk.repos[name], parent, Path(scratch) / "without")
+            if with_ and without:
+                strings, _ = reproduce.pool(with_, values)
+                if effect := probe.search(made, commit, (with_, without), strings, ours):
+                    yield (name, sha), parent, effect
+
+
+def _answer(one: Suspected, parent: str, command: str, call: str, does: str) -> dict[str, Any]:
+    told = f"{call} {does} with {one[1][:12]} and not without it"
+    return {"repo": one[0], "commit": one[1], "parent": parent, "command": command, "call": call, "does": does, "told": told}
