@@ -1,6 +1,7 @@
 """Incidents of our own: a small system with real history runs, misbehaves after a change, and is recorded as an incident folder.
 
     python -m agent.evals.generate exception --seed 7 --out DIR
+    python -m agent.evals.generate all --seed 7 --out DIR --jobs 2
 
 shop/ is the system, features/ and history.py give its services a past, system.py runs it, record.py writes what was seen, and
 scenarios/ says what goes wrong. What is real and what is not: repositories, requests, processes, log lines, counters, spans and

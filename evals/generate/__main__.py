@@ -1,4 +1,4 @@
-"""`python -m agent.evals.generate KIND --seed N --out DIR --name NAME`: makes, runs and records one incident.
+"""`python -m agent.evals.generate KIND --seed N --out DIR`: makes, runs and records one incident, or with `all` one of each kind.
 
 DIR/NAME becomes the incident folder and DIR/truth/NAME.json what really happened. A run whose alert does not fire, or whose
 symptom is there before its cause (a host that was busy with something else), is made again. Exit code 2 where none was sound.
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ from agent.evals.generate.scenario import Deploy, Library, Scenario, Turn
 from agent.evals.generate.scenarios import KINDS
 from agent.evals.generate.system import SERVICES, Load, Payments, System, first_tree, running
 
+ALL = "all"
 FACTOR = 80.0  # shown seconds for each real one
 AFTER_ALERT = timedelta(minutes=4)
 RUNS = 4
@@ -57,14 +59,36 @@ class Past:
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(prog="python -m agent.evals.generate", description=__doc__)
-    parser.add_argument("kind", choices=sorted(KINDS))
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("kind", choices=[ALL, *sorted(KINDS)])
+    parser.add_argument("--seed", type=int, default=1, help="the same seed makes the same histories (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="where the folders go")
     parser.add_argument("--name", default="", help="of the incident folder; neutral, because whoever investigates it reads it")
+    parser.add_argument("--jobs", type=int, default=1, help="how many are made side by side (default: %(default)s)")
     asked = parser.parse_args()
-    name = asked.name or f"{asked.seed:04d}"
+    if asked.kind == ALL and asked.name:
+        parser.error("`all` names the folders itself, 0001 and on, so that a name says nothing of the kind")
+    wanted = named(asked.seed) if asked.kind == ALL else {asked.name or f"{asked.seed:04d}": asked.kind}
+    with ThreadPoolExecutor(max_workers=max(1, asked.jobs)) as pool:
+        made = list(pool.map(lambda one: _alone(one[1], asked.seed, asked.out, one[0], asked.kind != ALL), wanted.items()))
+    sys.exit(0 if all(made) else 2)
+
+
+def named(seed: int) -> dict[str, str]:
+    """The kinds by the names of their folders, in an order of this seed's own."""
+    kinds = sorted(KINDS)
+    Random(seed).shuffle(kinds)
+    return {f"{number:04d}": kind for number, kind in enumerate(kinds, 1)}
+
+
+def _alone(kind: str, seed: int, out: Path, name: str, here: bool) -> bool:
+    """Makes one incident, here or in a process of its own: threads of several would take time from each other's requests."""
+    if not here:
+        command = [sys.executable, "-m", "agent.evals.generate", kind, "--seed", str(seed), "--out", str(out), "--name", name]
+        sound = subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
+        print(f"{out / name}" if sound else f"{out / name}: no run was sound; try again on a host that does nothing else")
+        return sound
     with tempfile.TemporaryDirectory(prefix="shop-") as work:
-        sys.exit(0 if generate(asked.kind, asked.seed, asked.out, name, Path(work)) else 2)
+        return generate(kind, seed, out, name, Path(work))
 
 
 @dataclass(kw_only=True)
@@ -337,6 +361,7 @@ def _truth(
     blamed = [*scenario.guilty, *([(scenario.library.name, scenario.library.guilty)] if scenario.library else [])]
     return {
         "id": name,
+        "system": "shop",
         "kind": scenario.kind,
         "seed": seed,
         "verdict": scenario.verdict,
