@@ -40,6 +40,7 @@ def test_a_wheel_works_outside_a_checkout(tmp_path: Path) -> None:
     ):
         assert needed in names
     assert not [name for name in names if "__pycache__" in name]
+    assert not [name for name in names if "/incidents/0" in name or "/truth/0" in name], "they are for the repository alone"
 
     place = tmp_path / "site"
     subprocess.run([str(uv), "pip", "install", "-q", "--no-deps", "--target", str(place), str(wheel)], check=True, timeout=120)

@@ -6,12 +6,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 from agent.models.known import Known, moment, rfc
 
 NEAR = timedelta(hours=2)
-MOST = 3
+MOST = 2
 """Checks by time at most."""
 
 
@@ -86,7 +87,8 @@ def checks(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
     end = at + timedelta(minutes=15)
     before = {"label": "before", "start": rfc(live - min(end - live, timedelta(hours=1))), "end": rfc(live)}
     found = []
-    for told, command, onset in (*_lines(known), *_levels(known)):
+    kinds = zip_longest(_lines(known), _levels(known))  # one of each first: what one lacks, the other may have
+    for told, command, onset in (one for both in kinds for one in both if one):
         if not timedelta(seconds=-60) <= onset - live <= NEAR:
             continue
         start = max(live, onset) if command.startswith("holds --metric") else live

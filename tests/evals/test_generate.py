@@ -42,6 +42,16 @@ def test_the_bundled_incident_is_small_and_does_not_tell_its_cause() -> None:
     )
 
 
+def test_the_incidents_to_measure_on_are_read_and_none_tells_what_it_is() -> None:
+    named = sorted(path for path in INCIDENTS.glob("0*"))
+    assert len(named) == len(KINDS) and sum(p.stat().st_size for one in named for p in one.rglob("*") if p.is_file()) < 9_000_000
+    for folder in named:
+        truth = json.loads((INCIDENTS / "truth" / f"{folder.name}.json").read_text())
+        assert read_incident(folder, read).notes == ()
+        told = "".join((folder / name).read_text() for name in ("incident.yaml", "alert.json"))
+        assert not any(g["commit"] in told or g["subject"] in told for g in truth["guilty"])
+
+
 @pytest.mark.slow
 def test_the_guilty_commit_explains_the_failure_and_its_revert_mends_it(tmp_path: Path) -> None:
     guilty = TRUTH["guilty"][0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.errors import BadInput
+from agent.evals.generate.scenarios import KINDS
 from agent.evals.truth import incidents, read_truth
 from agent.paths import shipped
 
@@ -24,6 +25,7 @@ def folder(tmp_path: Path, truth: str | None, name: str = "one", ending: str = "
 def test_the_shipped_incidents_have_their_truth_beside_them() -> None:
     found = {incident.name: incident.truth for incident in incidents(shipped("incidents"))}
     assert (found["first"].kind, len(found["first"].guilty)) == ("exception", 1)
+    assert sorted(truth.kind for name, truth in found.items() if name != "first") == sorted(KINDS)
 
 
 def test_one_incident_or_a_folder_of_them(tmp_path: Path) -> None:
