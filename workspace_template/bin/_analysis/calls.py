@@ -10,6 +10,7 @@ from functools import lru_cache
 from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
 from _analysis.rows import Moved
+from _analysis.words import PIECE
 
 CALL = re.compile(
     r"(?<![\w$])(?:await\s+|new\s+|go\s+|defer\s+)?((?:[A-Za-z_$][\w$]*(?:\.|"
@@ -64,6 +65,10 @@ NO_CALL = frozenset(
         "super",
         "isinstance",
         "getattr",
+        "cast",
+        "TypeVar",
+        "NewType",
+        "overload",
     ]
 )
 SAYS = re.compile(
@@ -97,9 +102,17 @@ FETCHING = re.compile(
 CHEAP = re.compile(
     r"get|items?|update|insert|write|find|(?:get|is|has)_?(?:attr|item|origin|args|type|name|class|field|option)s?"
 )
+WAITS = re.compile(r"(?i)wait|block|sync|lock|acquire|join")
+KEEPS = re.compile(r"(?i)append|push|add|put|store|cache|register|listen|subscribe|track|retain")
+WORKS = re.compile(r"(?i)compile|regex|sort|deepcopy|clone|copy|hash|encrypt|serialize|dump|marshal|scan|walk|recurs")
 FAR = re.compile(r"(?i)_?(?:fetch|query|request|send|post|select|exec|lookup|publish|save|open|connect|load|invoke|call)")
 REMOTE = re.compile(r"(?i)client|http|session|api|request|store|repo|db|conn|service|remote|cursor|redis|cache|catalog|upstream")
 """What mostly is a method of a container in memory; what leaves the process, by the call's name or its receiver's."""
+INFLECTED = re.compile(r"(?:e?s|e?d|ing|e?rs?|ors?|ation|iali[sz]e\w*|item|left|all|up|able)?(?![a-z])")
+OTHERWISE = frozenset({"startswith", "startsWith", "includes", "indexOf", "lastIndexOf", "loads", "addEventListener"})
+"""Names that have such a word and mean another thing."""
+READS = re.compile(r"(?:=|\breturn|[(,])\s*[\w.\[\]]+\.pop\(\s*[\"']|[\"'\w]\.join\(\s*(?!timeout)[\w\[(\"']")
+"""A key's value is taken out to be used, or a text is put together: nothing is let go, and nobody is waited for."""
 DELETED = re.compile(r"(?:del\s+|delete\s*\(?\s*)([A-Za-z_][\w.]*)\s*[\[.,]")
 IMPORTED = re.compile(r"(?:import\s+([A-Za-z_]\w*)|from\s+([A-Za-z_]\w*)[\w.]*\s+import)\b")
 STANDS_IN = re.compile(r"import\s+([A-Za-z_]\w*)\s+as\s+([A-Za-z_]\w*)")
@@ -116,7 +129,7 @@ REMOVED: tuple[tuple[re.Pattern[str], str, float, tuple[str, ...]], ...] = (
 def changed(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved) -> Iterator[Delta]:
     """Calls that are gone, new, or now made once for each of many."""
     before, after = _called(removed), _called(added)
-    loops = _in_loops(hunk)
+    loops = in_loops(hunk)
     looped = any(LOOP.search(text) for _, text in removed)
     for name, line in before.items():
         last = re.split(r"\.|->|::", name)[-1]
@@ -144,6 +157,15 @@ def changed(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved
             yield _added_call(file, hunk, name, last, line)
 
 
+def stands_for(pattern: re.Pattern[str], name: str) -> bool:
+    """Whether a word of a name is one of the pattern's, in whatever inflection: delimited is no limit, startswith no start."""
+    for piece in PIECE.finditer(name) if name not in OTHERWISE else ():
+        found = pattern.match(name, piece.start())
+        if found and INFLECTED.match(name, found.end()):
+            return True
+    return False
+
+
 def _removed_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line, definition: bool, moved: Moved) -> Delta:
     replaced = any(
         last.lower() in other.lower() or other.lower() in last.lower() for other in moved.added_words if len(other) > 3
@@ -151,7 +173,7 @@ def _removed_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line, 
     kind, strength = "removed call", 0.55
     causes: tuple[str, ...] = ("missing", "wrong", "error")
     for pattern, named, worth, brings in REMOVED:
-        if pattern.search(last):
+        if stands_for(pattern, last) and not READS.search(line.text):
             kind, strength, causes = named, worth, brings
             break
     if definition:
@@ -166,11 +188,11 @@ def _added_call(file: FileDiff, hunk: Hunk, name: str, last: str, line: Line) ->
     strength = 0.3
     if re.fullmatch(r"(?i)sleep|delay|usleep|settimeout|time\.after|sleep_?\w+", last):
         causes, strength = ("latency", "timeout", "queue"), 1.0
-    elif re.search(r"(?i)wait|block|sync|lock|acquire|join", last):
+    elif stands_for(WAITS, last) and not READS.search(line.text):
         causes, strength = ("latency", "lock", "timeout", "queue"), 0.6
-    elif re.search(r"(?i)append|push|add|put|store|cache|register|listen|subscribe|track|retain", last):
+    elif stands_for(KEEPS, last):
         causes, strength = ("memory", "queue", "latency"), 0.4
-    elif re.search(r"(?i)compile|regex|sort|deepcopy|clone|copy|hash|encrypt|serialize|dumps|marshal|scan|walk|recurs", last):
+    elif stands_for(WORKS, last):
         causes, strength = ("cpu", "latency", "memory"), 0.45
     elif FETCHING.match(last):
         causes, strength = ("latency", "query", "volume", "error", "upstream"), 0.4
@@ -191,7 +213,7 @@ def _defines(text: str, name: str) -> bool:
     return bool(match) and match is not None and match[1] == name
 
 
-def _in_loops(hunk: Hunk) -> set[int]:
+def in_loops(hunk: Hunk) -> set[int]:
     """Ids of lines that stand deeper than a loop's head above them, both on the new side."""
     inside: set[int] = set()
     heads: list[int] = []

@@ -107,7 +107,7 @@ def patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator
             causes: tuple[str, ...] = ("cpu", "latency", "timeout")
             yield made("pattern that can backtrack", max(fresh, key=len)[:120], file, hunk, line, 0.5 + 0.7 * danger, causes, ())
         elif fresh and used:
-            causes = ("cpu", "latency", "parse", "wrong", "timeout", "missing")
+            causes = ("parse", "wrong", "missing", "refused", *(("cpu", "latency", "timeout") if danger else ()))
             yield made("changed pattern", max(fresh, key=len)[:120], file, hunk, line, 0.75 if known else 0.5, causes, ())
     old_names, after = _literals(removed), _literals(added)
     for literal in sorted(set(old_names) - set(after)):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from _analysis import calls, conditions, docstrings, growth, guards, signatures, values
+from _analysis import calls, conditions, docstrings, growth, guards, signatures, values, work
 from _analysis.commits import Commit, FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
 from _analysis.kinds import IDLE, kind_of
@@ -60,6 +60,7 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: Moved) -> Iterator[Delta
         yield from (_toned(delta, len(removed) + len(added)) for delta in calls.changed(file, hunk, removed, added, moved))
         yield from (_toned(delta, len(removed) + len(added)) for delta in guards.found(file, hunk, removed, added, moved))
         yield from calls.dropped(file, hunk, removed, moved)
+        yield from (_toned(delta, len(removed) + len(added)) for delta in work.found(file, hunk, removed, added, moved))
         yield from calls.libraries(file, hunk, removed, added)
         yield from conditions.patterns(file, hunk, removed, added)
         yield from conditions.returned(file, hunk, removed, added)

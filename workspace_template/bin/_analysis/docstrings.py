@@ -12,6 +12,12 @@ ALONE = ('"""', "'''")
 CODE = re.compile(r"(?:from\s+[\w.]+\s+)?import\s+[\w.(*]|@\w|[)\]}]+,?$|[A-Za-z_][\w.]*\s*[+|]?=\s")
 """Lines that begin at the margin in code, and hardly in a text."""
 
+STATEMENT = re.compile(
+    r"\s*(?:#|@\w|(?:if|for|while|with|elif|except|def|class|try|else)\b.*[:(]$|(?:return|raise|yield|await|assert|del)\b\s*[\w.({\[\"'-]*[\w)\]}(\"':]$|"
+    r"(?:return|raise)\s+[\w.]+[(\[]|[A-Za-z_][\w.\[\]\"', ]*\s*[-+|*/]?=(?!=)\s*\S|[A-Za-z_][\w.]*\(.*\)?$)"
+)
+"""What code begins with after a docstring, wherever it stands, and the first line of a docstring hardly does."""
+
 
 def lines(hunk: Hunk) -> set[int]:
     """Ids of the lines within docstrings, those with the quotes too. A hunk may begin in the middle of one."""
@@ -55,6 +61,9 @@ def _begins_inside(rows: list[Line], within: str) -> bool:
 
 def _code_follows(rows: list[Line]) -> bool:
     """Whether code stands before the next quotes."""
+    first = next((line.text for line in rows if line.text.strip()), "")
+    if STATEMENT.match(first) and not QUOTES.search(first):
+        return True
     for line in rows:
         if QUOTES.search(line.text):
             return False

@@ -11,12 +11,12 @@ from _analysis.delta import Rows
 
 MADE = re.compile(
     r"^(?:export\s+|static\s+|private\s+|public\s+|final\s+|const\s+|let\s+|var\s+)*(?:[\w<>\[\], ]+\s)?"
-    r"(?P<name>(?:self\.|cls\.|this\.)?[A-Za-z_$]\w*)"
+    r"(?P<name>(?:self\.|cls\.|this\.|(?:module\.)?exports\.)?[A-Za-z_$]\w*)"
     r"\s*(?::[^=]+)?:?=\s*(?:\[\]|\{\}|set\(\)|dict\(\)|list\(\)|(?:collections\.)?(?:defaultdict|OrderedDict|deque|Counter)\([^)]*\)|"
     r"new\s+(?:Map|Set|Array|HashMap|ArrayList|HashSet|ConcurrentHashMap|LinkedList)\b.*|make\(map.*|map\[.*\{\}|\[\]\w+\{\})\s*;?$"
 )
 GROWN = re.compile(
-    r"(?P<name>(?:self\.|cls\.|this\.)?[A-Za-z_$]\w*(?:\.[A-Za-z_$]\w*)?)\s*(?:\.(?:append|add|extend|setdefault|insert|push|put|"
+    r"(?P<name>(?:self\.|cls\.|this\.|(?:module\.)?exports\.)?[A-Za-z_$]\w*(?:\.[A-Za-z_$]\w*)?)\s*(?:\.(?:append|add|extend|setdefault|insert|push|put|"
     r"appendleft|unshift|update)\(|\[[^\]]+\]\s*=(?!=)|\s*=\s*append\((?P=name),)"
 )
 SHRUNK = (
@@ -33,7 +33,7 @@ PUT = re.compile(r"(?P<name>(?:self\.|cls\.|this\.)?[A-Za-z_]\w*)\[[^\]\"']+\]\s
 MEASURED = re.compile(
     r"(?:el)?(?:if|while)\b\s*\(?\s*(?:not\s+)?((?:len|size|count)\([^)]*\)|[\w.]*(?:size|length|count)(?:\(\))?)\s*[<>]"
 )
-KEPT = re.compile(r"^(?:self|cls|this)\.|^_[A-Za-z]|^[A-Z][A-Z_0-9]+$")
+KEPT = re.compile(r"^(?:self|cls|this|(?:module\.)?exports)\.|^_[A-Za-z]|^[A-Z][A-Z_0-9]+$")
 
 Growth = tuple[str, str, Line, float]
 """Kind, what, the line, strength."""

@@ -11,6 +11,8 @@ import warnings
 from functools import lru_cache
 from typing import Any
 
+from _analysis import ambiguity
+
 try:
     from re import _constants as constants  # type: ignore[attr-defined]
     from re import _parser as parser  # type: ignore[attr-defined]
@@ -50,7 +52,20 @@ def danger(expression: str) -> float:
             tree = parser.parse(expression)
     except (re.error, OverflowError, RecursionError):
         return 0.0
-    return max(_exponential(list(tree)), 0.6 * _polynomial(list(tree)))
+    if _exponential(list(tree)) or (_nested(list(tree)) and ambiguity.exponential(list(tree), _first, _endless)):
+        return 1.0
+    return 0.6 * _polynomial(list(tree))
+
+
+def _nested(sequence: list[Any], within: bool = False) -> bool:
+    """Whether an endless repetition has another one, or branches, within it."""
+    for node in sequence:
+        inner = _endless(node)
+        if within and (inner or node[0] is constants.BRANCH):
+            return True
+        if any(_nested(child, within or inner) for child in _children(node)):
+            return True
+    return False
 
 
 def _endless(node: Any) -> bool:

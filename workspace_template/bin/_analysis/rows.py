@@ -9,6 +9,8 @@ from _analysis import words
 from _analysis.commits import Commit, FileDiff
 from _analysis.kinds import IDLE, kind_of
 
+DEFINED = re.compile(r"^\s*(?:async\s+)?(?:pub\s+)?(?:def|func|function|fn|class)\s+(?:\([^)]*\)\s*)?([A-Za-z_]\w*)")
+
 
 def changed_names(commit: Commit) -> tuple[Counter[str], Counter[str]]:
     """Identifiers and literals in lines that were removed and in lines that were added, moved lines left out."""

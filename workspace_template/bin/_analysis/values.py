@@ -41,8 +41,9 @@ ON, OFF = ("true", "on", "enabled", "yes"), ("false", "off", "disabled", "no")
 LIMIT = re.compile(r"(?i)(?:^|_)(?:max|min|limit|timeout|quota|cap|threshold)(?:_|$|[A-Z])|^max[A-Z]")
 SILENT = ("wrong", "refused", "missing", "error", "volume", "payload", "cache", "parse")
 """What another default brings to those who never asked for it: mostly no error of its own."""
+ANNOTATION = r"(?::(?:[^=,\[\]]|\[[^=\[\]]*(?:\[[^=\[\]]*\][^=\[\]]*)*\])+)?"
 PARAMETER = re.compile(
-    rf"^\s*(?:def \w+\(.*?\b)?(?P<name>[A-Za-z_]\w*)\s*(?::[^=]+)?=\s*(?P<value>{VALUE})\s*,?\s*(?:\)\s*(?:->.*)?:)?$"
+    rf"^\s*(?:def \w+\(.*?\b)?(?P<name>[A-Za-z_]\w*)\s*{ANNOTATION}=\s*(?P<value>{VALUE})\s*,?\s*(?:\)\s*(?:->.*)?:)?$"
 )
 
 
