@@ -71,7 +71,7 @@ class Known:
         if shown:
             rest = [(p * (1 - SHOWN), kind, what) for p, kind, what in found if what is not shown[0][2]]
             found = [(max(SHOWN, shown[0][0]), "commit", shown[0][2]), *rest]
-        return sorted(found, key=lambda o: -o[0])
+        return sorted(found, key=lambda o: (-weight(o), -o[0]))
 
     @property
     def suspected(self) -> bool:
@@ -85,6 +85,12 @@ class Known:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         return [s for s in self.answer.get("symptoms") or () if s.get("kind") == "metric"]
+
+
+def weight(option: tuple[float, str, dict[str, Any]]) -> float:
+    """How likely an option is, or what it came with: one commit of an upgrade may be uncertain where the upgrade is not."""
+    p, _, what = option
+    return max(p, float(what.get("whole") or 0.0))
 
 
 def moment(text: object) -> datetime | None:

@@ -20,9 +20,10 @@ def guilty(known: Known, what: dict[str, Any], p: float) -> dict[str, Any]:
     """A commit as the cause."""
     delta = f"{what.get('kind', 'change')}: {what.get('what', what['subject'])}"
     where = f" in {what['path']}" if what.get("path") else ""
+    brought = f" It came with the upgrade of {what['package']} by {what['carrier']}." if what.get("carrier") else ""
     return {
         "statement": f"Commit {what['commit'][:12]} ({what['subject']}), live{_at_service(what)} "
-        f"since {what.get('live', '?')}: {delta}{where}.",
+        f"since {what.get('live', '?')}: {delta}{where}.{brought}",
         "mechanism": f"{delta}{where}; then {symptom(known)}",
         "category": _category(what),
         "service": what.get("service", known.answer.get("service", "")),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.models import proofs, statements
-from agent.models.known import Known
+from agent.models.known import Known, weight
 
 FOUND = 0.8
 LIKELY = 0.45
@@ -56,7 +56,7 @@ def conclude(known: Known, objections: list[str], refused: list[str]) -> dict[st
 
 def _conclusion(known: Known) -> dict[str, Any]:
     options = known.options
-    if not options or options[0][0] < LEAST or float(known.answer.get("unknown", 0)) > options[0][0]:
+    if not options or weight(options[0]) < LEAST or float(known.answer.get("unknown", 0)) > weight(options[0]):
         return _inconclusive(known)
     p, kind, what = options[0]
     cause = {"commit": statements.guilty, "none": statements.without, "change": statements.changed}[kind](known, what, p)
@@ -67,7 +67,7 @@ def _conclusion(known: Known) -> dict[str, Any]:
     shown = proofs.reproduction(known, what) if kind == "commit" else []
     checks = [*shown, *proofs.checks(known, what)]
     second = options[1][0] if len(options) > 1 else 0.0
-    verdict = "likely" if p >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
+    verdict = "likely" if weight(options[0]) >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
     if shown or (p >= FOUND and checks and (kind != "commit" or what.get("fits"))):
         verdict = "root_cause_found"
     if cause["category"] == "alert" and p >= LIKELY:

@@ -81,9 +81,10 @@ def _moved(desk: Desk, history: History) -> list[Deployment]:
                 continue
             for package, old, new in upgrades(file):
                 home = any(is_package(repo, name, package) for name, repo in desk.repos.items() if name != commit.repo)
+                if home:
+                    commit.upgrades = (*commit.upgrades, package)
                 for d in commit.brought if home else ():
                     if (d.at, package) not in told:
-                        commit.upgrades = (*commit.upgrades, package)
                         found.append(Deployment(at=d.at, service=d.service, version=d.version, packages=((package, old, new),)))
     return found
 

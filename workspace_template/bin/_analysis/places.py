@@ -10,17 +10,18 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from _analysis import words
+from _analysis import uses, words
 from _analysis.callgraph import NOT_NAMES, WORD, Graph, graph
 from _analysis.commits import Commit, FileDiff
 from _analysis.desk import Desk
 from _analysis.git import git
 from _analysis.kinds import IDLE, kind_of
-from _analysis.rows import changed_names, code
+from _analysis.rows import DEFINED, changed_names, code
 from _analysis.symptoms import Symptoms
 
 FRAMES = 60
 QUOTED = 0.6
+OTHER = 0.65
 BESIDE = 3
 WRITTEN = 0.8
 IMPORTED = 1.5
@@ -30,7 +31,6 @@ ASSIGNED = re.compile(r"^\s*(?:export\s+|const\s+|let\s+|var\s+|final\s+|static\
 TEXT = re.compile(r"[\"'`]([^\"'`\s]{5,60})[\"'`]")
 TELLING = re.compile(r"[A-Za-z].*[-/_.:]|[-/_.:].*[A-Za-z]|[A-Za-z]\w{7}")
 INNER = re.compile(r"[)}\]#@/*]|(?:import|from|func|public|private|protected|static|export|async)\b")
-DEFINED = re.compile(r"^\s*(?:async\s+)?(?:pub\s+)?(?:def|func|function|fn|class)\s+(?:\([^)]*\)\s*)?([A-Za-z_]\w*)")
 
 
 @dataclass(kw_only=True)
@@ -80,10 +80,14 @@ class _Roots:
     def named(self, text: str, distance: float) -> None:
         """Functions that a text names, unless many have that name."""
         for word in set(WORD.findall(text)) - NOT_NAMES:
-            places = self.calls.by_name.get(word, ())
-            if places and len(places) <= 4 and len(word) > 3:
-                for index in places:
-                    self.add(index, distance + 0.5 * math.log2(len(places)))
+            if len(word) > 3:
+                self.name(word, distance)
+
+    def name(self, word: str, distance: float) -> None:
+        """Functions of this name, unless many have it."""
+        places = self.calls.by_name.get(word, ())
+        for index in places if len(places) <= 4 else ():
+            self.add(index, distance + 0.5 * math.log2(len(places)))
 
 
 def _roots(desk: Desk, symptoms: Symptoms, name: str, calls: Graph) -> dict[int, float]:
@@ -99,8 +103,8 @@ def _roots(desk: Desk, symptoms: Symptoms, name: str, calls: Graph) -> dict[int,
             roots.named(frame.code, QUOTED + 0.35 * frame.depth)
     for other in desk.repos:
         if other != name:
-            for word in _imported(desk.repos[other], name, desk.repos[name]):
-                roots.named(word, IMPORTED)
+            for word in uses.names(desk.repos[other], name, desk.repos[name]):
+                roots.name(word, IMPORTED)
     for text in _spoken(symptoms):
         roots.named(text, SPOKEN)
     return roots.found
@@ -112,32 +116,6 @@ def _spoken(symptoms: Symptoms) -> list[str]:
     texts += [f"{operation} {what}" for _, operation, what, _, _ in symptoms.spans.guilty[:20]]
     form = re.compile(r"\b(?:[A-Za-z]\w*(?:\.[A-Za-z_]\w*)+|[a-z]+_\w+|[A-Z][a-z0-9]+[A-Z]\w*|[A-Za-z_]\w*(?=\())")
     return [match for text in dict.fromkeys(texts) for match in form.findall(text)][:80]
-
-
-def _imported(repo: Path, package: str, home: Path) -> set[str]:
-    """Names of a package that another repository uses: from imports, and attributes of its modules."""
-    module = next((p for p in (package, package.replace("-", "_"), package.lower()) if p.isidentifier()), "")
-    tops = {
-        module,
-        *(
-            p.name
-            for base in (home, home / "src", home / "lib")
-            if base.is_dir()
-            for p in base.iterdir()
-            if (p / "__init__.py").exists()
-        ),
-    }
-    tops -= {"", "tests", "test", "docs"}
-    if not tops:
-        return set()
-    pattern = "|".join(rf"\b{re.escape(top)}\b" for top in sorted(tops))
-    rows = git(repo, "grep", "-hIE", "-e", pattern, "HEAD", "--", "*.py", limit=400_000).splitlines()
-    found: set[str] = set()
-    for row in rows[:2000]:
-        if match := re.match(r"\s*from\s+[\w.]+\s+import\s+(.+)", row):
-            found |= set(WORD.findall(match[1]))
-        found |= {name for top in tops for name in re.findall(rf"\b{re.escape(top)}(?:\.\w+)*\.(\w+)", row)}
-    return found - tops
 
 
 def _quoted(symptoms: Symptoms, calls: Graph) -> dict[str, float]:
@@ -351,13 +329,16 @@ def _touches(file: FileDiff, name: str, line: int) -> bool:
 
 def named(symptoms: Symptoms, commit: Commit) -> tuple[float, str]:
     """Whether it takes away (1), or changes (0.3), a name that the new errors put in quotes."""
-    if not symptoms.named:
+    if not symptoms.named and not symptoms.others:
         return 0.0, ""
+    other = _other_value(symptoms, commit)
+    if not symptoms.named:
+        return other
     removed, added = changed_names(commit)
     texts = " ".join(
         [a.quote for a in symptoms.anomalies[:12] if a.kind == "log" and a.fresh] + [f.file for f in symptoms.frames[:8]]
     )
-    best = (0.0, "")
+    best = other
     for name, absent in symptoms.named.items():
         less = removed.get(name, 0) - added.get(name, 0)
         if absent and less > 0:
@@ -373,6 +354,19 @@ def named(symptoms: Symptoms, commit: Commit) -> tuple[float, str]:
         elif less != 0:
             best = max(best, (0.3, f"it changes “{name}”, which the errors name"))
     return best
+
+
+def _other_value(symptoms: Symptoms, commit: Commit) -> tuple[float, str]:
+    """Whether it assigns or defines anew what the failing line found to be another thing."""
+    rows = [
+        (r, f.path) for f in commit.files if kind_of(f.path) not in IDLE for hunk in f.hunks for r in hunk.lines if r.tag != " "
+    ]
+    for name in symptoms.others:
+        form = re.compile(rf"(?<!\w){re.escape(name)}[\"']?\s*(?:=(?!=)|:\s*\w+[,}}]?$)|\b(?:def|function)\s+{re.escape(name)}\(")
+        tags = {row.tag for row, path in rows if form.search(code(row.text, path))}
+        if "+" in tags:
+            return (OTHER if "-" in tags else 0.6 * OTHER), f"it gives “{name}” another value, which the failing line uses"
+    return 0.0, ""
 
 
 def _is_module(path: str, module: str) -> bool:

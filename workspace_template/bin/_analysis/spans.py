@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,9 @@ DURATIONS = (
     ("duration_ns", 1e-6),
     ("duration_s", 1e3),
 )
-NO_WORDS = {"trace_id", "span_id", "parent_id", "start", "duration_ms", "traceId", "spanId"}
+NO_WORDS = {*TRACES, *IDS, *PARENTS, *STARTS, *ENDS, *(name for name, _ in DURATIONS), "processID", "flags"}
+NUMBERED = re.compile(r"[0-9a-f]{8,}|[\d.:TZ+-]+")
+"""What says nothing in words: ids, times, numbers."""
 
 
 @dataclass(kw_only=True)
@@ -113,7 +116,11 @@ def span_of(row: dict[str, Any], service: str, file: str, index: int) -> Span | 
     peer = next((str(more[k]) for k in PEERS if more.get(k)), "")
     host = next((str(more[k]) for k in HOSTS if more.get(k)), "")
     failed = code in FAILED or more.get("error") in (True, "true") or bool(error and code != "OK")
-    words = [f"{k} {v}" for k, v in more.items() if k not in NO_WORDS and isinstance(v, (str, int, float))]
+    words = [
+        f"{k} {v}" if isinstance(v, str) and not NUMBERED.fullmatch(v) else k
+        for k, v in more.items()
+        if k not in NO_WORDS and isinstance(v, (str, int, float))
+    ]
     return Span(
         trace=str(_first(row, TRACES) or ""),
         id=str(_first(row, IDS) or ""),

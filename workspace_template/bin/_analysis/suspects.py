@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from _analysis import deltas, expectations, explanations, likeness, places, words
+from _analysis import built, deltas, expectations, explanations, likeness, places, words
 from _analysis.clock import span
 from _analysis.commits import Commit
 from _analysis.delta import Delta
@@ -37,13 +37,13 @@ APT = 0.15
 """Below it a change brings nothing of what is seen: then words in common with it say little."""
 COMMON = 0.25
 """What remains of a change that nearly every commit makes."""
+ROOT = 0.25
 READ = 900
 LEAST = 20
 CODE, DIFFS = 0.75, 0.85
 """The parts of a limited time after which the code is not read any more, and no further diff."""
 NEXT = 0.1
 SURE = 0.95  # what remains is for what no feature sees
-APART = 0.35
 FIT = 0.6
 """From here on what a diff does is of the kind that brings the trouble that is seen; harmless changes at the same place, at the
 right time and in the same words stay below it.
@@ -59,7 +59,8 @@ RELEASE = re.compile(
 @dataclass(kw_only=True)
 class Suspect:
     """A commit with its score in log-odds, the features that it is made of, and its best delta. `through`: the commit
-    of a package that it only brought, if that is why it is suspected.
+    of a package that it only brought, if that is why it is suspected; `carrier` the other way round. `whole`: how likely it is
+    that anything is guilty of all that came with such an upgrade.
     """
 
     commit: Commit
@@ -73,6 +74,8 @@ class Suspect:
     shared: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     through: Suspect | None = None
+    carrier: Suspect | None = None
+    whole: float = 0.0
     inside: list[Suspect] = field(default_factory=list)
 
     @property
@@ -150,17 +153,16 @@ def judge(desk: Desk) -> Verdict:
 
 
 def _name_upgrades(suspects: list[Suspect]) -> None:
-    """An upgrade is as likely as all that came with it. It stands first where no single change of the package stands out."""
-    for suspect in [s for s in suspects if s.through]:
+    """The commit that moved a package stands behind the likeliest of those that it brought: that one did it, this one let it."""
+    for suspect in suspects:
         best = suspect.through
         if best is None:
             continue
-        whole = min(0.97, sum(s.p for s in suspect.inside))
-        alone = best.p >= APART
-        suspect.p = 0.95 * best.p if alone else whole
-        if not alone:
-            suspect.score = best.score + NEXT
-    suspects.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
+        suspect.p = 0.95 * best.p
+        for other in (suspect, *suspect.inside):
+            other.whole = min(0.97, sum(s.p for s in suspect.inside))
+        best.carrier = suspect
+        best.why.append(f"{suspect.commit.sha[:12]} of {suspect.commit.repo} brought it ({suspect.commit.subject[:60]})")
 
 
 def _explain_away(explanation: Explanation, suspects: list[Suspect]) -> None:
@@ -194,11 +196,14 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
         suspect.features["expects"] = expectations.changed(suspect.commit)
         suspect.score = _score(suspect)
     found.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
+    slow = any(symptoms.facets.get(kind, 0.0) > APT for kind in built.CAUSES)
     for number, suspect in enumerate(found[:READ]):
         if number >= LEAST and desk.late(DIFFS):
             desk.left.append(f"diffs: what they do was worked out for the {number} likeliest of {len(found)} commits")
             break
         suspect.deltas = deltas.of(suspect.commit)
+        if slow and suspect.commit.repo in desk.repos:
+            suspect.deltas += built.patterns(desk.repos[suspect.commit.repo], suspect.commit)
     kinds = Counter(kind for suspect in found for kind in {d.kind for d in suspect.deltas if d.strength >= 0.3})
     rare = {kind: math.log(1 + len(found) / (1 + n)) / math.log(1 + max(len(found), 12)) for kind, n in kinds.items()}
     for suspect in found:
@@ -225,7 +230,7 @@ def _when_and_where(desk: Desk, symptoms: Symptoms, history: History, suspect: S
     ways = []
     deployment: Deployment | None
     for deployment in lives or [None]:
-        features, told = _timing(symptoms, commit, deployment, commit.repo in history.dated)
+        features, told = _timing(symptoms, commit, deployment, commit.repo in history.dated, desk.deployments)
         related, relation = _relation(desk, symptoms, commit, deployment)
         features |= related
         ways.append((sum(COMMIT.get(n, 0.0) * v for n, v in features.items()), features, told, relation, deployment))
@@ -250,6 +255,10 @@ def _where_in_code(symptoms: Symptoms, chart: places.Map, suspect: Suspect) -> N
         "named": name,
         "value": value,
     }
+    if not suspect.commit.parent:  # all lines of a repository's first commit are new, and say nothing
+        suspect.features |= {
+            name: ROOT * suspect.features[name] for name in ("frame", "file", "line", "writes", "named", "value")
+        }
     if suspect.commit.repo in chart.functions and not near:
         suspect.features["unreached"] = 1.0
     suspect.features["elsewhere"] = float(places.elsewhere(symptoms, chart, suspect.commit))
@@ -292,12 +301,17 @@ def _means_of(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float]) -> N
         suspect.why.append(f"shares {', '.join(suspect.shared[:5])} with the symptoms")
 
 
-def _timing(symptoms: Symptoms, commit: Commit, deployment: Deployment | None, dated: bool) -> tuple[dict[str, float], str]:
+def _timing(
+    symptoms: Symptoms, commit: Commit, deployment: Deployment | None, dated: bool, lives: list[Deployment]
+) -> tuple[dict[str, float], str]:
     """When it went live against when each anomaly began: most of them after it, and soon, speaks for it; before it, against."""
     when = deployment.at if deployment else commit.at
     soon, early = _soon(symptoms, when)
     gap = symptoms.onset - when if symptoms.onset is not None else None
     features = {"soon": soon, "early": early, "late": max(0.0, early - 0.6) / 0.4, "older": float(commit.older)}
+    if deployment and symptoms.onset is not None:
+        since = [d for d in lives if d.service == deployment.service and deployment.at < d.at <= symptoms.onset + 60]
+        features["superseded"] = min(1.0, len(since) / 2)
     if deployment is None:
         features["undeployed" if dated else "undated"] = 1.0
         return features, f"{'no known deployment brought it; committed' if dated else 'committed'} {_gap(gap)}"

@@ -9,7 +9,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from _analysis import concepts, logs, metrics, traces, words
+from _analysis import concepts, logs, metrics, runtimes, traces, words
 from _analysis.anomalies import Anomaly, of_logs, of_metrics, of_spans, standing
 from _analysis.desk import Desk, service_key
 from _analysis.stacktraces import Frame
@@ -20,6 +20,8 @@ ABSENT = re.compile(
     r"|keyerror|no longer|removed|unrecognized|not a member|does not exist|has no field|no method|unresolved|unexpected argument"
 )
 FAILURES = re.compile(r"(?i)[45]xx|fail|error|refus|reject|timeout|turned_away")
+SPENT = re.compile(r"(?i)memory|_rss|heap|cpu|latency|duration|_ms\b|seconds|5xx|error|fail|timeout|fds|lag\b|backlog")
+"""What there is less of is no trouble."""
 PIECE = re.compile(r"[A-Za-z_]{2,}")
 ANOTHER_TYPE = re.compile(
     r"'(?:str|bytes|bytearray|int|float|list|dict|tuple|set|bool|function|coroutine|generator)' object has no attribute"
@@ -45,7 +47,7 @@ class Symptoms:
     """All that is wrong. `services` and `facets` have weights 0 to 1, `words` any; `onset` is where most of it begins.
 
     named: identifiers that error messages put in quotes or call, and whether the message says that it is not there (any more).
-    holders: for some of them the module that should have them.
+    holders: for some of them the module that should have them. others: names whose values were not what the code took them for.
     """
 
     anomalies: list[Anomaly] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Symptoms:
     named: dict[str, bool] = field(default_factory=dict)
     holders: dict[str, str] = field(default_factory=dict)
     frames: list[Frame] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     calls: dict[str, set[str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     onset: float | None = None
@@ -85,6 +88,7 @@ def gather(desk: Desk) -> Symptoms:
     _hints(made, desk)
     _named(made)
     made.frames = [f for f in made.scan.frames if f.first is None or made.onset is None or f.first >= made.onset - 900]
+    made.others = runtimes.taken_for_another(made.frames)
     return made
 
 
@@ -162,12 +166,12 @@ def _words(made: Symptoms, desk: Desk) -> None:
         for facet in words.facets(_nameless(made, text)):
             if facet != "volume" or not FAILURES.search(text):
                 facets[facet] += weight
-        for word in set(words.words(text)):
+        for word in set(words.words(runtimes.plain(text))):
             made.words[word] += weight
 
     tell(f"{desk.text} {desk.metric}"[:4000], 1.0)
     usual = _usual(made)
-    for anomaly in [a for a in made.anomalies if a.up or a.kind == "metric"][:60]:
+    for anomaly in _telling(made):
         text = anomaly.text
         if anomaly.kind == "log":
             text = PIECE.sub(lambda found: "" if found[0].lower() in usual else found[0], text.replace("<*>", " "))
@@ -182,6 +186,11 @@ def _words(made: Symptoms, desk: Desk) -> None:
         for word in words.words(f"{frame.name} {frame.file.rsplit('/', 1)[-1]} {frame.code}"):
             made.words[word] += 0.3
     made.facets = _kinds(facets)
+
+
+def _telling(made: Symptoms) -> list[Anomaly]:
+    """The anomalies whose words speak of trouble: not lines that are written less, nor metrics of what is merely spent less."""
+    return [a for a in made.anomalies if a.up or (a.kind == "metric" and not SPENT.search(a.text))][:60]
 
 
 def _nameless(made: Symptoms, text: str) -> str:
@@ -205,7 +214,7 @@ def _hints(made: Symptoms, desk: Desk) -> None:
     told = [(f"{desk.text} {desk.metric}"[:4000], 1.0)]
     told += [
         (f"{anomaly.quote} {anomaly.text}"[-1200:], min(1.0, anomaly.weight))
-        for anomaly in [a for a in made.anomalies if a.up or a.kind == "metric"][:60]
+        for anomaly in _telling(made)
         if anomaly.kind == "metric" or anomaly.fresh
     ]
     for text, weight in told:

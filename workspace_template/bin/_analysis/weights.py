@@ -11,6 +11,7 @@ COMMIT = {
     "late": -4.5,  # nearly all of it had begun before
     "undeployed": -2.25,  # no known deployment brought it, though deployments are known
     "undated": -0.27,  # nothing is known of deployments
+    "superseded": -2.5,  # its service was deployed anew before it began, 1 where twice
     "older": -1.4,  # it lies before what the deployment probably brought
     "affected": 0.42,  # its service is affected
     "called": 0.7,  # its service is called by what fails

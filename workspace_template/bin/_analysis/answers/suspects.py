@@ -90,6 +90,10 @@ def suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:
         answer |= {"through": s.through.commit.sha}
     if n < 2:
         answer |= {"fits": s.fits}
+    if n < 2 and s.whole:
+        answer |= {"whole": round(s.whole, 3)}
+    if n == 0 and s.carrier:
+        answer |= {"carrier": f"{s.carrier.commit.sha[:12]} of {s.carrier.commit.repo}"}
     if n < 2 and s.best:
         best = s.best
         answer |= {
