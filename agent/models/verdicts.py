@@ -65,7 +65,7 @@ def _conclusion(known: Known) -> dict[str, Any]:
         *(proofs.mechanism(what) if kind == "commit" else proofs.signs(known, what)),
     ]
     shown = proofs.reproduction(known, what) if kind == "commit" else []
-    checks = [*shown, *proofs.checks(known, what)]
+    checks = [*shown, *proofs.checks(known, what)][: proofs.MOST]
     second = options[1][0] if len(options) > 1 else 0.0
     verdict = "likely" if weight(options[0]) >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
     if shown or (p >= FOUND and checks and (kind != "commit" or what.get("fits"))):
