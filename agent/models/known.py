@@ -76,7 +76,7 @@ class Known:
     @property
     def suspected(self) -> bool:
         """Whether a commit is a suspect at all."""
-        return any(float(s["p"]) > 0.05 for s in self.answer.get("suspects") or ())
+        return any(float(s["p"]) > 0.03 for s in self.answer.get("suspects") or ())
 
     @property
     def logs(self) -> list[dict[str, Any]]:

@@ -17,7 +17,8 @@ DONE_BY = {
 
 
 def guilty(known: Known, what: dict[str, Any], p: float) -> dict[str, Any]:
-    """A commit as the cause."""
+    """A commit as the cause. Where no call shows it, its confidence is what the analysis has, not its share of the odds."""
+    shown = known.reproduced.get("commit") == what["commit"]
     delta = f"{what.get('kind', 'change')}: {what.get('what', what['subject'])}"
     where = f" in {what['path']}" if what.get("path") else ""
     brought = f" It came with the upgrade of {what['package']} by {what['carrier']}." if what.get("carrier") else ""
@@ -31,7 +32,7 @@ def guilty(known: Known, what: dict[str, Any], p: float) -> dict[str, Any]:
         "commit": what["commit"],
         "files": [what["path"]] if what.get("path") else [],
         "symbols": re.findall(r"[A-Za-z_]\w+(?=\s*\()", str(what.get("within", "")))[-1:],
-        "confidence": round(p, 3),
+        "confidence": round(p if shown else min(p, float(what.get("confidence", p))), 3),
     }
 
 

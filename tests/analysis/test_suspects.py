@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 from tests.analysis.conftest import AT, LIVE, Scene, git, rfc
+from tests.analysis.test_code import part
 
 LEDGER = (
     "def settle(entry):\n    if entry.currency is None:\n        entry.currency = 'EUR'\n    return post(entry.currency.code)\n"
@@ -238,3 +239,10 @@ def test_what_lies_before_a_deployment_is_looked_at_where_versions_are_tagged_an
         assert answer["suspects"][0]["commit"] == ids[-1]
     assert seen == {"import/a": 1, "v1.0": 3}
     assert answer["suspects"][1]["p"] < 0.05 * answer["suspects"][0]["p"]
+
+
+def test_one_is_less_sure_of_a_suspect_that_only_fits_in_time_and_place() -> None:
+    suspect = part("suspects").Suspect(commit=part("commits").Commit(repo="shop", sha="a" * 40), p=0.9)
+    for features, fits in (({"means": 0.8}, True), ({"means": 0.4, "words": 1.0}, False), ({"means": 0.2, "line": 1.0}, True)):
+        suspect.features = features
+        assert (suspect.fits, round(suspect.confidence, 2)) == (fits, 0.9 if fits else 0.54)

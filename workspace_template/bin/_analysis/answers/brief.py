@@ -39,18 +39,20 @@ def affected(desk: Desk, verdict: suspects.Verdict) -> list[str]:
 def _changed(desk: Desk, verdict: suspects.Verdict) -> list[str]:
     lines = []
     for s in [s for n, s in enumerate(verdict.suspects[:3]) if n == 0 or s.p >= 0.01]:
-        lines.append(f"{s.p:.0%} {s.commit.repo}@{s.commit.sha[:10]} {s.commit.subject[:60]} - {s.why[0] if s.why else ''}")
+        lines.append(
+            f"{s.confidence:.0%} {s.commit.repo}@{s.commit.sha[:10]} {s.commit.subject[:60]} - {s.why[0] if s.why else ''}"
+        )
     lines += [f"{f.p:.0%} {f.why[0]}" for f in verdict.flips[:1] if f.p > 0.03]
     return lines or ["nothing is known to have changed"]
 
 
 def _likely(verdict: suspects.Verdict) -> str:
-    options = [(s.p, f"commit {s.commit.sha[:10]} of {s.commit.repo}: {_does(s)}") for s in verdict.suspects[:1]]
-    options += [(p, f"no commit: {e.statement} ({e.why[0]})") for e, p in verdict.explanations[:1]]
-    options += [(f.p, f"{f.change.kind} {f.change.name}") for f in verdict.flips[:1]]
-    options.append((verdict.unknown, "nothing that is on the desk"))
-    p, text = max(options, key=lambda o: o[0])
-    return f"{p:.0%} {text}"[:240]
+    options = [(s.p, s.confidence, f"commit {s.commit.sha[:10]} of {s.commit.repo}: {_does(s)}") for s in verdict.suspects[:1]]
+    options += [(p, p, f"no commit: {e.statement} ({e.why[0]})") for e, p in verdict.explanations[:1]]
+    options += [(f.p, f.p, f"{f.change.kind} {f.change.name}") for f in verdict.flips[:1]]
+    options.append((verdict.unknown, verdict.unknown, "nothing that is on the desk"))
+    _, sure, text = max(options, key=lambda o: o[0])
+    return f"{sure:.0%} {text}"[:240]
 
 
 def _does(s: suspects.Suspect) -> str:
