@@ -34,7 +34,7 @@ from agent.evals.generate.system import SERVICES, Load, Payments, System, first_
 ALL = "all"
 FACTOR = 80.0  # shown seconds for each real one
 AFTER_ALERT = timedelta(minutes=4)
-RUNS = 4
+RUNS = 6
 WARMING = 3.0  # real seconds of requests before the shown time begins
 LARGE = (30, 108)
 LIBRARY = (22, 26)

@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from agent.evals.generate.clock import Clock, rfc
@@ -22,6 +23,8 @@ Sample = dict[tuple[str, str], float]
 TRACES = 90
 WARM = 8
 QUIET = 3
+LATENCY, STALLED, LONGER = "latency_p95_ms", 4.0, 60.0
+"""A minute before the cause that is so many times as slow as usual, by so many ms at least, is the host's, not the system's."""
 
 
 class Scraper:
@@ -153,7 +156,7 @@ def firing(points: Iterable[Point], rule: Rule) -> tuple[int, float] | None:
 
 
 def trouble(points: Iterable[Point], rule: Rule, alert: tuple[int, float] | None, onset: float) -> str:
-    """Why a run does not show what it should: no alert, one that is older than its cause, or failures before the cause; or ""."""
+    """Why a run does not show what it should: no alert, one that is older than its cause, failures or stalls before it; or ""."""
     if alert is None:
         return f"{rule.metric} of {rule.service} stayed within its limit"
     if alert[0] <= onset:
@@ -163,6 +166,13 @@ def trouble(points: Iterable[Point], rule: Rule, alert: tuple[int, float] | None
     ]
     if sum(value for _, value in early) > QUIET:
         return f"requests failed before the cause, from minute {early[0][0]}"
+    for service in sorted({service for _, service, metric, _ in points if metric == LATENCY}):
+        times = [
+            (minute, value) for minute, name, metric, value in points if (name, metric) == (service, LATENCY) and minute < onset
+        ]
+        usual = median(value for _, value in times) if times else 0.0
+        if stalled := [minute for minute, value in times if value > max(STALLED * usual, usual + LONGER)]:
+            return f"{service} stalled before the cause, in minute {stalled[0]}"
     return ""
 
 

@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from agent.evals.generate.__main__ import generate, histories
+from agent.evals.generate.record import trouble
 from agent.evals.generate.scenarios import KINDS
 from agent.incident import read_incident
 from agent.triggers import read
@@ -74,6 +75,13 @@ def test_there_are_a_hundred_candidates_and_a_decoy_after_the_onset() -> None:
     assert TRUTH["eligible"]["pricing"] >= 100 and TRUTH["decoys"][0]["service"] == "storefront"
     deployments = json.loads((FIRST / "deployments.json").read_text())
     assert deployments[-1]["service"] == "storefront" and deployments[-1]["timestamp"] > TRUTH["onset"]
+
+
+def test_a_run_in_which_the_host_stalled_before_the_cause_is_of_no_use() -> None:
+    rule = KINDS["latency"](Random(1)).rule
+    for slowest, expected in ((120.0, ""), (900.0, "storefront stalled before the cause, in minute 7")):
+        points = [(minute, "storefront", "latency_p95_ms", slowest if minute == 7 else 60.0) for minute in range(30)]
+        assert trouble(points, rule, (28, 300.0), 25.0) == expected
 
 
 @pytest.mark.slow
