@@ -132,7 +132,7 @@ def text(found: Comparison) -> str:
         lines.append([name, f"{one.number}", f"{one.first:.3f}", f"{one.second:.3f}", f"{one.difference:+.3f}", span])
     parts = [columns(lines)]
     parts.append(
-        f"Right more often: {found.gained} incidents in the second, {found.lost} in the first (sign test, p = {found.p:.3f})"
+        f"Incidents right more often in the second: {found.gained}; in the first: {found.lost} (sign test, p = {found.p:.3f})"
     )
     changed = [pair for pair in found.pairs if pair.first != pair.second]
     if changed:
