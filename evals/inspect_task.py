@@ -52,8 +52,10 @@ FIGURES: dict[str, Callable[[Score], float | None]] = {
 
 @task  # type: ignore[untyped-decorator]
 def incidents(folder: str = "", model: str = "statistical", sandbox: str = "auto", analysis: bool = True) -> Task:
-    """Incidents whose cause is known; those that ship, without a folder."""
-    found = truth.incidents(Path(folder) if folder else shipped("incidents"))
+    """Incidents whose cause is known; those that ship, without a folder. inspect works in the folder of this file, and who asks
+    does not: a relative folder is one of the repository.
+    """
+    found = truth.incidents(Path(__file__).parents[1] / folder if folder else shipped("incidents"))
     samples = [
         Sample(
             id=one.name,
