@@ -206,8 +206,8 @@ class Bench:
         return [self.at_commit(named, check, "its own behaviour")] if digest else []
 
 
-async def swap(parts: Parts, incident: Incident, case: Case, each: int, rng: Random) -> list[dict[str, Any]]:
-    """Judges the right report of one incident and the wrong ones made of it."""
+async def opened(parts: Parts, incident: Incident, case: Case) -> Bench:
+    """An incident that the embedded model has investigated, with what judges reports of it."""
     investigation = await parts.start(case)
     await parts.worker.run(investigation.id)
     report = await parts.store.report(investigation.id)
@@ -221,10 +221,15 @@ async def swap(parts: Parts, incident: Incident, case: Case, each: int, rng: Ran
         async with parts.desk.pristine(f"{investigation.id}-bench{next(number)}", case, bench.plan, refs) as sandbox:
             return (await sandbox.run(command, timeout=120)).stdout.decode("utf-8", "replace")
 
-    made = Bench(incident, case, bench.checker, history, report, run)
+    return Bench(incident, case, bench.checker, history, report, run)
+
+
+async def swap(parts: Parts, incident: Incident, case: Case, each: int, rng: Random) -> list[dict[str, Any]]:
+    """Judges the right report of one incident and the wrong ones made of it."""
+    made = await opened(parts, incident, case)
     right = await made.right()
-    judged = await bench.checker.judge(right)
-    first = next(iter(claims(await (await parts.store.journal(report.investigation)).entries())), report)
+    judged = await made.checker.judge(right)
+    first = next(iter(claims(await (await parts.store.journal(made.report.investigation)).entries())), made.report)
     claimed = first.verdict == "root_cause_found"  # by the model itself, before anything was lowered
     rows: list[dict[str, Any]] = [{"incident": incident.name, "kind": incident.truth.kind, "right": True, "claimed": claimed,
              "stands": judged.conclusion.verdict == "root_cause_found", "why": judged.downgraded,
@@ -232,7 +237,7 @@ async def swap(parts: Parts, incident: Incident, case: Case, each: int, rng: Ran
     print(f"{incident.name}: right one {'kept' if rows[0]['stands'] else 'LOWERED'}", flush=True)
     for named, how in await chosen(made, parts, each, rng) if each else ():
         swapped = await made.wrong(named, right)
-        judged = await bench.checker.judge(swapped)
+        judged = await made.checker.judge(swapped)
         rows.append({"incident": incident.name, "kind": incident.truth.kind, "right": False, "how": how, "commit": named.commit,
                      "stands": judged.conclusion.verdict == "root_cause_found", "why": judged.downgraded,
                      "quotes": sum(e.verified for e in judged.conclusion.evidence), "checks":
@@ -243,7 +248,7 @@ async def swap(parts: Parts, incident: Incident, case: Case, each: int, rng: Ran
             )
     for category in ("external", "capacity") if each else ():
         swapped = await made.nobody(category, right)
-        judged = await bench.checker.judge(swapped)
+        judged = await made.checker.judge(swapped)
         rows.append({"incident": incident.name, "kind": incident.truth.kind, "right": False, "how": "no commit", "commit": "",
                      "stands": judged.conclusion.verdict == "root_cause_found", "why": judged.downgraded,
                      "checks": [f"{c.claim}: {c.discriminates}: {c.outcome}" for c in judged.conclusion.checks]})  # fmt: skip
