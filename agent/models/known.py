@@ -69,7 +69,8 @@ class Known:
         guilty = self.reproduced.get("commit")
         shown = [o for o in found if guilty and o[1] == "commit" and o[2]["commit"] == guilty]
         if shown:
-            rest = [(p * (1 - SHOWN), kind, what) for p, kind, what in found if what is not shown[0][2]]
+            others = (option for option in found if option is not shown[0])
+            rest = [(p * (1 - SHOWN), kind, {**what, "whole": 0.0}) for p, kind, what in others]
             found = [(max(SHOWN, shown[0][0]), "commit", shown[0][2]), *rest]
         return sorted(found, key=lambda o: (-weight(o), -o[0]))
 
