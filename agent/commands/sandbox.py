@@ -25,7 +25,7 @@ from agent.config import load, load_rules
 from agent.core.data import Data
 from agent.core.egress import Egress, Rule
 from agent.core.errors import BadInput, NotFound, SandboxError, ToolError
-from agent.core.sandbox import WORKSPACE, Sandbox, Sandboxes
+from agent.core.sandbox import WORKSPACE, Limits, Sandbox, Sandboxes
 from agent.egress.audit import earlier
 from agent.egress.outside import outside
 from agent.sandboxes.microvm import MicroVM, accelerator, build, copies, qemu, template
@@ -60,7 +60,7 @@ def build_image(packages: Sequence[Path], mirror: str | None, root: Path | None,
 async def _warm(image: build.Image, tiers: Sequence[str]) -> str:
     chosen = await accelerator.choose(image)
     for tier in (tier for tier in qemu.TIERS if not tiers or tier.name in tiers):
-        await template.ready(image, tier, chosen)
+        await template.ready(template.Kind(image=image, tier=tier, accelerator=chosen, disk=Limits().disk))
     return chosen
 
 

@@ -7,6 +7,7 @@ made beneath this process's own, or as near above it as the kernel's rules allow
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import time
@@ -196,6 +197,7 @@ def _hierarchies(mounts: Mapping[str, Path]) -> dict[str, Path]:
     return found
 
 
+@functools.cache
 def _mounts() -> dict[str, Path]:
     """Where each controller's hierarchy is mounted first ("" for v2)."""
     found: dict[str, Path] = {}

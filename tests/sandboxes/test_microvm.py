@@ -190,11 +190,12 @@ async def test_a_damaged_template_is_named_and_made_anew(sandboxes: MicroVM, tmp
     copy.folder.mkdir()
     for name in ("vmlinux", "initrd.cpio", "base.ext4"):
         os.link(image.folder / name, copy.folder / name)
-    made = await template.ready(copy, qemu.TIERS[0], "tcg")
+    kind = template.Kind(image=copy, tier=qemu.TIERS[0], accelerator="tcg")
+    made = await template.ready(kind)
     made.state.write_bytes(bytes(made.state.stat().st_size))
     for expected in ("cannot be loaded", ""):
         try:
-            clone = await template.clone("one", copy, qemu.TIERS[0], "tcg", uid=1879048200, group=Group())
+            clone = await template.clone("one", kind, uid=1879048200, group=Group())
             await clone.stop()
             assert expected == ""
         except SandboxError as error:

@@ -63,7 +63,7 @@ async def test_a_kernel_that_panics_is_quoted_and_leaves_nothing(tmp_path: Path)
         os.link(image.folder / name, copy.folder / name)
     (copy.folder / "initrd.cpio").write_bytes(b"no archive")
     with pytest.raises(SandboxError, match="panic"):
-        await template.ready(copy, qemu.TIERS[0], "tcg")
+        await template.ready(template.Kind(image=copy, tier=qemu.TIERS[0], accelerator="tcg"))
     assert [path.name for path in (copy.folder / "templates").iterdir() if not path.name.endswith(".lock")] == []
 
 
@@ -78,7 +78,8 @@ async def test_two_processes_that_need_a_template_at_once_make_one(tmp_path: Pat
 import asyncio, sys
 from agent.sandboxes.microvm import qemu, template
 from agent.sandboxes.microvm.build import Image
-print(asyncio.run(template.ready(Image.model_validate_json(sys.argv[1]), qemu.TIERS[0], "tcg")).id)
+kind = template.Kind(image=Image.model_validate_json(sys.argv[1]), tier=qemu.TIERS[0], accelerator="tcg")
+print(asyncio.run(template.ready(kind)).id)
 """
     arguments = [sys.executable, "-c", program, copy.model_dump_json()]
     both = [await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE) for _ in range(2)]

@@ -333,9 +333,14 @@ async def test_where_the_memory_cannot_be_looked_into_the_stream_is_kept(
 def test_every_tier_has_a_template_of_its_own_by_all_that_must_be_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     from agent.sandboxes.microvm import build, template
 
-    image = build.current()
-    keys = [template.key_of(image, tier, "tcg") for tier in qemu.TIERS]
-    assert len({*keys, template.key_of(image, qemu.TIERS[0], "kvm")}) == 5
-    assert template.key_of(image.model_copy(update={"key": "other"}), qemu.TIERS[0], "tcg") != keys[0]
+    kind = template.Kind(image=build.current(), tier=qemu.TIERS[0], accelerator="tcg")
+    keys = [kind.model_copy(update={"tier": tier}).key for tier in qemu.TIERS]
+    others = (
+        {"accelerator": "kvm"},
+        {"disk": 32 << 20},
+        {"disk": 64 << 20},
+        {"image": kind.image.model_copy(update={"key": "other"})},
+    )
+    assert len({*keys, *(kind.model_copy(update=other).key for other in others)}) == 8
     monkeypatch.setattr(qemu, "version", lambda: "QEMU emulator version 99.0")
-    assert template.key_of(image, qemu.TIERS[0], "tcg") != keys[0]
+    assert kind.key != keys[0]

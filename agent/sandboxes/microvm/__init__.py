@@ -23,10 +23,11 @@ from agent.egress.outside import Outside
 from agent.sandboxes.command import check_id, to_the_end
 from agent.sandboxes.disk import check_layers, layer_sources
 from agent.sandboxes.microvm import accelerator, build, images, pool, qemu, template
-from agent.sandboxes.microvm.machine import MicroVMSandbox, State
+from agent.sandboxes.microvm.machine import MicroVMSandbox, State, kind_of
 from agent.sandboxes.microvm.place import GONE, Life, destroy, last_used, life_of, lock_of, locked, recorded, tell
 from agent.sandboxes.microvm.pool import Pool
 from agent.sandboxes.microvm.running import Machines
+from agent.sandboxes.microvm.template import Kind
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,8 @@ class MicroVM:
         image = await asyncio.to_thread(build.current, self.images)
         tier = qemu.tier_for(spec.limits.memory)
         chosen = await accelerator.choose(image)
-        await template.ready(image, tier, chosen)
         state = State(spec=spec, image=image, accelerator=chosen, tier=tier.name)
+        await template.ready(kind_of(state))
         place = self.root / id
         lock = await asyncio.to_thread(self._make, place)
         sandbox = MicroVMSandbox(place, state, self._machines)
@@ -188,7 +189,8 @@ class MicroVM:
         """Has the pool keep clones for sandboxes with these limits."""
         image = await asyncio.to_thread(build.current, self.images)
         self._pool.size = self.keeping.pool
-        await self._pool.expect(image, qemu.tier_for(limits.memory), await accelerator.choose(image))
+        kind = Kind(image=image, tier=qemu.tier_for(limits.memory), accelerator=await accelerator.choose(image))
+        await self._pool.expect(kind)
 
     async def _expire(self, id: str) -> None:
         used = await asyncio.to_thread(last_used, self.root / id)

@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from pathlib import PurePosixPath
 
 from agent.core.data import Data
 from agent.core.errors import SandboxError
@@ -28,13 +29,19 @@ _WINDOW = 256 << 10
 
 _PART = 64 << 10
 
+_STORE = "/store"
+"""Where the agent has mounted what commands do not see."""
+
+CONTENT = "content"
+"""The folder of a layer's disk that is the layer."""
+
 
 class Ask(IntEnum):
     """What the host asks."""
 
     PING = 1
     CLOCK = 2
-    MOUNT = 3
+    FURNISH = 3
     RUN = 4
     STDIN = 5
     KILL = 6
@@ -44,6 +51,7 @@ class Ask(IntEnum):
     LIST = 10
     SYNC = 11
     UNMOUNT = 12
+    PLACE = 13
     KEEP = 32
 
 
@@ -168,10 +176,22 @@ class Channel:
         now = time.time_ns()
         await self.ask(Ask.CLOCK, struct.pack("<QI", now // 10**9, now % 10**9) + os.urandom(64))
 
-    async def mount(self, memory: int, processes: int, layers: Sequence[tuple[int, str]]) -> None:
-        """Mounts the workspace and the layers, each the number of its disk (0 is the system's) and its target, parents first."""
-        parts = [struct.pack("<I", device) + os.fsencode(target) + b"\0" for device, target in layers]
-        await self.ask(Ask.MOUNT, struct.pack("<QII", memory, processes, len(layers)) + b"".join(parts))
+    async def furnish(self, layers: int, *, forget: bool = False) -> None:
+        """Mounts the workspace's disk and that many layers' with it. forget: the layers' disks will be exchanged for others."""
+        await self.ask(Ask.FURNISH, struct.pack("<II", layers, forget))
+
+    async def place(self, memory: int, processes: int, targets: Sequence[str]) -> None:
+        """Puts the layers that are mounted where commands see them, parents first, and bounds what commands may use in all.
+
+        The folders above a target become mount points of themselves, so that nobody inside can move or replace them.
+        """
+        mounts: dict[str, str] = {}
+        for number, target in enumerate(targets):
+            for above in reversed(PurePosixPath(target).parents[:-1]):
+                mounts.setdefault(str(above), ".")
+            mounts[target] = f"{_STORE}/over/{number}/{CONTENT}"
+        pairs = b"".join(os.fsencode(what) + b"\0" + os.fsencode(where) + b"\0" for where, what in mounts.items())
+        await self.ask(Ask.PLACE, struct.pack("<QII", memory, processes, len(mounts)) + pairs)
 
     async def run(
         self,

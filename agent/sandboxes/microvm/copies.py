@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.core.errors import NotFound, SandboxError
 from agent.sandboxes.command import check_id, to_the_end
-from agent.sandboxes.microvm import memory, qemu, sparse, template
+from agent.sandboxes.microvm import memory, sparse
 from agent.sandboxes.microvm.machine import MicroVMSandbox
 from agent.sandboxes.microvm.place import lock_of
 from agent.sandboxes.microvm.qemu import Machine
@@ -81,7 +81,7 @@ async def stats(sandbox: MicroVMSandbox) -> dict[str, float]:
         "memory_private": kilobytes["Private_Dirty"] + kilobytes["Private_Clean"],
         "memory_proportional": kilobytes["Pss"],
         "processor_seconds": (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK"),
-        "disk": (sandbox.place / "disk.img").stat().st_blocks * 512,
+        "disk": sum((sandbox.place / name).stat().st_blocks * 512 for name in ("disk.img", "seed.img")),
     }
 
 
@@ -125,8 +125,11 @@ async def _fork(sandbox: MicroVMSandbox, id: str) -> MicroVMSandbox:
     lock = lock_of(place)
     assert lock is not None
     try:
-        running = sandbox.machines.of(sandbox.place).machine
-        if running is not None and running.alive and memory.goes_by_pages(running):
+        os.link(sandbox.place / "seed.img", place / "seed.img")  # nobody writes to it
+        running = sandbox.machines.of(sandbox.place)
+        machine = running.machine
+        if machine is not None and machine.alive and memory.goes_by_pages(machine):
+            sandbox.machines.of(place).template = running.template
             await made.begin(lock, _copy_whole(sandbox, made, sparse.fill))
         else:
             try:
@@ -165,14 +168,12 @@ async def _copy(sandbox: MicroVMSandbox, target: Path, copy: Copying = sparse.co
 
 
 async def _copy_running(sandbox: MicroVMSandbox, running: Running, machine: Machine, target: Path, copy: Copying) -> None:
-    state = sandbox.state
-    tier = next(tier for tier in qemu.TIERS if tier.name == state.tier)
-    found = await template.ready(state.image, tier, state.accelerator)
+    assert running.template is not None
     await machine.channel.freeze()
     try:
         await machine.monitor.ask("stop")
         try:
-            await memory.save(machine, found, target / "memory", layers=running.layers, goes_on=True)
+            await memory.save(machine, running.template, target / "memory", layers=running.layers, goes_on=True)
             await asyncio.to_thread(copy, sandbox.place / "disk.img", target / "disk.img")
         finally:
             await machine.monitor.ask("cont")

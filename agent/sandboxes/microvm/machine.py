@@ -1,6 +1,7 @@
 """One sandbox as a machine: its life from made to deleted, its commands and files. place.py says what lies in its folder; also
 
-    disk.img     /workspace, /tmp and what was written over the layers, as an ext4 file system
+    seed.img     what /workspace began with, as the image of a layer
+    disk.img     /tmp and what was written over the seed and the layers, as an ext4 file system
     console.log  the end of what the last machine's kernel and agent printed
     snapshots/   what was kept under a name, see copies.py
 
@@ -30,7 +31,7 @@ from agent.egress.gateway import Gateway
 from agent.sandboxes.command import environment, folder, seconds_allowed, to_the_end, words
 from agent.sandboxes.files import READ_AT_ONCE, inside
 from agent.sandboxes.identity import user_of
-from agent.sandboxes.microvm import images, memory, qemu, template
+from agent.sandboxes.microvm import images, memory, qemu, sparse, template
 from agent.sandboxes.microvm.build import Image
 from agent.sandboxes.microvm.call import explain, result_of, with_reason, within
 from agent.sandboxes.microvm.channel import Channel, Refused
@@ -39,6 +40,7 @@ from agent.sandboxes.microvm.memory import Unusable
 from agent.sandboxes.microvm.place import destroy, lock_of, recorded, tell
 from agent.sandboxes.microvm.qemu import KERNEL_MEGABYTES, Machine
 from agent.sandboxes.microvm.running import Machines, Running
+from agent.sandboxes.microvm.template import Kind
 
 log = logging.getLogger(__name__)
 
@@ -215,20 +217,24 @@ class MicroVMSandbox:
                 tell(self.place, "resuming")
             else:
                 images.allocate(self.place / "disk.img", self.state.spec.limits.disk)
+                if copying is None:
+                    images.allocate(self.place / "seed.img", images.USUAL)
                 making = asyncio.ensure_future(copying or asyncio.to_thread(make, self.place, self.state))  # while QEMU starts
             mounted, _ = images.slots(self.state.spec)
             cache = self.place.parent / ".layers"
             files.append(os.open(self.place / "disk.img", os.O_RDWR | os.O_CLOEXEC))
+            files.append(os.open(self.place / "seed.img", os.O_RDONLY | os.O_CLOEXEC))
             for layer in mounted:
                 image = images.cached(cache, layer)
                 if image is None:
                     image = await asyncio.to_thread(images.layer_image, cache, layer)
                 files.append(os.open(image, os.O_RDONLY | os.O_CLOEXEC))
-            self.machines.of(self.place).layers = tuple(images.identity(file) for file in files[1:])
+            self.machines.of(self.place).layers = tuple(images.identity(file) for file in files[2:])
             async with self.machines.gate:
                 machine = await self._brought_back(lock, files, making if copying is not None else None)
                 if machine is None:
-                    machine = await self._cloned(lock, files, [layer.target for layer in mounted], making)
+                    machine = await self._cloned(lock, files, making, is_new=new is not None)
+                    await self._place(machine, [WORKSPACE, *(layer.target for layer in mounted)])
             tell(self.place, "running" if self.machines.of(self.place).busy else "idle")
             if self.machines.pool is not None:
                 self.machines.pool.fill(after=_LATER)
@@ -249,17 +255,18 @@ class MicroVMSandbox:
         if saving is None and not saved.is_dir():
             return None
         frozen, running.frozen = running.frozen, None
-        state, tier, uid = self.state, self._tier(), user_of(self.place)
+        kind = self._kind()
+        if saving is None:
+            running.template = await template.ready(kind if memory.is_of(saved, kind.key) else kind.bare)
+        assert running.template is not None
         try:
-            group = group_for(self.place, tier, state.spec.limits)
             machine = await memory.load(
                 self.id,
-                state.image,
-                tier,
-                state.accelerator,
+                kind,
+                running.template,
                 saved,
-                uid=uid,
-                group=group,
+                uid=user_of(self.place),
+                group=group_for(self.place, kind.tier, self.state.spec.limits),
                 layers=running.layers,
                 disks=files,
                 holds=(lock,),
@@ -289,36 +296,56 @@ class MicroVMSandbox:
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
         return machine
 
-    async def _cloned(self, lock: int, files: Sequence[int], targets: Sequence[str], making: asyncio.Future[None]) -> Machine:
-        """A new machine with the disk."""
-        tier, limits = self._tier(), self.state.spec.limits
-        machine = await self._pooled(lock, files)
+    async def _cloned(self, lock: int, files: Sequence[int], making: asyncio.Future[None], *, is_new: bool) -> Machine:
+        """A new machine that has its disks mounted."""
+        running, kind, disk = self.machines.of(self.place), self._kind(), self.place / "disk.img"
+        machine, furnished = await self._pooled(lock, files), await template.ready(kind)
+        fits = is_new and machine is None and all(images.remembered(file) == furnished.layers for file in files[2:])
+        if is_new:
+            await asyncio.to_thread(sparse.fill, furnished.disk if fits else furnished.empty, disk)
+        running.template = furnished if fits else await template.ready(kind.bare)
         if machine is None:
-            group, uid = group_for(self.place, tier, limits), user_of(self.place)
-            image, accelerator = self.state.image, self.state.accelerator
-            machine = await template.clone(self.id, image, tier, accelerator, uid=uid, group=group, disks=files, holds=(lock,))
-        try:
+            group, uid = group_for(self.place, kind.tier, self.state.spec.limits), user_of(self.place)
+            of = kind if fits else kind.bare
+            machine = await template.clone(self.id, of, uid=uid, group=group, disks=files, holds=(lock,))
+        async with self._mounting(machine):
             await machine.channel.clock()
             await making
+            if not fits:
+                await machine.channel.furnish(len(files) - 1)
+            elif images.remembered(files[1]) != furnished.layers:
+                template.spoil(furnished)
+                raise SandboxError(f"{self.id}: the template has other layers mounted than this host makes", "Try once more.")
+        return machine
+
+    async def _place(self, machine: Machine, targets: Sequence[str]) -> None:
+        """Has the machine show what it has mounted."""
+        limits, tier = self.state.spec.limits, self._kind().tier
+        async with self._mounting(machine):
             size = min(limits.memory, (tier.megabytes - KERNEL_MEGABYTES) << 20)
-            await machine.channel.mount(size, limits.processes, [(slot + 2, target) for slot, target in enumerate(targets)])
+            await machine.channel.place(size, limits.processes, targets)
+
+    @asynccontextmanager
+    async def _mounting(self, machine: Machine) -> AsyncIterator[None]:
+        """Ends the machine if that fails."""
+        try:
+            yield
         except BaseException as error:
             await machine.stop()
             if isinstance(error, Refused):
                 hint = "Delete the sandbox and make a new one."
                 raise SandboxError(f"{self.id}: its disks cannot be mounted: {error}", hint) from error
             raise
-        return machine
 
     async def _pooled(self, lock: int, files: Sequence[int]) -> Machine | None:
         """A machine out of the pool, with the disks and the lock, in a control group that the folder tells of."""
-        state, tier, pool = self.state, self._tier(), self.machines.pool
-        clone = await pool.take(state.image, tier, state.accelerator) if pool is not None else None
+        kind, pool = self._kind(), self.machines.pool
+        clone = await pool.take(kind.bare) if pool is not None else None
         if clone is None:
             return None
         try:
             if clone.group.folders:
-                group_for(self.place, tier, state.spec.limits, clone.group.folders[0].name)
+                group_for(self.place, kind.tier, self.state.spec.limits, clone.group.folders[0].name)
             await clone.machine.monitor.give("lock", lock)
             clone.release()
             await clone.machine.attach(files)
@@ -332,8 +359,8 @@ class MicroVMSandbox:
     def _room(self) -> str:
         return f"{self.place.parent} has {shutil.disk_usage(self.place.parent).free >> 20} MiB free."
 
-    def _tier(self) -> qemu.Tier:
-        return next(tier for tier in qemu.TIERS if tier.name == self.state.tier)
+    def _kind(self) -> Kind:
+        return kind_of(self.state)
 
     async def _suspend(self, wanted: bool | None, form: memory.Form) -> None:
         running = self.machines.of(self.place)
@@ -351,13 +378,13 @@ class MicroVMSandbox:
 
     async def _freeze(self, running: Running, machine: Machine, form: memory.Form) -> None:
         """Saves the memory and ends the machine. Where that fails, the machine goes on."""
-        found = await template.ready(self.state.image, self._tier(), self.state.accelerator)
+        assert running.template is not None
         tell(self.place, "suspending")
         await machine.channel.freeze()
         try:
             await machine.monitor.ask("stop")
             try:
-                await memory.save(machine, found, self.place / "memory", layers=running.layers, form=form)
+                await memory.save(machine, running.template, self.place / "memory", layers=running.layers, form=form)
             except BaseException:
                 await machine.monitor.ask("cont")
                 raise
@@ -415,9 +442,15 @@ class MicroVMSandbox:
             raise NotFound(f"there is no sandbox {self.id!r} any more", "It was deleted.")
 
 
+def kind_of(state: State) -> Kind:
+    """The template of a new sandbox like that."""
+    tier = next(tier for tier in qemu.TIERS if tier.name == state.tier)
+    return Kind(image=state.image, tier=tier, accelerator=state.accelerator, disk=state.spec.limits.disk)
+
+
 def make(place: Path, state: State) -> None:
-    """Fills the folder of a new sandbox; `state.json` comes last."""
-    images.make_workspace(place / "disk.img", state.spec, place / "stage")
+    """Fills the folder of a new sandbox, but for its disk; `state.json` comes last."""
+    images.make_seed(place / "seed.img", state.spec)
     new = place / "state.json.new"
     new.write_text(state.model_dump_json())
     new.rename(place / "state.json")

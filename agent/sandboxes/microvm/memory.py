@@ -28,10 +28,9 @@ from agent.core.data import Data
 from agent.core.errors import SandboxError
 from agent.sandboxes.cgroups import Group
 from agent.sandboxes.microvm import qemu, template
-from agent.sandboxes.microvm.build import Image
 from agent.sandboxes.microvm.channel import Channel
-from agent.sandboxes.microvm.qemu import Machine, Tier
-from agent.sandboxes.microvm.template import Template
+from agent.sandboxes.microvm.qemu import Machine
+from agent.sandboxes.microvm.template import Kind, Template
 
 Form = Literal["pages", "stream"]
 
@@ -129,6 +128,12 @@ def read(folder: Path) -> Saved | None:
         return None
 
 
+def is_of(folder: Path, key: str) -> bool:
+    """Whether a saved memory says that it began as that of the template `key`."""
+    about = read(folder)
+    return about is not None and about.key == key
+
+
 def settle(folder: Path, disk: Path) -> None:
     """Makes a saved memory, and the disk that belongs to it, outlive the host's own end."""
     if (about := read(folder)) is None or about.durable:
@@ -158,9 +163,8 @@ def remove(folder: Path) -> None:
 
 async def load(
     name: str,
-    image: Image,
-    tier: Tier,
-    accelerator: str,
+    kind: Kind,
+    found: Template,
     folder: Path,
     *,
     uid: int,
@@ -171,22 +175,22 @@ async def load(
     channel: Channel | None = None,
     saving: Awaitable[None] | None = None,
 ) -> Machine:
-    """A paused machine with a saved memory and its disks. holds: open files that are open as long as it lives.
+    """A paused machine with a saved memory, missing from that template, and its disks. holds: open files that are open as long
+    as it lives.
 
     channel: what its agent was spoken to over before. saving: what is still saving it, as pages, while QEMU starts.
 
     Raises Unusable, SandboxError.
     """
-    found = await template.ready(image, tier, accelerator)
     bare = _fitting(folder, found, layers).bare if saving is None else True
     shared = await template.sealed(found)
     coming = asyncio.ensure_future(_whole(folder, found, layers, saving))  # while QEMU starts
     try:
         machine = await qemu.start(
             name,
-            image,
-            tier,
-            accelerator,
+            kind.image,
+            kind.tier,
+            kind.accelerator,
             uid=uid,
             group=group,
             memory=[f"mem-path=/proc/self/fd/{shared}", "share=off"],

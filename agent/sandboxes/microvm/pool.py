@@ -19,10 +19,10 @@ from agent.core.sandbox import Limits
 from agent.sandboxes import cgroups
 from agent.sandboxes.identity import user_of
 from agent.sandboxes.microvm import sparse, template
-from agent.sandboxes.microvm.build import Image
 from agent.sandboxes.microvm.clone import Clone, group_for
 from agent.sandboxes.microvm.place import lock_of, locked, recorded
-from agent.sandboxes.microvm.qemu import Machine, Tier
+from agent.sandboxes.microvm.qemu import Machine
+from agent.sandboxes.microvm.template import Kind
 
 log = logging.getLogger(__name__)
 
@@ -38,15 +38,15 @@ class Pool:
 
     def __init__(self, folder: Path, gate: Callable[[], asyncio.Semaphore]) -> None:
         self.folder, self.size, self._gate = folder, 0, gate
-        self._kind: tuple[Image, Tier, str] | None = None
+        self._kind: Kind | None = None
         self._waiting: list[Clone] = []
         self._filling: asyncio.Task[None] | None = None
 
-    async def take(self, image: Image, tier: Tier, accelerator: str) -> Clone | None:
+    async def take(self, kind: Kind) -> Clone | None:
         """A paused clone, if one waits. What then is missing is started by `fill`, when there is time."""
         if not self.size:
             return None
-        await self.expect(image, tier, accelerator)
+        await self.expect(kind)
         while self._waiting:
             clone = self._waiting.pop(0)
             if clone.machine.alive:
@@ -54,9 +54,8 @@ class Pool:
             await discard(clone)
         return None
 
-    async def expect(self, image: Image, tier: Tier, accelerator: str) -> None:
+    async def expect(self, kind: Kind) -> None:
         """Makes clones of this kind the ones that wait."""
-        kind = (image, tier, accelerator)
         if kind != self._kind:
             await self.empty()
             self._kind = kind
@@ -64,7 +63,7 @@ class Pool:
     def fill(self, *, after: float = 0.0) -> None:
         """Starts what is missing, one after the other, in the background."""
         if self.size and self._kind is not None and (self._filling is None or self._filling.done()):
-            self._filling = asyncio.create_task(self._fill(after, *self._kind))
+            self._filling = asyncio.create_task(self._fill(after, self._kind))
 
     async def filled(self) -> None:
         """Waits until nothing is being started."""
@@ -80,22 +79,22 @@ class Pool:
         while self._waiting:
             await discard(self._waiting.pop())
 
-    async def _fill(self, after: float, image: Image, tier: Tier, accelerator: str) -> None:
+    async def _fill(self, after: float, kind: Kind) -> None:
         await asyncio.sleep(after)
         while len(self._waiting) < self.size:
             try:
                 async with self._gate():
-                    self._waiting.append(await self._make(image, tier, accelerator))
+                    self._waiting.append(await self._make(kind))
             except SandboxError as error:
                 log.warning("no machine could be started in advance: %s", error)
                 return
 
-    async def _make(self, image: Image, tier: Tier, accelerator: str) -> Clone:
+    async def _make(self, kind: Kind) -> Clone:
         place, lock = await asyncio.to_thread(_new, self.folder)
         group = cgroups.Group()
         try:
-            group = group_for(place, tier, Limits())
-            machine = await template.clone(place.name, image, tier, accelerator, uid=user_of(place), group=group)
+            group = group_for(place, kind.tier, Limits())
+            machine = await template.clone(place.name, kind, uid=user_of(place), group=group)
             try:
                 await self._warm(machine, place / "disk.img")
             except BaseException:

@@ -28,7 +28,7 @@ from agent.sandboxes.microvm.monitor import Console, Monitor
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 SLOTS = 10
-"""Disks that a machine has beside its system: the workspace, then layers."""
+"""Disks that a machine has beside its system: its own, its seed, then layers."""
 
 _LARGEST_DISK = 1 << 40
 """Bytes of a slot as the guest sees it; what lies behind may be smaller."""

@@ -17,12 +17,14 @@ from agent.sandboxes.microvm.channel import Ask, Channel, Refused
 from agent.sandboxes.microvm.place import tell
 from agent.sandboxes.microvm.pool import Pool
 from agent.sandboxes.microvm.qemu import Machine
+from agent.sandboxes.microvm.template import Template
 
 
 class Running:
     """The machine of one sandbox in this process, shared by all that opened it.
 
-    frozen: what its agent was spoken to over, while it is suspended and calls of this process wait for it.
+    template: what its machine's memory began as. frozen: what its agent was spoken to over, while it is suspended and calls of
+    this process wait for it.
     """
 
     def __init__(self, place: Path) -> None:
@@ -30,6 +32,7 @@ class Running:
         self.loop = asyncio.get_running_loop()
         self.machine: Machine | None = None
         self.frozen: Channel | None = None
+        self.template: Template | None = None
         self.layers: tuple[str, ...] = ()
         self.starting = asyncio.Lock()
         self.stopping = False

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/filter.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <linux/random.h>
 #include <linux/seccomp.h>
@@ -39,7 +40,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PING = 1, CLOCK, MOUNT, RUN, STDIN, KILL, READ, WRITE, WDATA, LIST, SYNC, UNMOUNT, KEEP = 32 };
+enum { PING = 1, CLOCK, FURNISH, RUN, STDIN, KILL, READ, WRITE, WDATA, LIST, SYNC, UNMOUNT, PLACE, KEEP = 32 };
 enum { OK = 64, ERR, OUT, ERROUT, EXITED, ACK, DATA, ENTRIES, OPENED, GONE };
 
 #define USER 1000
@@ -47,11 +48,11 @@ enum { OK = 64, ERR, OUT, ERROUT, EXITED, ACK, DATA, ENTRIES, OPENED, GONE };
 #define WORKSPACE "/workspace"
 #define LARGEST (1 << 20)
 #define CHUNK (1 << 16)
-#define LAYERS 16
+#define STORE "/store"
 
 struct frame { uint32_t length, id; uint8_t type, none[3]; };
 
-static int port = -1, root = -1, disk = -1, urandom = -1, memory_max = -1, pids_max = -1;
+static int port = -1, root = -1, disk = -1, urandom = -1, memory_max = -1, pids_max = -1, nothing = -1;
 static unsigned char filter[65536];
 static size_t filter_size;
 
@@ -346,6 +347,10 @@ static void no_privileges(void) {
     for (int capability = 0; capability < 64; capability++) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     if (setgroups(0, NULL) || setresgid(USER, USER, USER) || setresuid(USER, USER, USER)) _exit(125);
+}
+
+/* For this process and its children: taking the filter down is work, and so is left to the last of them. */
+static void filter_calls(void) {
     struct sock_fprog program = {filter_size / sizeof(struct sock_filter), (struct sock_filter *)filter};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) _exit(125);
 }
@@ -367,7 +372,7 @@ static int read_all(int from, void *to, size_t count) {
     return 0;
 }
 
-enum { ORDER = 3, STATUS = 4 };
+enum { ORDER = 3, STATUS = 4, INPUT = 5 };
 
 static char *next_string(char **rest);
 
@@ -383,10 +388,8 @@ static void obey_order(void) {
     if (!environment || !arguments) _exit(125);
     for (uint32_t n = 0; n < numbers[1]; n++) environment[n] = next_string(&rest);
     for (uint32_t n = 0; n < numbers[2]; n++) arguments[n] = next_string(&rest);
-    if (!numbers[0]) {
-        int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        if (nothing < 0 || dup2(nothing, 0) < 0) _exit(125);
-    }
+    if (numbers[0] && dup2(INPUT, 0) < 0) _exit(125);
+    close(INPUT);
     if (chdir(cwd)) {
         fprintf(stderr, "%s: %s\n", cwd, strerror(errno));
         _exit(1);
@@ -406,18 +409,9 @@ static void become_command(void) {
     sigprocmask(SIG_SETMASK, &none, NULL);
     setsid();
     write_file("/proc/self/oom_score_adj", "0");
-    limit(RLIMIT_CORE, 1, 1);
     limit(RLIMIT_NOFILE, 4096, 16384);
     no_privileges();
     obey_order();
-}
-
-static void unmount_layers(void) {
-    char path[64];
-    for (int n = 0; n < LAYERS; n++) {
-        snprintf(path, sizeof path, "/layers/%d", n);
-        if (umount2(path, MNT_DETACH)) break;
-    }
 }
 
 /* Process 1 of the command's namespace: its end is that of everything in it. What is mounted outside later appears here too.
@@ -427,10 +421,11 @@ static void keep(void) {
     prctl(PR_SET_NAME, "keeper");
     write_file("/cg/work/cgroup.procs", "0");
     if (mount(NULL, "/", NULL, MS_SLAVE | MS_REC, NULL)) _exit(125);
-    unmount_layers(); /* of what the workspace is made a command sees the whole only */
-    umount2("/disk", MNT_DETACH);
+    umount2(STORE, MNT_DETACH); /* of what the workspace is made a command sees the whole only */
     if (mount("proc", ROOT "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "") || chroot(ROOT) || chdir("/")) _exit(125);
     write_file("/proc/self/oom_score_adj", "-1000");
+    limit(RLIMIT_CORE, 1, 1); /* the filter lets nobody change that */
+    filter_calls();
     pid_t command = fork();
     if (command == 0) become_command();
     if (command < 0) _exit(125);
@@ -438,6 +433,7 @@ static void keep(void) {
     close(1);
     close(2);
     close(ORDER);
+    close(INPUT);
     int status;
     pid_t ended;
     do ended = waitpid(-1, &status, 0);
@@ -481,10 +477,10 @@ static int prepare(struct prepared *one) {
     for (int n = 0; n < 5 && !failed; n++) failed = n < 3 ? pipe_of_user(ends[n]) : pipe2(ends[n], O_CLOEXEC);
     pid_t pid = failed ? -1 : syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0);
     if (pid == 0) {
-        int theirs[5] = {ends[0][0], ends[1][1], ends[2][1], ends[3][0], ends[4][1]};
-        for (int n = 0; n < 5; n++) theirs[n] = fcntl(theirs[n], F_DUPFD, 16); /* out of the way of where they go */
-        for (int n = 0; n < 5; n++) dup2(theirs[n], n);
-        close_range(5, ~0U, 0);
+        int theirs[6] = {nothing, ends[1][1], ends[2][1], ends[3][0], ends[4][1], ends[0][0]};
+        for (int n = 0; n < 6; n++) theirs[n] = fcntl(theirs[n], F_DUPFD, 16); /* out of the way of where they go */
+        for (int n = 0; n < 6; n++) dup2(theirs[n], n);
+        close_range(6, ~0U, 0);
         keep();
     }
     int number = errno;
@@ -681,76 +677,79 @@ static int open_folder(const char *path) {
     return open_inside(path, O_PATH | O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
 }
 
-static int mount_on(const char *what, const char *path, const char *kind, unsigned long flags, const char *options) {
+/* Mounts what lies at `what` on a folder of the guest's root: ".", the folder itself, makes it one that nobody inside can move. */
+static int bind_on(const char *what, const char *path) {
     int folder = open_folder(path);
     if (folder < 0) return -1;
-    char place[64];
-    snprintf(place, sizeof place, "/proc/self/fd/%d", folder);
-    int result = mount(what ? what : place, place, kind, flags, options);
-    int kept = errno;
+    int failed = fchdir(folder) || mount(what, ".", NULL, MS_BIND, NULL), kept = errno;
     close(folder);
+    if (chdir("/")) complain("/");
     errno = kept;
-    return result;
-}
-
-/* Makes a folder above a layer a mount point of itself, so that nobody inside can move or replace it. */
-static int hold(const char *path) {
-    int folder = open_folder(path);
-    if (folder < 0) return -1;
-    close(folder);
-    return mount_on(NULL, path, NULL, MS_BIND, NULL);
+    return failed ? -1 : 0;
 }
 
 /* What was written is the host's as soon as it says so: there is no cache to flush. Nothing is looked at or zeroed in advance. */
 #define DISK_OPTIONS "discard,errors=remount-ro,nobarrier,noinit_itable,no_prefetch_block_bitmaps,noblock_validity"
 
-/* u64 memory, u32 processes, u32 layers; then for each: u32 device, target, NUL. Targets come parents first. */
-static void mount_disks(uint32_t id, char *payload) {
-    uint64_t memory;
-    uint32_t processes, count;
-    char text[4400];
-    memcpy(&memory, payload, 8);
-    memcpy(&processes, payload + 8, 4);
-    memcpy(&count, payload + 12, 4);
-    int limited = write(memory_max, text, snprintf(text, sizeof text, "%llu", (unsigned long long)memory)) > 0;
-    if (!limited || write(pids_max, text, snprintf(text, sizeof text, "%u", processes + 2 * READY)) < 0) complain("commands' bounds");
-    if (mount("/dev/vdb", "/disk", "ext4", MS_NOSUID | MS_NODEV | MS_NOATIME, DISK_OPTIONS) ||
-        mount_on("/disk/view/workspace", WORKSPACE, NULL, MS_BIND, NULL) || mount_on("/disk/view/tmp", "/tmp", NULL, MS_BIND, NULL)) {
+/* One layer: what its disk holds, with what is written over it on the workspace's. The overlay alone stays in sight. */
+static int lay(unsigned slot, int forget) {
+    char device[32], over[64], text[400];
+    snprintf(device, sizeof device, "/dev/vd%c", 'c' + slot);
+    snprintf(over, sizeof over, STORE "/over/%u", slot);
+    snprintf(text, sizeof text, "lowerdir=" STORE "/layer,upperdir=" STORE "/disk/layers/%u/upper,workdir=" STORE "/disk/layers/%u/work,index=off,redirect_dir=off,metacopy=off", slot, slot);
+    mkdir(over, 0755);
+    if (mount(device, STORE "/layer", "ext4", MS_RDONLY | MS_NOSUID | MS_NODEV, "noload")) return -1;
+    int failed = mount("overlay", over, "overlay", MS_NOSUID | MS_NODEV, text), kept = errno;
+    umount2(STORE "/layer", MNT_DETACH);
+    int disk = failed || !forget ? -1 : open(device, O_RDONLY | O_CLOEXEC);
+    if (disk >= 0) {
+        failed = ioctl(disk, BLKFLSBUF, 0);
+        kept = errno;
+        close(disk);
+    }
+    errno = kept;
+    return failed;
+}
+
+/* u32 layers, u32 forget. Mounts the workspace's disk and the layers', where nobody but the agent sees them.
+ * forget: other disks of the same outline will take the layers' places, so that nothing that was read of them may be remembered. */
+static void furnish(uint32_t id, const char *payload) {
+    uint32_t count, forget;
+    memcpy(&count, payload, 4);
+    memcpy(&forget, payload + 4, 4);
+    int made = mount("store", STORE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=1m");
+    const char *folders[] = {STORE "/disk", STORE "/layer", STORE "/over"};
+    for (unsigned n = 0; n < sizeof folders / sizeof *folders; n++) mkdir(folders[n], 0755);
+    if (made || mount("/dev/vdb", STORE "/disk", "ext4", MS_NOSUID | MS_NODEV | MS_NOATIME, DISK_OPTIONS) ||
+        bind_on(STORE "/disk/tmp", "/tmp")) {
         fail(id, errno, "the workspace cannot be mounted");
         return;
     }
-    disk = open("/disk", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (uint32_t n = 0; n < count; n++)
+        if (lay(n, forget)) { fail(id, errno, "layer %u cannot be mounted", n); return; }
+    disk = open(STORE "/disk", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    say(id, OK, "", 0);
+}
+
+/* Writes a number: printf is some 200 pieces of code to translate, in every machine anew. */
+static int tell(int file, uint64_t number) {
+    char text[20], *first = text + sizeof text;
+    do *--first = '0' + number % 10; while (number /= 10);
+    return write(file, first, text + sizeof text - first) > 0 ? 0 : -1;
+}
+
+/* u64 memory, u32 processes, u32 mounts; then for each what bind_on takes: what to mount and where, each with a NUL. */
+static void place(uint32_t id, char *payload) {
+    uint64_t memory;
+    uint32_t processes, count;
+    memcpy(&memory, payload, 8);
+    memcpy(&processes, payload + 8, 4);
+    memcpy(&count, payload + 12, 4);
+    if (tell(memory_max, memory) || tell(pids_max, processes + 2 * READY)) complain("commands' bounds");
     char *rest = payload + 16;
-    char held[8192] = "";
     for (uint32_t n = 0; n < count; n++) {
-        uint32_t device;
-        memcpy(&device, rest, 4);
-        rest += 4;
-        char *target = next_string(&rest), path[64], disk[32];
-        for (char *slash = target + strlen(WORKSPACE) + 1; (slash = strchr(slash, '/')); slash++) {
-            *slash = 0;
-            char mark[4300];
-            snprintf(mark, sizeof mark, ":%s:", target);
-            int failed = strstr(held, mark) ? 0 : hold(target);
-            if (!failed && strlen(held) + strlen(mark) < sizeof held) strcat(held, mark);
-            *slash = '/';
-            if (failed) { fail(id, errno, "the way to %s", target); return; }
-        }
-        snprintf(path, sizeof path, "/layers/%u", n);
-        mkdir(path, 0755);
-        snprintf(disk, sizeof disk, "/dev/vd%c", 'a' + device);
-        if (mount(disk, path, "ext4", MS_RDONLY | MS_NOSUID | MS_NODEV, "noload")) {
-            fail(id, errno, "the image of %s", target);
-            return;
-        }
-        snprintf(text, sizeof text, "lowerdir=/layers/%u,upperdir=/disk/layers/%u/upper,workdir=/disk/layers/%u/work,index=off,redirect_dir=off,metacopy=off", n, n, n);
-        if (mount_on("overlay", target, "overlay", MS_NOSUID | MS_NODEV, text)) {
-            fail(id, errno, "the layer of %s", target);
-            return;
-        }
-        char mark[4300];
-        snprintf(mark, sizeof mark, ":%s:", target);
-        if (strlen(held) + strlen(mark) < sizeof held) strcat(held, mark);
+        char *what = next_string(&rest), *where = next_string(&rest);
+        if (bind_on(what, where)) { fail(id, errno, "%s on %s", what, where); return; }
     }
     say(id, OK, "", 0);
 }
@@ -792,9 +791,7 @@ static void unmount_disks(uint32_t id) {
     if (umount2(ROOT "/tmp", MNT_DETACH) || umount2(ROOT WORKSPACE, MNT_DETACH)) complain("unmounting the views");
     if (disk >= 0) { close(disk); disk = -1; }
     sync();
-    unmount_layers();
-    for (int tries = 0; umount2("/disk", 0) && tries < 100; tries++) usleep(1000);
-    sync();
+    if (umount2(STORE, MNT_DETACH)) complain("unmounting the store");
     int file; /* EBUSY while it is mounted anywhere: the namespaces of the last commands go in their own time */
     for (int tries = 0; (file = open("/dev/vdb", O_RDONLY | O_EXCL | O_CLOEXEC)) < 0 && tries < 1000; tries++) usleep(1000);
     if (file < 0) { fail(id, errno, "the workspace's disk"); return; }
@@ -825,7 +822,8 @@ static void obey(struct frame *head, char *payload) {
     switch (head->type) {
     case PING: say(head->id, OK, payload, head->length); break;
     case CLOCK: set_clock(head->id, payload, head->length); break;
-    case MOUNT: mount_disks(head->id, payload); break;
+    case FURNISH: furnish(head->id, payload); break;
+    case PLACE: place(head->id, payload); break;
     case RUN: start(head->id, payload, head->length); break;
     case STDIN: more_input(head->id, payload, head->length); break;
     case KILL:
@@ -1008,7 +1006,7 @@ static int open_port(const char *wanted) {
 }
 
 int main(void) {
-    const char *folders[] = {"/dev", "/proc", "/sys", "/cg", "/disk", "/layers", ROOT};
+    const char *folders[] = {"/dev", "/proc", "/sys", "/cg", STORE, ROOT};
     for (unsigned n = 0; n < sizeof folders / sizeof *folders; n++) mkdir(folders[n], 0755);
     mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "");
     int console = open("/dev/console", O_RDWR);
@@ -1042,7 +1040,8 @@ int main(void) {
     urandom = open("/dev/urandom", O_RDWR | O_CLOEXEC);
     memory_max = open("/cg/work/memory.max", O_WRONLY | O_CLOEXEC);
     pids_max = open("/cg/work/pids.max", O_WRONLY | O_CLOEXEC);
-    if (root < 0 || port < 0 || urandom < 0 || memory_max < 0 || pids_max < 0) return 1;
+    nothing = open(ROOT "/dev/null", O_RDONLY | O_CLOEXEC);
+    if (root < 0 || port < 0 || urandom < 0 || memory_max < 0 || pids_max < 0 || nothing < 0) return 1;
     egress_start(open_port, root);
     serve();
     return 1;
