@@ -18,11 +18,12 @@ from agent.core.errors import BadInput, SandboxError
 from agent.core.sandbox import Layer, SandboxSpec
 from agent.sandboxes.cgroups import Group
 from agent.sandboxes.identity import user_of
-from agent.sandboxes.microvm import MicroVM, build, call, qemu, template
+from agent.sandboxes.microvm import MicroVM, build, call, images, qemu, template
 from agent.sandboxes.microvm.channel import Channel
+from agent.sandboxes.microvm.machine import kind_of
 from tests.contracts.attacks import SandboxAttacks
 from tests.contracts.sandbox import SharedSandboxContract, source, until
-from tests.sandboxes.machines import ELSEWHERE, IDS, LIMITS, NEEDS_MACHINES, Left, created, left, remove_all
+from tests.sandboxes.machines import ELSEWHERE, IDS, LIMITS, NEEDS_MACHINES, Left, created, left, remove_all, said
 
 __all__ = ["source"]
 
@@ -168,7 +169,6 @@ async def test_qemu_is_confined(sandboxes: MicroVM) -> None:
         assert os.readlink(process / "ns" / name) != os.readlink(f"/proc/self/ns/{name}")
     assert sorted(entry.name for entry in (process / "root").iterdir()) == [
         "bin",
-        "dev",
         "etc",
         "lib",
         "lib64",
@@ -182,6 +182,24 @@ async def test_more_layers_than_disks_are_copied(sandboxes: MicroVM, source: Pat
     layers = tuple(Layer(source=source, target=f"/workspace/repos/r{n:02}", key="a") for n in range(qemu.SLOTS + 3))
     sandbox = await sandboxes.create("one", SandboxSpec(layers=layers, limits=LIMITS))
     assert (await sandbox.run("cat repos/*/README | sort | uniq -c; echo x > repos/r12/README")).stdout.split()[0] == b"13"
+
+
+async def test_a_layer_of_another_outline_than_the_template_has_is_mounted_by_the_machine(
+    sandboxes: MicroVM, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, other = (Layer(source=source, target=f"/workspace/repos/{name}", key=name) for name in ("usual", "other"))
+    first = await created(sandboxes, "one", usual)
+    monkeypatch.setattr(images, "outline", lambda size, count: (64 << 20, 4096))
+    second = await created(sandboxes, "two", usual, other)
+    assert (first.machines.of(first.place).template, second.machines.of(second.place).template) == (
+        await template.ready(kind_of(first.state)),
+        await template.ready(kind_of(first.state).bare),
+    )
+    for sandbox, paths in ((first, "repos/usual/README"), (second, "repos/usual/README repos/other/README")):
+        written = await said(sandbox, f"for file in {paths}; do echo more >> $file; done; cat {paths} | grep -c more")
+        assert int(written) == len(paths.split())
+        await sandbox.suspend(keep_memory=False)
+        assert await said(sandbox, f"cat {paths} | grep -c more") == written
 
 
 async def test_a_damaged_template_is_named_and_made_anew(sandboxes: MicroVM, tmp_path: Path) -> None:

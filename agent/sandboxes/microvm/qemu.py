@@ -150,7 +150,7 @@ def confined(uid: int, group: Group, accelerator: str, command: Sequence[str]) -
     for name in ("bin", "sbin", "lib", "lib64"):
         place = Path("/", name)
         arguments += ["--symlink", os.readlink(place), str(place)] if place.is_symlink() else []
-    arguments += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc", "--dev", "/dev"]
+    arguments += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--proc", "/proc"]
     groups = "--clear-groups"
     if accelerator == "kvm":
         arguments += ["--dev-bind", "/dev/kvm", "/dev/kvm"]

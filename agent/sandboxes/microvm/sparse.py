@@ -59,7 +59,13 @@ def _fill(source: int, target: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS):
             raise
+    pour(source, target, size)
+
+
+def pour(source: int, target: int, size: int) -> None:
+    """Writes what an open file holds, up to that size, into an empty one, wherever the two lie. Raises OSError."""
     os.ftruncate(target, size)
     for begin, end in data(source, size):
+        os.lseek(target, begin, os.SEEK_SET)
         while begin < end:
-            begin += os.copy_file_range(source, target, end - begin, begin, begin)
+            begin += os.sendfile(target, source, begin, end - begin)

@@ -385,12 +385,7 @@ def _seal(template: Template) -> int:
     made = os.memfd_create(f"template-{template.key}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with template.memory.open("rb") as source:
-            size = os.fstat(source.fileno()).st_size
-            os.ftruncate(made, size)
-            for begin, end in sparse.data(source.fileno(), size):
-                os.lseek(made, begin, os.SEEK_SET)
-                while begin < end:
-                    begin += os.sendfile(made, source.fileno(), begin, end - begin)
+            sparse.pour(source.fileno(), made, os.fstat(source.fileno()).st_size)
         os.fchmod(made, 0o666)
         fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     except BaseException:
