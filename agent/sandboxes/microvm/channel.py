@@ -122,7 +122,7 @@ class Channel:
         await self._sending.acquire()
         try:
             with _Exchange(self) as exchange:
-                await self._put(Ask.SYNC, exchange.number, b"")
+                await self._put(Ask.PING, exchange.number, b"")
                 await exchange.hear(30.0)
         except BaseException:
             self._sending.release()

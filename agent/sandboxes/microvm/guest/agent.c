@@ -834,7 +834,7 @@ static void obey(struct frame *head, char *payload) {
     case WRITE: write_begin(head->id, payload); break;
     case WDATA: write_data(head->id, payload, head->length); break;
     case LIST: list_folder(head->id, payload); break;
-    case SYNC: sync(); say(head->id, OK, "", 0); break;
+    case SYNC: settle(); say(head->id, OK, "", 0); break;
     case UNMOUNT: unmount_disks(head->id); break;
     case KEEP: keep_only(head->id, payload, head->length); break;
     default: fail(head->id, EINVAL, "there is no request %d", head->type);
