@@ -233,7 +233,7 @@ class MicroVMSandbox:
             async with self.machines.gate:
                 machine = await self._brought_back(lock, files, making if copying is not None else None)
                 if machine is None:
-                    machine = await self._cloned(lock, files, making, is_new=new is not None)
+                    machine = await self._cloned(lock, files, making, is_new=new is not None and copying is None)
                     await self._place(machine, [WORKSPACE, *(layer.target for layer in mounted)])
             tell(self.place, "running" if self.machines.of(self.place).busy else "idle")
             if self.machines.pool is not None:
@@ -297,13 +297,14 @@ class MicroVMSandbox:
         return machine
 
     async def _cloned(self, lock: int, files: Sequence[int], making: asyncio.Future[None], *, is_new: bool) -> Machine:
-        """A new machine that has its disks mounted."""
+        """A new machine that has its disks mounted. is_new: its disk is empty yet."""
         running, kind, disk = self.machines.of(self.place), self._kind(), self.place / "disk.img"
-        machine, furnished = await self._pooled(lock, files), await template.ready(kind)
+        furnished, bare = await template.ready(kind), await template.ready(kind.bare)
+        machine = await self._pooled(lock, files)
         fits = is_new and machine is None and all(images.remembered(file) == furnished.layers for file in files[2:])
-        if is_new:
-            await asyncio.to_thread(sparse.fill, furnished.disk if fits else furnished.empty, disk)
-        running.template = furnished if fits else await template.ready(kind.bare)
+        running.template = furnished if fits else bare
+        if fits:
+            await asyncio.to_thread(sparse.fill, furnished.disk, disk)
         if machine is None:
             group, uid = group_for(self.place, kind.tier, self.state.spec.limits), user_of(self.place)
             of = kind if fits else kind.bare
@@ -311,11 +312,13 @@ class MicroVMSandbox:
         async with self._mounting(machine):
             await machine.channel.clock()
             await making
-            if not fits:
-                await machine.channel.furnish(len(files) - 1)
-            elif images.remembered(files[1]) != furnished.layers:
+            if fits and images.remembered(files[1]) != furnished.layers:
                 template.spoil(furnished)
                 raise SandboxError(f"{self.id}: the template has other layers mounted than this host makes", "Try once more.")
+            if is_new and not fits:
+                await asyncio.to_thread(sparse.fill, furnished.empty, disk)
+            if not fits:
+                await machine.channel.furnish(len(files) - 1)
         return machine
 
     async def _place(self, machine: Machine, targets: Sequence[str]) -> None:
