@@ -13,7 +13,10 @@ from typing import Any
 from agent.models import proofs, statements
 from agent.models.known import Known, weight
 
-FOUND = 0.8
+FOUND, FAR = 0.7, 3.0
+"""How likely a cause has to be that a check by time may carry, and how many times as likely as the next."""
+CHECKED = 0.85
+"""The least confidence in such a cause; where its check does not hold, the host takes it back."""
 LIKELY = 0.45
 APART = 2.5
 LEAST = 0.12
@@ -66,10 +69,11 @@ def _conclusion(known: Known) -> dict[str, Any]:
     ]
     shown = proofs.reproduction(known, what) if kind == "commit" else []
     checks = [*shown, *proofs.checks(known, what)][: proofs.MOST]
-    second = options[1][0] if len(options) > 1 else 0.0
+    second = next((other for other, _, rival in options[1:] if not _same(what, rival)), 0.0)
     verdict = "likely" if weight(options[0]) >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
-    if shown or (p >= FOUND and checks and (kind != "commit" or what.get("fits"))):
+    if shown or (p >= max(FOUND, FAR * second) and checks and (kind != "commit" or what.get("fits"))):
         verdict = "root_cause_found"
+        cause = {**cause, "confidence": max(cause["confidence"], CHECKED)}
     if cause["category"] == "alert" and p >= LIKELY:
         verdict = "alert_unsound"
     return {
@@ -84,6 +88,13 @@ def _conclusion(known: Known) -> dict[str, Any]:
         "timeline": statements.timeline(known, what),
         "actions": statements.actions(known, kind, what, cause),
     }
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether one of two options only brought the other: then both are one cause."""
+    return bool(one.get("commit") and other.get("commit")) and (
+        one.get("through") == other["commit"] or other.get("through") == one["commit"]
+    )
 
 
 def _suspects(known: Known) -> list[dict[str, Any]]:

@@ -19,6 +19,9 @@ DIRECT, PRESENT = 1.0, 2.5
 MIXED = 3.0
 """What traffic loses where it only changed the mixture of a ratio: more came, but nothing had too little capacity."""
 
+UNHURT = 2.5
+"""What traffic loses where nothing suffers from it."""
+
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|net|org|io|cloud|dev|app|ai|co|gov|edu)\b")
 ANSWERED = re.compile(
     r"(?i)\b50[0234]\b|unavailable|slow ?down|internal ?error|throttl|too many "
@@ -289,6 +292,8 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
             shown,
         )
         made.service, made.away, made.entries = first.service, 1.5, {service_key(s.service) for s in entries}
+        if not troubles:
+            made.add(-UNHURT, "but nothing ran short of capacity: no delay, queue, refusal or error was seen")
         if len({service_key(s.service) for s in risen}) > 1:
             made.add(1.2, f"traffic grew at {len({service_key(s.service) for s in risen})} services at once")
         if not aligned(desk, symptoms, 600):
