@@ -139,3 +139,27 @@ def test_the_librarys_own_commit_stands_before_the_one_that_moved_the_library(sc
     assert [s["commit"] for s in answer["suspects"][:2]] == [library[2], ids[1]]
     assert answer["suspects"][0]["carrier"] == f"{ids[1][:12]} of orders"
     assert answer["suspects"][0]["whole"] > answer["suspects"][0]["p"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("def f(a: int, b: str = 'x', *rest: Any, **more: Dict[str, int]) -> None:", "def f(a, b= 'x', *rest, **more):"),
+        ("limits: Dict[str, List[int]] = {}", "limits = {}"),
+        ("size: int | None,", "size,"),
+        ("else: size = 1", "else: size = 1"),
+        ("return {size: limit}", "return {size: limit}"),
+    ],
+)
+def test_types_do_nothing(typed: str, plain: str) -> None:
+    assert part("rows").unannotated(typed) == plain
+
+
+def test_outcomes_that_grow_are_no_traffic_where_requests_are_counted_and_do_not(scene: Scene) -> None:
+    head = "timestamp,service,metric,value\n"
+    grown = scene.series("orders", "discounts_per_minute", lambda m: 90.0 if m >= 0 else 20.0)
+    asked = scene.series("orders", "http_requests_per_minute", lambda _: 300.0)
+    scene.write("telemetry/metrics/m.csv", head + grown)
+    assert [e["category"] for e in scene.answer("suspects")["explanations"]][:1] == ["capacity"]
+    scene.write("telemetry/metrics/m.csv", head + grown + asked)
+    assert "capacity" not in {e["category"] for e in scene.answer("suspects")["explanations"]}

@@ -60,7 +60,7 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: Moved) -> Iterator[Delta
         yield from (_toned(delta, len(removed) + len(added)) for delta in calls.changed(file, hunk, removed, added, moved))
         yield from (_toned(delta, len(removed) + len(added)) for delta in guards.found(file, hunk, removed, added, moved))
         yield from calls.dropped(file, hunk, removed, moved)
-        yield from (_toned(delta, len(removed) + len(added)) for delta in work.found(file, hunk, removed, added, moved))
+        yield from work.found(file, hunk, removed, added, moved)
         yield from calls.libraries(file, hunk, removed, added)
         yield from conditions.patterns(file, hunk, removed, added)
         yield from conditions.returned(file, hunk, removed, added)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from _analysis import clock, mixture, words
+from _analysis import clock, metrics, mixture, words
 from _analysis.anomalies import Anomaly, begins_late
 from _analysis.desk import Desk, service_key
 from _analysis.symptoms import VOLUME, Symptoms
@@ -273,6 +273,8 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
         and not re.search(r"(?i)error|fail|5xx|timeout|retr|miss|throttl|reject|cancel|query|queries|db_", s.metric)
     ]
     risen = [s for s in volumes if s.up and s.after >= 1.4 * max(s.before, 1e-9) and s.before > 0]
+    counted = metrics.requested(desk)
+    risen = [s for s in risen if s.service not in counted or metrics.REQUESTED.search(s.metric)]
     if not risen:
         return made
     callees = {service_key(c) for called in symptoms.calls.values() for c in called}

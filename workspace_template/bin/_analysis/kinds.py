@@ -19,7 +19,9 @@ KINDS = (
     (
         "ci",
         r"(^|/)\.(github|circleci|gitlab|buildkite)/|(^|/)(\.gitlab-ci|\.travis|"
-        r"\.golangci|\.pre-commit|tox|codecov|\.editorconfig|\.gitignore|azure-pipelines|Jenkinsfile)[^/]*$",
+        r"\.golangci|\.pre-commit|tox|codecov|\.editorconfig|\.gitignore|azure-pipelines|Jenkinsfile|towncrier|noxfile|"
+        r"\.?readthedocs|renovate|\.?appveyor|MANIFEST\.in|\.coveragerc|\.?ruff|\.flake8|\.bumpversion|\.pylintrc|\.eslint|"
+        r"mypy\.ini|pytest\.ini|karma\.conf|bower\.json|component\.json)[^/]*$",
     ),
     ("style", r"\.(css|scss|less|svg|png|jpe?g|gif|ico|woff2?|po|mo|pot|snap|golden)$"),
     (

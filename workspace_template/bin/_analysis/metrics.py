@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import re
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ MANY = 500_000
 GLANCE = 150
 """Points of a glance from before, and as many from around the alert."""
 LATE = "late"
+REQUESTED = re.compile(r"(?i)requests?(_|\b)(?!.*(?:refus|reject|fail|error|miss))|(?:^|_)(?:rps|qps)(?:_|$)|traffic|connections")
+"""Metrics of what is asked of a service; where there is one, what else is counted is what the service made of that."""
 
 
 @dataclass(kw_only=True)
@@ -67,8 +70,18 @@ def shifts(desk: Desk) -> tuple[list[Shift], list[str], int]:
     found = _all(desk, series)
     found.sort(key=lambda s: -rank(s))
     if len(desk.left) == left:
-        kept.keep(place, {"shifts": [asdict(s) for s in found], "notes": notes, "series": len(series)})
+        asked = sorted({s.service for s in series if REQUESTED.search(s.metric)})
+        kept.keep(place, {"shifts": [asdict(s) for s in found], "notes": notes, "series": len(series), "asked": asked})
     return found, notes, len(series)
+
+
+def requested(desk: Desk) -> set[str]:
+    """Services with a metric of what is asked of them, as far as it is known without reading everything again."""
+    if desk.series is not None:
+        return {s.service for s in desk.series[0] if REQUESTED.search(s.metric)}
+    paths = telemetry.metrics(desk)
+    known = kept.load(kept.place(desk, "metrics", paths)) if paths else None
+    return set(known["asked"]) if known else set()
 
 
 def rank(shift: Shift) -> float:

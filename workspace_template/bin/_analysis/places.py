@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from _analysis import uses, words
 from _analysis.callgraph import NOT_NAMES, WORD, Graph, graph
-from _analysis.commits import Commit, FileDiff
+from _analysis.commits import Commit, FileDiff, Line
 from _analysis.desk import Desk
 from _analysis.git import git
 from _analysis.kinds import IDLE, kind_of
@@ -140,49 +141,64 @@ def _names(calls: Graph, distances: dict[int, float]) -> dict[str, float]:
 
 def reached(made: Map, commit: Commit) -> tuple[float, str]:
     """0 to 1, how near to the failure the nearest thing is that a commit changes, and what it is."""
-    distances, names, calls = made.functions.get(commit.repo), made.names.get(commit.repo, {}), made.graphs.get(commit.repo)
-    if distances is None or calls is None:
-        return 0.0, ""
     best, what = math.inf, ""
+    if commit.repo not in made.functions:
+        return 0.0, ""
     for file in commit.files:
         if kind_of(file.path) in IDLE:
             continue
-        functions, assigned = touched(file)
-        for name in functions:
-            here = [i for i in calls.by_file.get(file.path, ()) if calls.functions[i].name == name]
-            for index in here or [i for i in calls.by_name.get(name, ()) if len(calls.by_name[name]) <= 3]:
-                far = distances.get(index, math.inf)
-                if far < best:
-                    best, what = far, name
-        for name in assigned:
-            if names.get(name, math.inf) < best:
-                best, what = names[name], name
+        for name, inside in {place for _, place in touched(file)}:
+            far = _far(made, commit.repo, file.path, name, inside)
+            if far < best:
+                best, what = far, name
     return (math.exp(-0.35 * best), what) if what else (0.0, "")
 
 
-def touched(file: FileDiff) -> tuple[set[str], set[str]]:
-    """Functions and classes in which lines changed, and names outside of functions that were assigned or are gone."""
-    functions: set[str] = set()
-    assigned: set[str] = set()
+def nearness(made: Map, commit: Commit) -> dict[tuple[str, str, int], float]:
+    """The same for each changed line, by path, side and number, where the failure's surroundings are known."""
+    found: dict[tuple[str, str, int], float] = {}
+    known: dict[tuple[str, str, bool], float] = {}
+    for file in commit.files if commit.repo in made.functions else ():
+        if kind_of(file.path) in IDLE:
+            continue
+        for line, (name, inside) in touched(file):
+            key = (file.path, name, inside)
+            if key not in known:
+                known[key] = math.exp(-0.35 * _far(made, commit.repo, *key))
+            found[file.path, line.tag, line.number] = max(known[key], found.get((file.path, line.tag, line.number), 0.0))
+    return found
+
+
+def _far(made: Map, repo: str, path: str, name: str, inside: bool) -> float:
+    """How many calls away what has this name is: a function that lines changed in, or a name that is assigned outside of one."""
+    if not inside:
+        return made.names[repo].get(name, math.inf)
+    calls, distances = made.graphs[repo], made.functions[repo]
+    here = [i for i in calls.by_file.get(path, ()) if calls.functions[i].name == name]
+    named = calls.by_name.get(name, ())
+    return min((distances.get(i, math.inf) for i in here or (named if len(named) <= 3 else ())), default=math.inf)
+
+
+def touched(file: FileDiff) -> Iterator[tuple[Line, tuple[str, bool]]]:
+    """The changed lines with the functions in which they stand; outside of functions with the names that they assign."""
     for hunk in file.hunks:
         head = DEFINED.match(hunk.within) or re.search(r"([A-Za-z_]\w*)\s*\(", hunk.within)
-        current = head[1] if head else ""
+        current, body = (head[1], hunk.within.lstrip().startswith("class ")) if head else ("", False)
         for line in hunk.lines:
             match = DEFINED.match(line.text)
             if match:
-                current = match[1]
+                current, body = match[1], line.text.lstrip().startswith("class ")
             elif line.text[:1].strip() and not INNER.match(line.text):
                 current = ""
             if line.tag == " " or not code(line.text, file.path):
                 continue
-            if current:
-                functions.add(current)
-            else:
-                assigned |= {m[1] for m in [ASSIGNED.match(line.text)] if m}
-                assigned |= (
-                    set(re.findall(r"\w+", line.text)) if re.match(r"\s*(?:from\s.*\simport|import)\b", line.text) else set()
-                )
-    return functions, assigned
+            assigned = ASSIGNED.match(line.text)
+            if current and not (body and assigned):
+                yield line, (current, True)
+            elif assigned:
+                yield line, (assigned[1], False)
+            elif re.match(r"\s*(?:from\s.*\simport|import)\b", line.text):
+                yield from ((line, (word, False)) for word in re.findall(r"\w+", line.text))
 
 
 def in_trace(symptoms: Symptoms, commit: Commit) -> tuple[float, float, str]:
@@ -212,15 +228,15 @@ def failing_line(symptoms: Symptoms, commit: Commit) -> float:
         if kind_of(file.path) in IDLE:
             continue
         texts = [(row.tag, row.text.strip()) for hunk in file.hunks for row in hunk.lines]
-        gone = {text for tag, text in texts if tag == "-"}
+        gone = {code(text, file.path) for tag, text in texts if tag == "-"}
         for place, (tag, text) in enumerate(texts):
             if tag == "-" or text not in quoted or not same_file(quoted[text].file, file.path):
                 continue
-            worth = 1.0 / (1 + 0.5 * quoted[text].depth)
-            if tag == "+" and text not in gone:
-                best = max(best, worth)
+            depth = quoted[text].depth
+            if tag == "+" and code(text, file.path) not in gone:
+                best = max(best, 1.0 / (1 + 0.25 * depth))
             elif any(other != " " for other, _ in texts[max(0, place - BESIDE) : place + BESIDE + 1]):
-                best = max(best, 0.6 * worth)
+                best = max(best, 0.6 / (1 + 0.5 * depth))
     return best
 
 
@@ -362,7 +378,9 @@ def _other_value(symptoms: Symptoms, commit: Commit) -> tuple[float, str]:
         (r, f.path) for f in commit.files if kind_of(f.path) not in IDLE for hunk in f.hunks for r in hunk.lines if r.tag != " "
     ]
     for name in symptoms.others:
-        form = re.compile(rf"(?<!\w){re.escape(name)}[\"']?\s*(?:=(?!=)|:\s*\w+[,}}]?$)|\b(?:def|function)\s+{re.escape(name)}\(")
+        form = re.compile(
+            rf"(?<!\w){re.escape(name)}[\"']?\s*(?:=(?!=)|:\s*[\w.]+[,}}]?$)|\b(?:def|function)\s+{re.escape(name)}\("
+        )
         tags = {row.tag for row, path in rows if form.search(code(row.text, path))}
         if "+" in tags:
             return (OTHER if "-" in tags else 0.6 * OTHER), f"it gives “{name}” another value, which the failing line uses"

@@ -145,7 +145,7 @@ def _targets(commit: Commit, folder: Path, strings: Sequence[str]) -> Iterator[T
     names: set[str] = set()
     for file in commit.files:
         if file.path.endswith(".py") and kind_of(file.path) not in IDLE:
-            names |= set().union(*places.touched(file))
+            names |= {name for _, (name, _) in places.touched(file)}
     seen: set[tuple[Path, str]] = set()
     for _ in range(LEVELS + 1):
         found = [

@@ -11,6 +11,11 @@ from _analysis.kinds import IDLE, kind_of
 
 DEFINED = re.compile(r"^\s*(?:async\s+)?(?:pub\s+)?(?:def|func|function|fn|class)\s+(?:\([^)]*\)\s*)?([A-Za-z_]\w*)")
 
+TYPE = r"[A-Za-z_\"'][\w.|\"' ]*(?:\[[^=()]*\])?(?: ?\| ?[A-Za-z_][\w.]*(?:\[[^=()]*\])?)*"
+TYPED = re.compile(rf"^(?!(?:else|try|finally)\b)(\*{{0,2}}[A-Za-z_][\w.]*)\s*:\s*{TYPE}(\s*=(?!=).*|,)$")
+TYPED_PARAMETER = re.compile(rf"([(,]\s*\*{{0,2}}[A-Za-z_]\w*)\s*:\s*{TYPE}(?=\s*[,=)])")
+RETURNED = re.compile(r"\)\s*->\s*[^:]+:$")
+
 
 def changed_names(commit: Commit) -> tuple[Counter[str], Counter[str]]:
     """Identifiers and literals in lines that were removed and in lines that were added, moved lines left out."""
@@ -69,7 +74,19 @@ def code(text: str, path: str) -> str:
     if path.endswith(".sql") and stripped.startswith("--"):
         return ""
     stripped = re.sub(r"\s//\s.*$", "", stripped) if c_like else re.sub(r"\s#\s.*$", "", stripped)
+    if ":" in stripped and path.endswith(".py"):
+        stripped = unannotated(stripped)
     return "" if stripped in ("{", "}", "})", ");", ")", "(", "},", "];", "]", "end", "else:", "} else {", "pass") else stripped
+
+
+def unannotated(text: str) -> str:
+    """A line of Python without types: they change nothing that is done."""
+    text = RETURNED.sub("):", text)
+    if TYPED.match(text):
+        text = TYPED.sub(r"\1\2", text)
+    elif text.startswith(("def ", "async def ")):
+        text = TYPED_PARAMETER.sub(r"\1", text)
+    return text
 
 
 def _names(lines: Counter[str], texts: dict[str, str]) -> Counter[str]:

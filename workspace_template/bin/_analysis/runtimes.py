@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import re
 
+from _analysis import words
 from _analysis.stacktraces import Frame
 
 ARGUMENTS = (
-    r"positional arguments? but \S+ (?:was|were) given|unexpected keyword argument|"
+    r"positional arguments?\s+but\s+\S*\s*(?:was|were)\s+given|unexpected keyword argument|"
     r"required (?:positional|keyword-only) arguments?"
 )
 SAID = re.compile(
-    rf"(?i)takes (?:from )?\S+ (?:to \S+ )?(?:{ARGUMENTS})|(?:got an|missing \S+) (?:{ARGUMENTS})|"
+    rf"(?i)takes\s+(?:from\s+)?\S*\s*(?:to\s+\S*\s*)?(?:{ARGUMENTS})|(?:got an|missing\s+\S*)\s+(?:{ARGUMENTS})|"
     r"object has no attribute|has no attribute|object is not (?:callable|subscriptable|iterable)|"
     r"unsupported operand type\(s\) for|string indices must be integers|cannot read propert(?:y|ies) of (?:undefined|null)|"
     r"\(reading|is not (?:a function|iterable|defined|a constructor)|invalid literal for int\(\) with base|"
@@ -26,12 +27,19 @@ UNCALLED = re.compile(r"object is not callable|(?:([\w$]+)\.)*([\w$]+) is not a 
 UNHELD = re.compile(r"object is not (?:subscriptable|iterable)|is not iterable")
 HELD = re.compile(r"([A-Za-z_]\w*)(?:\([^()]*\))?\[|\bin (?:\w+\.)*([A-Za-z_]\w*)")
 GIVEN = re.compile(ARGUMENTS)
+VALUES = {"type", "nil", "missing", "bounds", "error"}
 GENERAL = frozenset({"self", "this", "cls", "data", "value", "result", "item", "obj", "response", "request"})
 
 
 def plain(text: str) -> str:
     """A message without what the runtime always says."""
     return KINDS.sub(" ", SAID.sub(" ", text)) if SAID.search(text) else text
+
+
+def facets(text: str) -> set[str]:
+    """The kinds of trouble that a text speaks of; a message of the runtime's speaks of the value, never of input."""
+    found = words.facets(text)
+    return (words.facets(plain(text)) | found & VALUES) if SAID.search(text) else found
 
 
 def taken_for_another(frames: list[Frame]) -> list[str]:

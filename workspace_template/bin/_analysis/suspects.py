@@ -43,6 +43,8 @@ LEAST = 20
 CODE, DIFFS = 0.75, 0.85
 """The parts of a limited time after which the code is not read any more, and no further diff."""
 NEXT = 0.1
+APART, BY = 0.55, 0.35
+"""What remains of a change that the failing code does not get to, and from how near on all of it counts."""
 SURE = 0.95  # what remains is for what no feature sees
 FIT = 0.6
 """From here on what a diff does is of the kind that brings the trouble that is seen; harmless changes at the same place, at the
@@ -77,6 +79,7 @@ class Suspect:
     deployment: Deployment | None = None
     shared: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    near: dict[tuple[str, str, int], float] = field(default_factory=dict)
     through: Suspect | None = None
     carrier: Suspect | None = None
     whole: float = 0.0
@@ -250,6 +253,7 @@ def _when_and_where(desk: Desk, symptoms: Symptoms, history: History, suspect: S
 def _where_in_code(symptoms: Symptoms, chart: places.Map, suspect: Suspect) -> None:
     function, file, why = places.in_trace(symptoms, suspect.commit)
     near, what = places.reached(chart, suspect.commit)
+    suspect.near = places.nearness(chart, suspect.commit) if suspect.commit.package else {}
     written, text = places.writes(chart, suspect.commit)
     name, told = places.named(symptoms, suspect.commit)
     value, shown = places.values(symptoms, suspect.commit)
@@ -282,7 +286,12 @@ def _means_of(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float]) -> N
     """Features of what its diff can do; what every third commit does says little."""
     scored = sorted(
         (
-            (_means(symptoms, delta) * (COMMON + (1 - COMMON) * min(1.0, 1.25 * rare.get(delta.kind, 1.0))), delta)
+            (
+                _means(symptoms, delta)
+                * (COMMON + (1 - COMMON) * min(1.0, 1.25 * rare.get(delta.kind, 1.0)))
+                * _met(suspect, delta),
+                delta,
+            )
             for delta in suspect.deltas
         ),
         key=lambda s: (-s[0], s[1].path, s[1].number),
@@ -308,6 +317,12 @@ def _means_of(symptoms: Symptoms, suspect: Suspect, rare: dict[str, float]) -> N
     suspect.why = [t for t in (live, relation, _said(suspect.best), told, text, where) if t]
     if suspect.shared:
         suspect.why.append(f"shares {', '.join(suspect.shared[:5])} with the symptoms")
+
+
+def _met(suspect: Suspect, delta: Delta) -> float:
+    """How much a change counts by how near to the failure it acts: all of it where nothing is known of that."""
+    near = suspect.near.get((delta.path, delta.side, delta.number)) if suspect.near else None
+    return 1.0 if near is None else APART + (1 - APART) * min(1.0, near / BY)
 
 
 def _timing(

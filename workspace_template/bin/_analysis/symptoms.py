@@ -22,6 +22,7 @@ ABSENT = re.compile(
 FAILURES = re.compile(r"(?i)[45]xx|fail|error|refus|reject|timeout|turned_away")
 SPENT = re.compile(r"(?i)memory|_rss|heap|cpu|latency|duration|_ms\b|seconds|5xx|error|fail|timeout|fds|lag\b|backlog")
 """What there is less of is no trouble."""
+UNITS = re.compile(r"(?i)_(?:per_(?:min(?:ute)?|sec(?:ond)?|s|hour|day)|percent|pct|ms|mb|gb)\b")
 PIECE = re.compile(r"[A-Za-z_]{2,}")
 ANOTHER_TYPE = re.compile(
     r"'(?:str|bytes|bytearray|int|float|list|dict|tuple|set|bool|function|coroutine|generator)' object has no attribute"
@@ -163,7 +164,7 @@ def _words(made: Symptoms, desk: Desk) -> None:
     facets: dict[str, float] = defaultdict(float)
 
     def tell(text: str, weight: float) -> None:
-        for facet in words.facets(_nameless(made, text)):
+        for facet in runtimes.facets(_nameless(made, text)):
             if facet != "volume" or not FAILURES.search(text):
                 facets[facet] += weight
         for word in set(words.words(runtimes.plain(text))):
@@ -172,10 +173,7 @@ def _words(made: Symptoms, desk: Desk) -> None:
     tell(f"{desk.text} {desk.metric}"[:4000], 1.0)
     usual = _usual(made)
     for anomaly in _telling(made):
-        text = anomaly.text
-        if anomaly.kind == "log":
-            text = PIECE.sub(lambda found: "" if found[0].lower() in usual else found[0], text.replace("<*>", " "))
-        tell(text, anomaly.weight * (1.0 if anomaly.level >= 2 else 0.6))
+        tell(_said(anomaly, usual), anomaly.weight * (1.0 if anomaly.level >= 2 else 0.6))
     for caller, callee, most, _ in made.spans.fan[:5]:
         tell(f"query volume requests_per calls_total {caller} {callee}", min(1.0, most / 20))
     if made.spans.words:
@@ -185,7 +183,16 @@ def _words(made: Symptoms, desk: Desk) -> None:
         tell(f"{frame.raised}", 0.3)
         for word in words.words(f"{frame.name} {frame.file.rsplit('/', 1)[-1]} {frame.code}"):
             made.words[word] += 0.3
+    for name in words.words(next(iter(desk.repos))) if len(desk.repos) == 1 else ():
+        made.words.pop(name, None)
     made.facets = _kinds(facets)
+
+
+def _said(anomaly: Anomaly, usual: set[str]) -> str:
+    """What an anomaly says that is not always said: without the words of routine lines, and without units."""
+    if anomaly.kind == "log":
+        return PIECE.sub(lambda found: "" if found[0].lower() in usual else found[0], anomaly.text.replace("<*>", " "))
+    return UNITS.sub("", anomaly.text) if anomaly.kind == "metric" else anomaly.text
 
 
 def _telling(made: Symptoms) -> list[Anomaly]:

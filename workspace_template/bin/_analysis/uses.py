@@ -23,13 +23,14 @@ def names(repo: Path, package: str, home: Path) -> set[str]:
     """Names of the package in `home` that `repo` uses."""
     tops = _tops(package, home)
     script = (home / "package.json").is_file()
+    if not tops and not script:
+        return set()
+    modules = "|".join(re.escape(top) for top in sorted(tops))
     pattern = (
         rf"(require\(|from )['\"]{re.escape(package)}['\"/]"
         if script
-        else "|".join(rf"\b{re.escape(top)}\b" for top in sorted(tops))
+        else rf"^[[:space:]]*(from|import)[[:space:]](.*[ ,])?({modules})([. ,]|$)"
     )
-    if not pattern:
-        return set()
     kinds = ["*.js", "*.mjs", "*.cjs", "*.ts", "*.tsx", "*.jsx"] if script else ["*.py"]
     paths = git(repo, "grep", "-lIE", "-e", pattern, "HEAD", "--", *kinds).splitlines()
     files = contents(repo, "HEAD", [path.removeprefix("HEAD:") for path in paths[:FILES]])

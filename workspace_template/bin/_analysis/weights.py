@@ -21,7 +21,7 @@ COMMIT = {
     "frame": 1.15,  # it changes a function of the stack trace
     "file": 1.15,  # it changes a file of the stack trace
     "line": 2.6,  # it brings the line that raised
-    "reach": 1.2,  # it changes what the failing code calls or uses
+    "reach": 1.8,  # it changes what the failing code calls or uses
     "writes": 1.35,  # it brings the text of the new error
     "named": 5.2,  # it takes a name away that the error misses
     "value": 2.4,  # it brings a literal that the new lines show
