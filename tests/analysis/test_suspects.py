@@ -245,4 +245,4 @@ def test_one_is_less_sure_of_a_suspect_that_only_fits_in_time_and_place() -> Non
     suspect = part("suspects").Suspect(commit=part("commits").Commit(repo="shop", sha="a" * 40), p=0.9)
     for features, fits in (({"means": 0.8}, True), ({"means": 0.4, "words": 1.0}, False), ({"means": 0.2, "line": 1.0}, True)):
         suspect.features = features
-        assert (suspect.fits, round(suspect.confidence, 2)) == (fits, 0.9 if fits else 0.54)
+        assert (suspect.fits, round(suspect.confidence, 2)) == (fits, 0.9 if fits else 0.5)

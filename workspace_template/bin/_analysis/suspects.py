@@ -50,9 +50,9 @@ FIT = 0.6
 """From here on what a diff does is of the kind that brings the trouble that is seen; harmless changes at the same place, at the
 right time and in the same words stay below it.
 """
-DOUBT = 0.6
-"""What remains of the confidence in a suspect that does not fit. Where the guilty commit is taken out of an incident, such a one
-comes first with up to nine tenths of the probability: the odds know only those that are there.
+DOUBT = 0.5
+"""The most confidence in a suspect that does not fit. Where the guilty commit is taken out of an incident, such a one comes first
+with up to nine tenths of the probability: the odds know only those that are there.
 """
 VAGUE = {"error": 0.5, "wrong": 0.6, "missing": 0.7, "refused": 0.7, "volume": 0.7, "crash": 0.7, "upstream": 0.7, "parse": 0.8}
 """Kinds of trouble that nearly every change can bring: that one brings them says less."""
@@ -95,7 +95,7 @@ class Suspect:
     @property
     def confidence(self) -> float:
         """How sure one may be that it did it."""
-        return self.p if self.fits else DOUBT * self.p
+        return self.p if self.fits else min(DOUBT, self.p)
 
 
 @dataclass(kw_only=True)
