@@ -13,7 +13,7 @@ from typing import Any
 from agent.models import proofs, statements
 from agent.models.known import Known, weight
 
-FOUND, FAR = 0.7, 3.0
+FOUND, FAR = 0.6, 3.0
 """How likely a cause has to be that a check by time may carry, and how many times as likely as the next."""
 CHECKED = 0.85
 """The least confidence in such a cause; where its check does not hold, the host takes it back."""
