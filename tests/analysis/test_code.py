@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,3 +259,18 @@ def test_a_step_begins_where_it_jumps_although_a_spike_lies_before_it() -> None:
     points = [(1000.0 + 30 * n, value) for n, value in enumerate(values)]
     shift = part("metrics").shift_of(part("series").Series(service="a", metric="m", points=points), None)
     assert shift and points[299][0] <= shift.onset <= points[300][0]
+
+
+@pytest.mark.parametrize("suffers", [True, False])
+def test_growth_is_a_lack_of_capacity_only_where_something_suffers_from_it(suffers: bool, tmp_path: Path) -> None:
+    common = {"service": "shop", "onset": 1000.0, "file": "m.csv"}
+    grown = part("metrics").Shift(
+        metric="orders_per_minute", before=10.0, after=30.0, score=5.0, explained=0.5, shape="step", points=60, **common
+    )
+    slow = part("anomalies").Anomaly(kind="metric", text="latency_p95_ms rises", weight=0.6, **{**common, "onset": 1060.0})
+    made = part("symptoms").Symptoms(shifts=[grown], anomalies=[slow] if suffers else [], onset=1060.0)
+    explanations = part("explanations")
+    found = explanations.explain(part("desk").Desk(root=tmp_path), made)
+    capacity = next(e for e in found if e.category == "capacity")
+    assert (capacity.score > explanations.PRESENT) is suffers
+    assert any("nothing ran short of capacity" in why for why in capacity.why) is not suffers

@@ -19,7 +19,7 @@ DIRECT, PRESENT = 1.0, 2.5
 MIXED = 3.0
 """What traffic loses where it only changed the mixture of a ratio: more came, but nothing had too little capacity."""
 
-UNHURT = 2.5
+UNHURT = 4.5
 """What traffic loses where nothing suffers from it."""
 
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|net|org|io|cloud|dev|app|ai|co|gov|edu)\b")
