@@ -163,3 +163,15 @@ def test_outcomes_that_grow_are_no_traffic_where_requests_are_counted_and_do_not
     assert [e["category"] for e in scene.answer("suspects")["explanations"]][:1] == ["capacity"]
     scene.write("telemetry/metrics/m.csv", head + grown + asked)
     assert "capacity" not in {e["category"] for e in scene.answer("suspects")["explanations"]}
+
+
+def test_another_party_that_answers_with_failure_is_taken_for_it_without_a_host(scene: Scene) -> None:
+    lines = [
+        f"{rfc(LIVE + timedelta(minutes=m))} ERROR payments provider answered 503 Service Unavailable, invoice {m} is not charged"
+        if m >= 0
+        else f"{rfc(LIVE + timedelta(minutes=m))} INFO invoice stored"
+        for m in range(-90, 20)
+    ]
+    scene.write("telemetry/logs/orders.log", "\n".join(lines))
+    best = scene.answer("suspects")["explanations"][0]
+    assert best["category"] == "external" and "payments provider" in best["why"][0]

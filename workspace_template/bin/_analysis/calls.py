@@ -109,6 +109,8 @@ FAR = re.compile(r"(?i)_?(?:fetch|query|request|send|post|select|exec|lookup|pub
 REMOTE = re.compile(r"(?i)client|http|session|api|request|store|repo|db|conn|service|remote|cursor|redis|cache|catalog|upstream")
 """What mostly is a method of a container in memory; what leaves the process, by the call's name or its receiver's."""
 INFLECTED = re.compile(r"(?:e?s|e?d|ing|e?rs?|ors?|ation|iali[sz]e\w*|item|left|all|up|able)?(?![a-z])")
+CARRIED = re.compile(r"[\w$]\.(?:call|apply|bind)$")
+"""How JavaScript calls a function with another `this`: the function is what is called."""
 OTHERWISE = frozenset({"startswith", "startsWith", "includes", "indexOf", "lastIndexOf", "loads", "addEventListener"})
 """Names that have such a word and mean another thing."""
 READS = re.compile(r"(?:=|\breturn|[(,])\s*[\w.\[\]]+\.pop\(\s*[\"']|[\"'\w]\.join\(\s*(?!timeout)[\w\[(\"']")
@@ -146,7 +148,7 @@ def changed(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, moved: Moved
         )
     for name, line in after.items():
         last = re.split(r"\.|->|::", name)[-1]
-        if SAYS.match(name) or _defines(line.text, last):
+        if SAYS.match(name) or _defines(line.text, last) or CARRIED.search(name):
             continue
         if id(line) in loops and moved.removed_words.get(last, 0) == 0 and FETCHING.search(last):
             causes = ("query", "volume", "latency", "throttle", "cpu", "upstream")

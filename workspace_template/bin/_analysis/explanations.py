@@ -23,6 +23,7 @@ UNHURT = 4.5
 """What traffic loses where nothing suffers from it."""
 
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|net|org|io|cloud|dev|app|ai|co|gov|edu)\b")
+PARTY = re.compile(r"\b(?:\w+ )?(?:provider|third[- ]party|vendor|partner|supplier|carrier|bank)\b")
 ANSWERED = re.compile(
     r"(?i)\b50[0234]\b|unavailable|slow ?down|internal ?error|throttl|too many "
     r"requests|connection (?:refused|reset|timed out)|bad gateway|rate exceeded|service error|status[ =:]5\d\d|"
@@ -153,13 +154,12 @@ def _external(desk: Desk, symptoms: Symptoms) -> Explanation:
                 )
     errors = _first_hand([a for a in symptoms.anomalies if a.kind == "log" and a.level >= 2 and a.fresh], symptoms)
     total = sum(a.weight for a in errors)
-    named = [a for a in errors if HOST.search(a.quote.lower()) and ANSWERED.search(a.quote) and not _own_host(a.quote, ours)]
+    named = [a for a in errors if _outside(a.quote) and ANSWERED.search(a.quote) and not _own_host(a.quote, ours)]
     share = sum(a.weight for a in named) / total if total else 0.0
     if share > 0.2 and named:
-        host = HOST.search(named[0].quote.lower())
         made.add(
-            2.0 * share + 0.4,
-            f"{share:.0%} of the new errors come as answers of {host[0] if host else 'a host outside'}",
+            2.0 * share + (0.4 if HOST.search(named[0].quote.lower()) else -0.4),
+            f"{share:.0%} of the new errors come as answers of {_outside(named[0].quote)}",
             named[0],
         )
         made.shown += [a for a in named[1:3] if a not in made.shown]
@@ -187,6 +187,12 @@ def _first_hand(errors: list[Anomaly], symptoms: Symptoms) -> list[Anomaly]:
         if not (passed.search(a.text) and any(n in a.text.lower() and service_key(n) != service_key(a.service) for n in names))
     ]
     return own or errors
+
+
+def _outside(text: str) -> str:
+    """The host, or else the kind of other party, that a message names."""
+    found = HOST.search(text.lower()) or PARTY.search(text.lower())
+    return found[0] if found else ""
 
 
 def _own_host(text: str, ours: set[str]) -> bool:
