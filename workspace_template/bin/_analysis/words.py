@@ -319,14 +319,17 @@ def pieces(name: str) -> tuple[str, ...]:
 
 def words(text: str) -> list[str]:
     """Words of a text: identifiers whole (in lower case) and in pieces, without common ones."""
-    found = []
+    found: list[str] = []
     for name in NAME.findall(FOREIGN.sub(" ", text) if not text.isascii() else text):
-        whole = name.lower()
-        parts = pieces(name)
-        if len(parts) > 1 and len(whole) > 5:
-            found.append(whole)
-        found += [_stem(p) for p in parts if len(p) > 1 and p not in COMMON and not p.isdigit()]
+        found += _of_name(name)
     return found
+
+
+@lru_cache(maxsize=200_000)
+def _of_name(name: str) -> tuple[str, ...]:
+    parts = pieces(name)
+    told = tuple(_stem(p) for p in parts if len(p) > 1 and p not in COMMON and not p.isdigit())
+    return (name.lower(), *told) if len(parts) > 1 and len(name) > 5 else told
 
 
 def _stem(word: str) -> str:
