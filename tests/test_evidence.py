@@ -658,7 +658,7 @@ async def test_a_check_by_time_carries_a_cause_without_a_commit_only_where_the_h
         ("decoy", {"suspects": [("decoy", 0.9, False, "")]}, "likely"),
         ("guilty", {"suspects": [("guilty", 0.2, True, "")], "unknown": 0.1}, "root_cause_found"),
         ("guilty", {"suspects": [("guilty", 0.2, True, "")], "unknown": 0.7}, "likely"),
-        ("decoy", {"suspects": [("guilty", 0.5, True, ""), ("decoy", 0.45, False, "guilty")]}, "root_cause_found"),
+        ("decoy", {"suspects": [("guilty", 0.5, True, ""), ("decoy", 0.45, True, "guilty")]}, "likely"),
         ("guilty", {"suspects": [("guilty", 0.5, True, ""), ("decoy", 0.45, False, "guilty")]}, "root_cause_found"),
         ("decoy", {"suspects": [("decoy", 0.5, True, ""), ("guilty", 0.45, False, "")]}, "likely"),
     ],

@@ -32,8 +32,8 @@ SURE, APART = 0.5, 3.0
 class Leading(Data):
     """What the analysis puts at one place: a commit's id, an explanation's category, or the name of a flag or setting.
 
-    brought: the commit of a package that this one only brought, so that both are one cause. fits: what it does is of the kind
-    that brings such trouble, or it brings the failing line; of commits this is said of the first ones only.
+    brought: the commit of a package that this one only brought: no rival of that one, and not guilty in its place. fits: what it
+    does is of the kind that brings such trouble, or it brings the failing line; of commits this is said of the first ones only.
     """
 
     kind: Literal["commit", "explanation", "change", "unknown"]
@@ -43,8 +43,8 @@ class Leading(Data):
     fits: bool = False
 
     def is_commit(self, commit: str) -> bool:
-        """Whether it is this commit, or brought it, or was brought by it."""
-        return self.kind == "commit" and commit in (self.name, self.brought)
+        """Whether it is this commit."""
+        return self.kind == "commit" and commit == self.name
 
     def told(self) -> str:
         """What it is, in words."""
@@ -181,10 +181,4 @@ def _ranked(answer: Any) -> list[Leading]:
     if rows:
         rows.append(Leading(kind="unknown", name="", p=float(answer.get("unknown", 0.0))))
     rows.sort(key=lambda row: -row.p)
-    first = rows[0] if rows else None
-    if first and first.kind == "commit":
-        one = {first.name, first.brought} - {""}
-        same = [row for row in rows[1:] if row.name in one or row.brought in one]
-        both = [row.name for row in same][:1]
-        rows = [first.model_copy(update={"brought": first.brought or "".join(both)}), *(r for r in rows[1:] if r not in same)]
-    return rows
+    return [row for n, row in enumerate(rows) if n == 0 or not rows[0].name or rows[0].name not in (row.name, row.brought)]
