@@ -158,6 +158,7 @@ def test_types_do_nothing(typed: str, plain: str) -> None:
 def test_outcomes_that_grow_are_no_traffic_where_requests_are_counted_and_do_not(scene: Scene) -> None:
     head = "timestamp,service,metric,value\n"
     grown = scene.series("orders", "discounts_per_minute", lambda m: 90.0 if m >= 0 else 20.0)
+    grown += scene.series("orders", "latency_p99_ms", lambda m: 900.0 if m >= 1 else 90.0)
     asked = scene.series("orders", "http_requests_per_minute", lambda _: 300.0)
     scene.write("telemetry/metrics/m.csv", head + grown)
     assert [e["category"] for e in scene.answer("suspects")["explanations"]][:1] == ["capacity"]
