@@ -20,7 +20,6 @@ from agent.sandboxes.cgroups import Group
 from agent.sandboxes.identity import user_of
 from agent.sandboxes.microvm import MicroVM, build, call, images, qemu, template
 from agent.sandboxes.microvm.channel import Channel
-from agent.sandboxes.microvm.machine import kind_of
 from tests.contracts.attacks import SandboxAttacks
 from tests.contracts.sandbox import SharedSandboxContract, source, until
 from tests.sandboxes.machines import ELSEWHERE, IDS, LIMITS, NEEDS_MACHINES, Left, created, left, remove_all, said
@@ -192,8 +191,8 @@ async def test_a_layer_of_another_outline_than_the_template_has_is_mounted_by_th
     monkeypatch.setattr(images, "outline", lambda size, count: (64 << 20, 4096))
     second = await created(sandboxes, "two", usual, other)
     assert (first.machines.of(first.place).template, second.machines.of(second.place).template) == (
-        await template.ready(kind_of(first.state)),
-        await template.ready(kind_of(first.state).bare),
+        await template.ready(first.state.kind),
+        await template.ready(first.state.kind.bare),
     )
     for sandbox, paths in ((first, "repos/usual/README"), (second, "repos/usual/README repos/other/README")):
         written = await said(sandbox, f"for file in {paths}; do echo more >> $file; done; cat {paths} | grep -c more")

@@ -23,10 +23,11 @@ from agent.egress.outside import Outside
 from agent.sandboxes.command import check_id, to_the_end
 from agent.sandboxes.disk import check_layers, layer_sources
 from agent.sandboxes.microvm import accelerator, build, images, pool, qemu, template
-from agent.sandboxes.microvm.machine import MicroVMSandbox, State, kind_of
+from agent.sandboxes.microvm.machine import MicroVMSandbox
 from agent.sandboxes.microvm.place import GONE, Life, destroy, last_used, life_of, lock_of, locked, recorded, tell
 from agent.sandboxes.microvm.pool import Pool
 from agent.sandboxes.microvm.running import Machines
+from agent.sandboxes.microvm.state import State
 from agent.sandboxes.microvm.template import Kind
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class MicroVM:
         tier = qemu.tier_for(spec.limits.memory)
         chosen = await accelerator.choose(image)
         state = State(spec=spec, image=image, accelerator=chosen, tier=tier.name)
-        await template.ready(kind_of(state))
+        await template.ready(state.kind)
         place = self.root / id
         lock = await asyncio.to_thread(self._make, place)
         sandbox = MicroVMSandbox(place, state, self._machines)

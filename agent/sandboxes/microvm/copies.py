@@ -146,9 +146,7 @@ async def _fork(sandbox: MicroVMSandbox, id: str) -> MicroVMSandbox:
 async def _copy_whole(sandbox: MicroVMSandbox, made: MicroVMSandbox, copy: Copying) -> None:
     """Fills the folder of a fork; `state.json` comes last."""
     await _copy(sandbox, made.place, copy)
-    new = made.place / "state.json.new"
-    new.write_text(made.state.model_dump_json())
-    new.rename(made.place / "state.json")
+    made.state.write(made.place)
 
 
 async def _copy(sandbox: MicroVMSandbox, target: Path, copy: Copying = sparse.copy) -> None:

@@ -17,47 +17,30 @@ import errno
 import logging
 import os
 import posixpath
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from agent.core.data import Data
 from agent.core.egress import Egress
 from agent.core.errors import NotFound, SandboxError, ToolError
-from agent.core.sandbox import WORKSPACE, FileInfo, Result, SandboxSpec
+from agent.core.sandbox import WORKSPACE, FileInfo, Result
 from agent.egress.gateway import Gateway
 from agent.sandboxes.command import environment, folder, seconds_allowed, to_the_end, words
 from agent.sandboxes.files import READ_AT_ONCE, inside
-from agent.sandboxes.identity import user_of
-from agent.sandboxes.microvm import images, memory, qemu, sparse, template
-from agent.sandboxes.microvm.build import Image
+from agent.sandboxes.microvm import memory
 from agent.sandboxes.microvm.call import explain, result_of, with_reason, within
 from agent.sandboxes.microvm.channel import Channel, Refused
-from agent.sandboxes.microvm.clone import group_for
-from agent.sandboxes.microvm.memory import Unusable
-from agent.sandboxes.microvm.place import destroy, lock_of, recorded, tell
-from agent.sandboxes.microvm.qemu import KERNEL_MEGABYTES, Machine
+from agent.sandboxes.microvm.place import destroy, lock_of, recorded, room, tell
+from agent.sandboxes.microvm.qemu import Machine
 from agent.sandboxes.microvm.running import Machines, Running
-from agent.sandboxes.microvm.template import Kind
+from agent.sandboxes.microvm.starting import begin, start
+from agent.sandboxes.microvm.state import State
 
 log = logging.getLogger(__name__)
 
 _LARGEST_KEPT = 512 << 20
 """Bytes of memory that are kept of a machine in which no command runs."""
-
-_LATER = 1.0
-"""Seconds after a start before another machine is started in advance: the new one is about to be worked in."""
-
-
-class State(Data):
-    """What a sandbox's folder says about it."""
-
-    spec: SandboxSpec
-    image: Image
-    accelerator: str
-    tier: str
 
 
 class MicroVMSandbox:
@@ -96,7 +79,7 @@ class MicroVMSandbox:
                 ended, timed_out = await within(call, seconds, kills, machine.channel)
             except Refused as error:
                 if error.number in (errno.EIO, errno.EROFS, errno.ENOSPC):
-                    raise SandboxError(f"{self.id}: what the command wrote is lost: {error}", self._room()) from error
+                    raise SandboxError(f"{self.id}: what the command wrote is lost: {error}", room(self.place)) from error
                 raise SandboxError(f"the command could not be started: {error}", "Too many may be running at once.") from error
             except SandboxError as error:
                 if running.stopping:
@@ -204,166 +187,11 @@ class MicroVMSandbox:
         """
         running = self.machines.of(self.place)
         async with running.starting:
-            running.machine = await to_the_end(self._boot(lock, copying), undo=lambda machine: machine.stop())
+            call = begin(self.place, self.state, self.machines, lock, copying)
+            running.machine = await to_the_end(call, undo=lambda machine: machine.stop())
 
-    async def _boot(self, new: int | None = None, copying: Awaitable[None] | None = None) -> Machine:
-        lock = await self.lock() if new is None else new
-        files: list[int] = []
-        making: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        making.set_result(None)
-        try:
-            if new is None:
-                self._check_exists()
-                tell(self.place, "resuming")
-            else:
-                images.allocate(self.place / "disk.img", self.state.spec.limits.disk)
-                if copying is None:
-                    images.allocate(self.place / "seed.img", images.USUAL)
-                making = asyncio.ensure_future(copying or asyncio.to_thread(make, self.place, self.state))  # while QEMU starts
-            mounted, _ = images.slots(self.state.spec)
-            cache = self.place.parent / ".layers"
-            files.append(os.open(self.place / "disk.img", os.O_RDWR | os.O_CLOEXEC))
-            files.append(os.open(self.place / "seed.img", os.O_RDONLY | os.O_CLOEXEC))
-            for layer in mounted:
-                image = images.cached(cache, layer)
-                if image is None:
-                    image = await asyncio.to_thread(images.layer_image, cache, layer)
-                files.append(os.open(image, os.O_RDONLY | os.O_CLOEXEC))
-            self.machines.of(self.place).layers = tuple(images.identity(file) for file in files[2:])
-            async with self.machines.gate:
-                machine = await self._brought_back(lock, files, making if copying is not None else None)
-                if machine is None:
-                    machine = await self._cloned(lock, files, making, is_new=new is not None and copying is None)
-                    await self._place(machine, [WORKSPACE, *(layer.target for layer in mounted)])
-            tell(self.place, "running" if self.machines.of(self.place).busy else "idle")
-            if self.machines.pool is not None:
-                self.machines.pool.fill(after=_LATER)
-            return machine
-        except OSError as error:
-            raise SandboxError(f"the machine {self.id!r} cannot be started: {error}", self._room()) from error
-        finally:
-            if not making.done():
-                await asyncio.wait([making])
-            if not making.cancelled():
-                making.exception()  # seen: what failed first is what is said
-            for file in (*files, lock):
-                os.close(file)
-
-    async def _brought_back(self, lock: int, files: Sequence[int], saving: asyncio.Future[None] | None) -> Machine | None:
-        """The machine with its saved memory, which then is gone from the disk; None if there is none that can be used."""
-        saved, running = self.place / "memory", self.machines.of(self.place)
-        if saving is None and not saved.is_dir():
-            return None
-        frozen, running.frozen = running.frozen, None
-        kind = self._kind()
-        if saving is None:
-            running.template = await template.ready(kind if memory.is_of(saved, kind.key) else kind.bare)
-        assert running.template is not None
-        try:
-            machine = await memory.load(
-                self.id,
-                kind,
-                running.template,
-                saved,
-                uid=user_of(self.place),
-                group=group_for(self.place, kind.tier, self.state.spec.limits),
-                layers=running.layers,
-                disks=files,
-                holds=(lock,),
-                channel=frozen,
-                saving=saving,
-            )
-        except BaseException as error:
-            if frozen is not None:
-                await frozen.close("its memory could not be brought back")
-            if saving is not None:
-                await saving  # what failed there is what is said
-            if not isinstance(error, Unusable):
-                raise
-            log.warning("%s starts from its disk alone: %s", self.id, error.problem)
-            await asyncio.to_thread(memory.remove, saved)
-            return None
-        try:
-            gone = memory.set_aside(saved)  # from here on the disk is no longer that of the saved memory
-            await machine.monitor.ask("cont")
-            await machine.channel.clock()
-            await machine.channel.keep()
-            if self._gateway().opens:
-                await machine.door.open(self._gateway())
-        except BaseException:
-            await machine.stop()
-            raise
-        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
-        return machine
-
-    async def _cloned(self, lock: int, files: Sequence[int], making: asyncio.Future[None], *, is_new: bool) -> Machine:
-        """A new machine that has its disks mounted. is_new: its disk is empty yet."""
-        running, kind, disk = self.machines.of(self.place), self._kind(), self.place / "disk.img"
-        furnished, bare = await template.ready(kind), await template.ready(kind.bare)
-        machine = await self._pooled(lock, files)
-        fits = is_new and machine is None and all(images.remembered(file) == furnished.layers for file in files[2:])
-        running.template = furnished if fits else bare
-        if fits:
-            await asyncio.to_thread(sparse.fill, furnished.disk, disk)
-        if machine is None:
-            group, uid = group_for(self.place, kind.tier, self.state.spec.limits), user_of(self.place)
-            of = kind if fits else kind.bare
-            machine = await template.clone(self.id, of, uid=uid, group=group, disks=files, holds=(lock,))
-        async with self._mounting(machine):
-            await machine.channel.clock()
-            await making
-            if fits and images.remembered(files[1]) != furnished.layers:
-                template.spoil(furnished)
-                raise SandboxError(f"{self.id}: the template has other layers mounted than this host makes", "Try once more.")
-            if is_new and not fits:
-                await asyncio.to_thread(sparse.fill, furnished.empty, disk)
-            if not fits:
-                await machine.channel.furnish(len(files) - 1)
-        return machine
-
-    async def _place(self, machine: Machine, targets: Sequence[str]) -> None:
-        """Has the machine show what it has mounted."""
-        limits, tier = self.state.spec.limits, self._kind().tier
-        async with self._mounting(machine):
-            size = min(limits.memory, (tier.megabytes - KERNEL_MEGABYTES) << 20)
-            await machine.channel.place(size, limits.processes, targets)
-
-    @asynccontextmanager
-    async def _mounting(self, machine: Machine) -> AsyncIterator[None]:
-        """Ends the machine if that fails."""
-        try:
-            yield
-        except BaseException as error:
-            await machine.stop()
-            if isinstance(error, Refused):
-                hint = "Delete the sandbox and make a new one."
-                raise SandboxError(f"{self.id}: its disks cannot be mounted: {error}", hint) from error
-            raise
-
-    async def _pooled(self, lock: int, files: Sequence[int]) -> Machine | None:
-        """A machine out of the pool, with the disks and the lock, in a control group that the folder tells of."""
-        kind, pool = self._kind(), self.machines.pool
-        clone = await pool.take(kind.bare) if pool is not None else None
-        if clone is None:
-            return None
-        try:
-            if clone.group.folders:
-                group_for(self.place, kind.tier, self.state.spec.limits, clone.group.folders[0].name)
-            await clone.machine.monitor.give("lock", lock)
-            clone.release()
-            await clone.machine.attach(files)
-            await clone.machine.monitor.ask("cont")
-        except BaseException:
-            await clone.machine.stop()
-            clone.release()
-            raise
-        return clone.machine
-
-    def _room(self) -> str:
-        return f"{self.place.parent} has {shutil.disk_usage(self.place.parent).free >> 20} MiB free."
-
-    def _kind(self) -> Kind:
-        return kind_of(self.state)
+    async def _boot(self) -> Machine:
+        return await start(self.place, self.state, self.machines, await self.lock())
 
     async def _suspend(self, wanted: bool | None, form: memory.Form) -> None:
         running = self.machines.of(self.place)
@@ -443,17 +271,3 @@ class MicroVMSandbox:
     def _check_exists(self) -> None:
         if not (self.place / "state.json").exists():
             raise NotFound(f"there is no sandbox {self.id!r} any more", "It was deleted.")
-
-
-def kind_of(state: State) -> Kind:
-    """The template of a new sandbox like that."""
-    tier = next(tier for tier in qemu.TIERS if tier.name == state.tier)
-    return Kind(image=state.image, tier=tier, accelerator=state.accelerator, disk=state.spec.limits.disk)
-
-
-def make(place: Path, state: State) -> None:
-    """Fills the folder of a new sandbox, but for its disk; `state.json` comes last."""
-    images.make_seed(place / "seed.img", state.spec)
-    new = place / "state.json.new"
-    new.write_text(state.model_dump_json())
-    new.rename(place / "state.json")

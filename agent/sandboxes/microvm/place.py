@@ -118,3 +118,8 @@ def destroy(place: Path) -> None:
     gone = place.with_name(f"{GONE}{place.name}-{secrets.token_hex(4)}")
     place.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+def room(place: Path) -> str:
+    """What to say of the host's disk when something that lies in the folder could not be written."""
+    return f"{place.parent} has {shutil.disk_usage(place.parent).free >> 20} MiB free."
