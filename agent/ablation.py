@@ -1,6 +1,7 @@
 """Takes the analysis commands away from a language model: from the desk and from what it is told, so that they can be measured.
 
-Nothing else changes: the same model, tools, hooks and checks. There is no first sight either, because the commands make it.
+Nothing else changes: the same model, tools and hooks, and the same checks, for which the host has the commands all the same.
+There is no first sight either, because the commands make it.
 """
 
 from __future__ import annotations

@@ -121,6 +121,7 @@ async def assemble(
             sandboxes=chosen,
             memory=memory,
             template=template,
+            whole=shipped("workspace_template"),
             scratch=data / "scratch",
             limits=settings.sandbox.limits,
             egress=Egress(rules=settings.policy.egress.rules, limits=settings.policy.egress.limits),

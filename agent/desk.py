@@ -36,7 +36,9 @@ class Plan(Data):
 
 
 class Desk:
-    """Makes desks. `scratch` is a folder for workspaces while they are copied in; `template` what each begins with."""
+    """Makes desks. `scratch` is a folder for workspaces while they are copied in; `template` what each begins with; `whole` what
+    the host's own ones begin with, if that is more than an investigation has.
+    """
 
     def __init__(
         self,
@@ -48,11 +50,13 @@ class Desk:
         scratch: Path,
         limits: Limits,
         egress: Egress = Egress(),
+        whole: Path | None = None,
     ) -> None:
         self.repositories = repositories
         self.sandboxes = sandboxes
         self.memory = memory
         self.template = template
+        self.whole = whole or template
         self.scratch = scratch
         self.limits = limits
         self.egress = egress
@@ -91,7 +95,7 @@ class Desk:
         """A desk that nobody worked at, with some repositories at other commits (by name); it is gone at the end."""
         with tempfile.TemporaryDirectory(dir=self._scratch()) as folder:
             seed = Path(folder)
-            furnish(seed, template=self.template, case=case)
+            furnish(seed, template=self.whole, case=case)
             sandbox = await self.sandboxes.create(id, await self._spec(seed, case, plan, refs))
         try:
             yield sandbox

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from agent import triggers
 from agent.ablation import template_without, text_without, tools_without
+from agent.assembly import assemble
 from agent.cli import main
 from agent.config import EgressSettings, load
 from agent.core.tool import Tool, tool
 from agent.evals.runs import Plan, closed, results, resume
+from agent.incident import read_incident
 from agent.paths import PACKAGE, shipped
 
 FIRST = shipped("incidents") / "first"
@@ -131,3 +134,15 @@ def test_without_the_analysis_commands_nothing_names_them(tmp_path: Path) -> Non
     assert not (template / "bin").exists() and not [text for text in told if "bin/" in text or "`holds" in text]
     assert made["bash"].spec.description == "Run a command: git, jq, a repository's tests."
     assert "discriminates" in prompt
+
+
+async def test_without_the_analysis_commands_the_hosts_own_desks_have_them_all_the_same(tmp_path: Path) -> None:
+    case = read_incident(FIRST, triggers.read).model_copy(update={"repositories": ()})
+    settings = closed(load(tmp_path, environment={}), Plan(model="statistical", sandbox="bubblewrap"), tmp_path / "data")
+    async with assemble(settings, analysis=False) as parts:
+        plan = await parts.desk.plan(case)
+        sandbox = await parts.desk.sandbox("own", case, plan, connectors={}, investigations={})
+        async with parts.desk.pristine("checks", case, plan, {}) as pristine:
+            found = [(await one.run("ls bin/suspects", timeout=60)).exit_code for one in (sandbox, pristine)]
+        await sandbox.delete()
+    assert found == [2, 0]
