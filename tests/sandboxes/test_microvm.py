@@ -186,6 +186,7 @@ async def test_more_layers_than_disks_are_copied(sandboxes: MicroVM, source: Pat
 async def test_a_layer_of_another_outline_than_the_template_has_is_mounted_by_the_machine(
     sandboxes: MicroVM, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    source.chmod(0o500)  # whoever owns a checkout may write to it inside
     usual, other = (Layer(source=source, target=f"/workspace/repos/{name}", key=name) for name in ("usual", "other"))
     first = await created(sandboxes, "one", usual)
     monkeypatch.setattr(images, "outline", lambda size, count: (64 << 20, 4096))
@@ -195,7 +196,7 @@ async def test_a_layer_of_another_outline_than_the_template_has_is_mounted_by_th
         await template.ready(first.state.kind.bare),
     )
     for sandbox, paths in ((first, "repos/usual/README"), (second, "repos/usual/README repos/other/README")):
-        written = await said(sandbox, f"for file in {paths}; do echo more >> $file; done; cat {paths} | grep -c more")
+        written = await said(sandbox, f"for file in {paths}; do echo more >> $file; touch $file.new; done; cat {paths} | grep -c more")
         assert int(written) == len(paths.split())
         await sandbox.suspend(keep_memory=False)
         assert await said(sandbox, f"cat {paths} | grep -c more") == written

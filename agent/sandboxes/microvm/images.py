@@ -116,7 +116,7 @@ def make_layer(source: Path, image: Path) -> None:
             new.chmod(0o666)
             _run([*_BOUND, str(source), str(stage / CONTENT), *enter, *_layer(stage, files)], new, namespace)
             if about.st_mode & 0o700 != 0o700:  # its owner may always look into it
-                mode = f"sif {CONTENT} mode {about.st_mode | 0o700:#o}"
+                mode = f"sif {CONTENT} mode 0{about.st_mode | 0o700:o}"
                 _run(["debugfs", "-w", "-R", mode, "/proc/self/fd/0"], new, -1)
         finally:
             if namespace >= 0:
