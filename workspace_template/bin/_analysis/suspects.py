@@ -43,6 +43,7 @@ LEAST = 20
 CODE, DIFFS = 0.75, 0.85
 """The parts of a limited time after which the code is not read any more, and no further diff."""
 NEXT = 0.1
+MOST, AHEAD = 0.7, 3
 APART, BY = 0.55, 0.35
 """What remains of a change that the failing code does not get to, and from how near on all of it counts."""
 SURE = 0.95  # what remains is for what no feature sees
@@ -165,16 +166,23 @@ def judge(desk: Desk) -> Verdict:
 
 
 def _name_upgrades(suspects: list[Suspect]) -> None:
-    """The commit that moved a package stands behind the likeliest of those that it brought: that one did it, this one let it."""
+    """The commit that moved a package stands behind the likeliest of those that it brought: they did it, it only let them.
+    Those are the first that make up MOST of what speaks for the upgrade, and AHEAD at most.
+    """
     for suspect in suspects:
         best = suspect.through
         if best is None:
             continue
-        suspect.p = 0.95 * best.p
+        whole = min(0.97, sum(s.p for s in suspect.inside))
         for other in (suspect, *suspect.inside):
-            other.whole = min(0.97, sum(s.p for s in suspect.inside))
+            other.whole = whole
+        ahead = sorted(suspect.inside, key=lambda s: -s.score)[:AHEAD]
+        number = next((n for n in range(1, len(ahead)) if sum(s.p for s in ahead[:n]) >= MOST * whole), len(ahead))
+        last = ahead[number - 1]
+        suspect.p, suspect.score = 0.95 * last.p, round(last.score - 0.001, 3)
         best.carrier = suspect
         best.why.append(f"{suspect.commit.sha[:12]} of {suspect.commit.repo} brought it ({suspect.commit.subject[:60]})")
+    suspects.sort(key=lambda s: (-s.score, s.commit.at, s.commit.sha))
 
 
 def _explain_away(explanation: Explanation, suspects: list[Suspect]) -> None:
