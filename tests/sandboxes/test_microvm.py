@@ -196,7 +196,9 @@ async def test_a_layer_of_another_outline_than_the_template_has_is_mounted_by_th
         await template.ready(first.state.kind.bare),
     )
     for sandbox, paths in ((first, "repos/usual/README"), (second, "repos/usual/README repos/other/README")):
-        written = await said(sandbox, f"for file in {paths}; do echo more >> $file; touch $file.new; done; cat {paths} | grep -c more")
+        written = await said(
+            sandbox, f"for file in {paths}; do echo more >> $file; touch $file.new; done; cat {paths} | grep -c more"
+        )
         assert int(written) == len(paths.split())
         await sandbox.suspend(keep_memory=False)
         assert await said(sandbox, f"cat {paths} | grep -c more") == written
