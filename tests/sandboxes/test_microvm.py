@@ -20,6 +20,7 @@ from agent.sandboxes.cgroups import Group
 from agent.sandboxes.identity import user_of
 from agent.sandboxes.microvm import MicroVM, build, call, images, qemu, template
 from agent.sandboxes.microvm.channel import Channel
+from agent.sandboxes.microvm.machine import MicroVMSandbox
 from tests.contracts.attacks import SandboxAttacks
 from tests.contracts.sandbox import SharedSandboxContract, source, until
 from tests.sandboxes.machines import ELSEWHERE, IDS, LIMITS, NEEDS_MACHINES, Left, created, left, remove_all, said
@@ -202,6 +203,18 @@ async def test_a_layer_of_another_outline_than_the_template_has_is_mounted_by_th
         assert int(written) == len(paths.split())
         await sandbox.suspend(keep_memory=False)
         assert await said(sandbox, f"cat {paths} | grep -c more") == written
+
+
+async def test_folders_of_the_seed_and_of_layers_are_renamed_like_any(sandboxes: MicroVM, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "seed" / "memory" / "incidents").mkdir(parents=True)
+    (tmp_path / "seed" / "memory" / "incidents" / "one.md").write_text("one\n")
+    app = Layer(source=source, target="/workspace/repos/app", key="a")
+    sandbox = await sandboxes.create("one", SandboxSpec(seed=tmp_path / "seed", layers=(app,), limits=LIMITS))
+    assert isinstance(sandbox, MicroVMSandbox)
+    renaming = "import os; os.rename('memory/incidents', 'memory/past'); os.rename('repos/app/src', 'repos/app/source')"
+    await said(sandbox, f'python3 -c "{renaming}"')
+    await sandbox.suspend(keep_memory=False)
+    assert await said(sandbox, "cat memory/past/one.md; ls memory; ls -d repos/app/source/*.py | wc -l") == "one\npast\n1\n"
 
 
 async def test_a_damaged_template_is_named_and_made_anew(sandboxes: MicroVM, tmp_path: Path) -> None:

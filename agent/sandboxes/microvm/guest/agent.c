@@ -696,7 +696,7 @@ static int lay(unsigned slot, int forget) {
     char device[32], over[64], text[400];
     snprintf(device, sizeof device, "/dev/vd%c", 'c' + slot);
     snprintf(over, sizeof over, STORE "/over/%u", slot);
-    snprintf(text, sizeof text, "lowerdir=" STORE "/layer,upperdir=" STORE "/disk/layers/%u/upper,workdir=" STORE "/disk/layers/%u/work,index=off,redirect_dir=off,metacopy=off", slot, slot);
+    snprintf(text, sizeof text, "lowerdir=" STORE "/layer,upperdir=" STORE "/disk/layers/%u/upper,workdir=" STORE "/disk/layers/%u/work,index=off,redirect_dir=on,metacopy=off", slot, slot);
     mkdir(over, 0755);
     if (mount(device, STORE "/layer", "ext4", MS_RDONLY | MS_NOSUID | MS_NODEV, "noload")) return -1;
     int failed = mount("overlay", over, "overlay", MS_NOSUID | MS_NODEV, text), kept = errno;
