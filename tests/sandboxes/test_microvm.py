@@ -243,6 +243,16 @@ async def test_a_template_made_anew_has_its_own_memory_even_in_the_file_of_the_o
         assert os.pread(sealed, 6, 0).decode().strip() == id
 
 
+def test_templates_that_nobody_uses_any_more_are_removed(tmp_path: Path) -> None:
+    for name, days in (("used", 1), ("unused", 90)):
+        folder = tmp_path / "image" / "templates" / name
+        folder.mkdir(parents=True)
+        (folder / "made.json").touch()
+        os.utime(folder / "made.json", (time.time() - days * 86400,) * 2)
+    template.sweep(tmp_path)
+    assert [folder.name for folder in (tmp_path / "image" / "templates").iterdir()] == ["used"]
+
+
 async def test_without_an_image_the_probe_says_how_to_get_one(tmp_path: Path) -> None:
     sandboxes = MicroVM(tmp_path / "sandboxes", images=tmp_path / "none")
     probe = await sandboxes.probe()

@@ -24,8 +24,9 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from agent.core.data import Data
@@ -64,6 +65,9 @@ _RECIPE = 2
 
 _REST = 2.0
 """Seconds after which a guest that has nothing to do sleeps: what its kernel puts off is done, and its agent is ready again."""
+
+_KEPT = 60 * 86400.0
+"""Seconds that a template is kept after its last use: twice as long as a sandbox that nobody uses, where nothing else is set."""
 
 _UID = 0x7F00_0000
 """Who templates run as while they are made."""
@@ -139,7 +143,10 @@ async def ready(kind: Kind) -> Template:
     """The template, made now if it is not there. Any number of processes may ask at once; one makes it."""
     template = Template(folder=kind.folder, key=kind.key)
     if (whole := _whole(template)) is not None:
+        with suppress(FileNotFoundError):
+            os.utime(whole.folder / "made.json")
         return whole
+    await asyncio.to_thread(sweep, kind.image.folder.parent)
     if kind.disk:
         await ready(kind.bare)  # what it is made of, before its lock is held
     template.folder.parent.mkdir(exist_ok=True, mode=0o700)
@@ -361,6 +368,14 @@ async def clone(
         return made
     finally:
         os.close(state)
+
+
+def sweep(images: Path) -> None:
+    """Removes the templates of all images there that nobody has used for long. A memory that was saved from one is lost then."""
+    for made in images.glob("*/templates/*/made.json"):
+        with suppress(FileNotFoundError):
+            if time.time() - made.stat().st_mtime > _KEPT:
+                shutil.rmtree(made.parent)
 
 
 def spoil(template: Template) -> None:
