@@ -176,3 +176,9 @@ def test_another_party_that_answers_with_failure_is_taken_for_it_without_a_host(
     scene.write("telemetry/logs/orders.log", "\n".join(lines))
     best = scene.answer("suspects")["explanations"][0]
     assert best["category"] == "external" and "payments provider" in best["why"][0]
+
+
+def test_what_is_only_written_in_another_form_is_no_change() -> None:
+    rows = ("-    return connect(host, port, timeout=wait)", "+    return connect(", "+        host,", "+        port,", "+        timeout=wait,", "+    )")  # fmt: skip
+    assert part("deltas").of(_committed(*rows)) == []
+    assert part("deltas").of(_committed(*rows[:-2], "+        timeout=2 * wait,", "+    )"))

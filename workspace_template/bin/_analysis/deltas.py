@@ -15,7 +15,7 @@ from _analysis.commits import Commit, FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
 from _analysis.kinds import IDLE, kind_of
 from _analysis.packages import NAMED, PINNED
-from _analysis.rows import Moved, code
+from _analysis.rows import Moved, bare, code
 
 FILES, HUNKS = 80, 60
 
@@ -46,7 +46,7 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: Moved) -> Iterator[Delta
         text = code(line.text, file.path) if line.tag != " " and id(line) not in told else ""
         if text and not moved.take(line.tag, text):
             (removed if line.tag == "-" else added).append((line, text))
-    if not removed and not added:
+    if (not removed and not added) or _side(hunk, "-") == _side(hunk, "+"):
         return
     yield from values.changed(file, kind, hunk, removed, added)
     if kind == "code":
@@ -72,6 +72,11 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: Moved) -> Iterator[Delta
         yield from conditions.expressions(file, hunk, removed, added)
         yield from conditions.arguments(file, hunk, removed, added)
     yield from _plain(file, kind, hunk, removed, added)
+
+
+def _side(hunk: Hunk, tag: str) -> str:
+    """What one side of a hunk says, in whatever form."""
+    return bare("".join(line.text for line in hunk.lines if line.tag == tag))
 
 
 def _toned(delta: Delta, lines: int) -> Delta:

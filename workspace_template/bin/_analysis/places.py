@@ -17,7 +17,7 @@ from _analysis.commits import Commit, FileDiff, Line
 from _analysis.desk import Desk
 from _analysis.git import git
 from _analysis.kinds import IDLE, kind_of
-from _analysis.rows import DEFINED, changed_names, code
+from _analysis.rows import DEFINED, bare, changed_names, code
 from _analysis.symptoms import Symptoms
 
 FRAMES = 60
@@ -228,12 +228,12 @@ def failing_line(symptoms: Symptoms, commit: Commit) -> float:
         if kind_of(file.path) in IDLE:
             continue
         texts = [(row.tag, row.text.strip()) for hunk in file.hunks for row in hunk.lines]
-        gone = {code(text, file.path) for tag, text in texts if tag == "-"}
+        gone = bare("".join(text for tag, text in texts if tag == "-"))
         for place, (tag, text) in enumerate(texts):
             if tag == "-" or text not in quoted or not same_file(quoted[text].file, file.path):
                 continue
             depth = quoted[text].depth
-            if tag == "+" and code(text, file.path) not in gone:
+            if tag == "+" and bare(text) not in gone:
                 best = max(best, 1.0 / (1 + 0.25 * depth))
             elif any(other != " " for other, _ in texts[max(0, place - BESIDE) : place + BESIDE + 1]):
                 best = max(best, 0.6 / (1 + 0.5 * depth))

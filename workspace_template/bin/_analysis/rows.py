@@ -97,6 +97,11 @@ def _names(lines: Counter[str], texts: dict[str, str]) -> Counter[str]:
     return counted
 
 
+def bare(text: str) -> str:
+    """A text without what a formatter moves about: blanks, ends of lines, the kind of quotes, a comma before a bracket closes."""
+    return re.sub(r",(?=[)\]}])", "", re.sub(r"\s+|\\$", "", text).replace("'", '"'))
+
+
 def squash_words(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().rstrip(",;{ ")
 

@@ -90,7 +90,7 @@ class Suspect:
     def fits(self) -> bool:
         """Whether what it does is of the kind that brings such trouble, or it brings the failing line or its text."""
         f = (self.through or self).features
-        acts = max(f.get("line", 0.0) / 0.5, f.get("writes", 0.0), f.get("named", 0.0) / 0.7)
+        acts = max(f.get("line", 0.0) / 0.65, f.get("writes", 0.0), f.get("named", 0.0) / 0.7)
         return f.get("means", 0.0) >= FIT or acts >= 1.0
 
     @property
