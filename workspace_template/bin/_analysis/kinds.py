@@ -13,7 +13,7 @@ KINDS = (
     ),
     (
         "docs",
-        r"\.(md|rst|adoc|txt)$|(^|/)(docs?|documentation|examples?|changelog|newsfragments|"
+        r"\.(md|rst|adoc|txt)$|(^|/)(examples?|demos?)\.\w+$|(^|/)(docs?|documentation|examples?|demos?|changelog|newsfragments|"
         r"changes)/|(^|/)(LICENSE|CODEOWNERS|AUTHORS|NOTICE|CHANGES|HISTORY|README)[^/]*$",
     ),
     (
