@@ -13,19 +13,18 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from _analysis import built, deltas, expectations, explanations, likeness, places, words
-from _analysis.clock import span
+from _analysis import built, deltas, expectations, explanations, likeness, places, timing, words
 from _analysis.commits import Commit
 from _analysis.delta import Delta
-from _analysis.desk import Change, Deployment, Desk, service_key
+from _analysis.desk import Deployment, Desk, service_key
 from _analysis.explanations import Explanation
-from _analysis.git import git
+from _analysis.flips import Flip
+from _analysis.flips import gather as gather_flips
 from _analysis.history import History, candidates
 from _analysis.kinds import IDLE, kind_of
 from _analysis.places import same_file
 from _analysis.rows import code
 from _analysis.symptoms import Symptoms, gather
-from _analysis.values import quantity
 from _analysis.weights import COMMIT, EXPLANATION, FLIP, UNKNOWN
 
 __all__ = ["Suspect", "Verdict", "judge", "same_file"]
@@ -100,28 +99,6 @@ class Suspect:
 
 
 @dataclass(kw_only=True)
-class Flip:
-    """A change that is no commit (a flag, a configuration, infrastructure), with its score."""
-
-    change: Change
-    score: float = 0.0
-    p: float = 0.0
-    why: list[str] = field(default_factory=list)
-    readers: list[Reader] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reader:
-    """A line of code that names a flag or setting."""
-
-    repo: str
-    commit: str
-    path: str
-    line: int
-    text: str
-
-
-@dataclass(kw_only=True)
 class Verdict:
     """Everything ranked. `unknown` is the probability that nothing listed here is the cause."""
 
@@ -138,7 +115,7 @@ def judge(desk: Desk) -> Verdict:
     symptoms = gather(desk)
     history = candidates(desk)
     suspects = _suspects(desk, symptoms, history)
-    flips = _flips(desk, symptoms)
+    flips = gather_flips(desk, symptoms)
     others = explanations.explain(desk, symptoms)
     for explanation in others:
         _explain_away(explanation, suspects)
@@ -338,7 +315,7 @@ def _timing(
 ) -> tuple[dict[str, float], str]:
     """When it went live against when each anomaly began: most of them after it, and soon, speaks for it; before it, against."""
     when = deployment.at if deployment else commit.at
-    soon, early = _soon(symptoms, when)
+    soon, early = timing.soon(symptoms, when)
     gap = symptoms.onset - when if symptoms.onset is not None else None
     features = {"soon": soon, "early": early, "late": max(0.0, early - 0.6) / 0.4, "older": float(commit.older)}
     if deployment and symptoms.onset is not None:
@@ -346,14 +323,8 @@ def _timing(
         features["superseded"] = min(1.0, len(since) / 2)
     if deployment is None:
         features["undeployed" if dated else "undated"] = 1.0
-        return features, f"{'no known deployment brought it; committed' if dated else 'committed'} {_gap(gap)}"
-    return features, f"live at {deployment.service or 'its service'} {_gap(gap)}"
-
-
-def _gap(gap: float | None) -> str:
-    if gap is None:
-        return "at a time that cannot be compared"
-    return f"{span(gap)} {'before' if gap >= 0 else 'after'} the onset"
+        return features, f"{'no known deployment brought it; committed' if dated else 'committed'} {timing.gap(gap)}"
+    return features, f"live at {deployment.service or 'its service'} {timing.gap(gap)}"
 
 
 def _relation(desk: Desk, symptoms: Symptoms, commit: Commit, deployment: Deployment | None) -> tuple[dict[str, float], str]:
@@ -413,80 +384,3 @@ def _said(delta: Delta | None) -> str:
     if delta is None:
         return "nothing in it acts (comments, tests, documents or moved lines only)"
     return f"{delta.kind}: {delta.what[:100]} ({delta.path})"
-
-
-def _flips(desk: Desk, symptoms: Symptoms) -> list[Flip]:
-    found = []
-    for change in desk.changes:
-        if change.kind == "provider_status" or (desk.at is not None and change.at > desk.at + 60):
-            continue
-        gap = symptoms.onset - change.at if symptoms.onset is not None else None
-        flip = Flip(change=change, why=[f"{change.name}: {change.old} -> {change.new}, {_gap(gap)}"])
-        owner, _, name = change.name.rpartition(".")
-        key = service_key(change.service or owner)
-        flip.score = (
-            -0.5 + 1.6 * _near(symptoms, change.at) + 0.8 * symptoms.services.get(key, 0.0) + 1.5 * places.shared(symptoms, name)
-        )
-        flip.readers = readers = _readers(desk, name)
-        if desk.repos and not readers:
-            flip.score -= 2.0
-            flip.why.append("no code on the desk reads it")
-        elif readers:
-            flip.score += 1.5
-            flip.why.append(f"repos/{readers[0].repo}/{readers[0].path}:{readers[0].line} reads it")
-        flip.score += _brings(symptoms, name, change, flip.why)
-        found.append(flip)
-    return sorted(found, key=lambda f: -f.score)
-
-
-def _brings(symptoms: Symptoms, name: str, change: Change, why: list[str]) -> float:
-    """What a setting of this name, moved this way, is known to cause, against what is seen."""
-    old, new = quantity(change.old), quantity(change.new)
-    if old is None or new is None or old == new:
-        return 0.0
-    causes, eases = words.effect(name, new > old)
-    fit = max((symptoms.facets.get(f, 0.0) for f in causes), default=0.0)
-    against = max((symptoms.facets.get(f, 0.0) for f in eases), default=0.0)
-    far = max(abs(old), abs(new)) / max(min(abs(old), abs(new)), 1e-9) >= 5
-    if fit > against:
-        why.append(
-            f"{'less' if new < old else 'more'} of it brings " + ", ".join(f for f in causes if symptoms.facets.get(f, 0.0) > 0.2)
-        )
-    return (2.5 if far else 1.5) * max(0.0, fit - 0.5 * against)
-
-
-def _soon(symptoms: Symptoms, moment: float) -> tuple[float, float]:
-    """Which share of all that is wrong begins after a moment (less of it, the later), and which had begun before it."""
-    soon = early = total = 0.0
-    for anomaly in symptoms.anomalies:
-        if anomaly.kind == "span" or anomaly.weight < 0.1:
-            continue
-        total += anomaly.weight
-        after = anomaly.onset - moment
-        if after < -anomaly.slack:
-            early += anomaly.weight * min(1.0, 0.5 - (after + anomaly.slack) / 120)
-        else:
-            soon += anomaly.weight / (1 + max(0.0, after - 180) / 1800)
-    if not total:
-        return (0.0, 0.5) if symptoms.series or symptoms.scan.templates else (0.0, 0.0)
-    return soon / total, early / total
-
-
-def _near(symptoms: Symptoms, moment: float) -> float:
-    soon, early = _soon(symptoms, moment)
-    return 2.5 * soon - 4.0 * early
-
-
-def _readers(desk: Desk, name: str) -> list[Reader]:
-    """Places in the code that name a flag or setting, those in acting code first."""
-    found: list[Reader] = []
-    for repository, repo in desk.repos.items():
-        if len(name) >= 4:
-            rows = git(repo, "grep", "-nIFi", "-m2", "-e", name, "HEAD", "--").splitlines()[:40]
-            commit = git(repo, "rev-parse", "HEAD").strip() if rows else ""
-            for row in rows:
-                path, _, rest = row.removeprefix("HEAD:").partition(":")
-                line, _, text = rest.partition(":")
-                if line.isdigit():
-                    found.append(Reader(repo=repository, commit=commit, path=path, line=int(line), text=text[:300]))
-    return sorted(found, key=lambda r: kind_of(r.path) in IDLE)[:5]
