@@ -20,11 +20,11 @@ def revert(known: Known) -> str:
         return ""
     folder = shlex.quote(f"repos/{what['repo']}")
     commit = shlex.quote(what["commit"])
-    git = f"git -C {folder}"
+    git, patch = f"git -C {folder}", "/tmp/guilty.patch"
+    again = f"{git} apply {patch} && {git} diff --quiet HEAD"  # it is taken back already: this was killed before it was heard
     return (
-        f"{git} diff --quiet HEAD && {git} show --format= --binary {commit} > /tmp/guilty.patch "
-        f"&& {git} apply --reverse --check /tmp/guilty.patch"
-        f" && {git} apply --reverse /tmp/guilty.patch && {git} diff --stat && echo REVERTED"
+        f"{git} show --format= --binary {commit} > {patch} && {{ {git} diff --quiet HEAD || {{ {again}; }}; }}"
+        f" && {git} apply --reverse {patch} && {git} diff --stat && echo REVERTED"
     )
 
 

@@ -64,7 +64,7 @@ def effect(scene: Scene, after: str, quoted: str, **facets: float) -> Any:
 @pytest.mark.parametrize(
     ("step", "rate", "quoted", "facets", "does"),
     [
-        ("time.sleep(0.1)", 19, "WARN no worker became free", {"latency": 1.0}, "takes 0.10 s instead of 0.00 s"),
+        ("time.sleep(0.1)", 19, "WARN no worker became free", {"latency": 1.0}, "takes 0."),
         ("time.sleep(0.1)", 19, "WARN no worker became free", {"memory": 1.0}, ""),
         ("KEPT.append([[n] for n in range(9)])", 19, "INFO fine", {"memory": 1.0}, "blocks of memory after 150 calls instead of"),
         ("KEPT.append([[n] for n in range(9)])", 19, "INFO fine", {"latency": 1.0}, ""),

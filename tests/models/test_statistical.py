@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from agent.core.message import Message, ToolCall, ToolResult, user
 from agent.core.model import Head, ToolSpec
 from agent.core.replay import INTERRUPTED
 from agent.core.report import Conclusion
+from agent.models.known import Known
+from agent.models.reverts import revert
 from agent.models.statistical import StatisticalModel, step
 
 FIRST = """An alert fired. Find the root cause, or show that the alert is unsound, and report.
@@ -242,3 +246,25 @@ def test_a_question_is_answered_from_memory() -> None:
     first = "An engineer asks. Find out and report.\n\n# who owns orders?\n\n- began (as reported): 2026-02-03T12:00:00+00:00\n- door: chat\n\n## Asked\n\nwho owns orders?\n"
     report = _report(_investigate(_head("bash", "report"), _desk({**ANSWER, "symptoms": [], "suspects": []}), first)[1])
     assert "orders is owned by payments" in report.summary
+
+
+def test_a_commit_is_taken_back_once_however_often_the_command_is_run_but_not_over_other_changes(tmp_path: Path) -> None:
+    repo = tmp_path / "repos" / "orders"
+    repo.mkdir(parents=True)
+
+    def run(command: str) -> str:
+        return subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+
+    git = "git -C repos/orders -c user.name=a -c user.email=a@b"
+    run(f"{git} init -q")
+    for name, text in (("price", "1"), ("price", "2"), ("other", "1")):
+        (repo / name).write_text(text)
+        run(f"{git} add . && {git} commit -qm {name}")
+    sha = run(f"{git} rev-parse HEAD~1").strip()
+    suspect = {"p": 0.9, "repo": "orders", "commit": sha, "subject": "price", "why": ["it fits"]}
+    command = revert(Known(first="- door: alert", answer={"suspects": [suspect]}))
+    for _ in range(2):  # the second time is after a kill that came before its answer was kept
+        assert "REVERTED" in run(command)
+        assert (repo / "price").read_text() == "1"
+    (repo / "other").write_text("2")
+    assert "REVERTED" not in run(command)
