@@ -253,7 +253,7 @@ def test_a_commit_is_taken_back_once_however_often_the_command_is_run_but_not_ov
     repo.mkdir(parents=True)
 
     def run(command: str) -> str:
-        return subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
+        return subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False).stdout
 
     git = "git -C repos/orders -c user.name=a -c user.email=a@b"
     run(f"{git} init -q")
