@@ -57,11 +57,14 @@ def _home(folder: Path) -> None:
         "confidence": 0.9,
     }
     report = {"verdict": "likely", "summary": "coupons", "causes": [cause], "evidence": evidence, "checks": [check]}
-    revert = f"git -C repos/pricing revert --no-commit {GUILTY} && echo '# Coupons' > memory/coupons.md"
+    git = "git -C repos/pricing"
+    revert = f"rm -f repos/pricing/.git/index.lock; if {git} diff --quiet HEAD; then {git} revert --no-commit {GUILTY}; fi"
+    fix = ("bash", {"command": f"{revert}; echo '# Coupons' > memory/coupons.md"})
     turns: list[list[tuple[str, dict[str, Any]]]] = [
         [("bash", {"command": "suspects --json | head -c 300"}), ("read_file", {"path": "repos/pricing/pricing/coupons.py"})],
         [("finding", {"claim": "KeyError minimum", "source": "repos/pricing/pricing/coupons.py:1"})],
-        [("bash", {"command": f"git -C repos/pricing diff --quiet HEAD && {revert} || true"})],
+        [fix],
+        [fix],  # a script cannot look whether a call that a kill cut off had happened: it does what is not done yet
         [
             (
                 "propose",
