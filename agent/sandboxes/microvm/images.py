@@ -37,6 +37,9 @@ from agent.sandboxes.microvm.qemu import SLOTS
 LAYERS = SLOTS - 2
 """Layers that get a disk, beside the machine's own and its seed."""
 
+FORM = 2
+"""Counted up when images or disks are laid out otherwise: those that an older version has cached are not taken for ours."""
+
 KEPT = 14 * 86400.0
 """Seconds that a layer's image is kept after it was last used."""
 
@@ -87,7 +90,7 @@ def cached(cache: Path, layer: Layer) -> Path | None:
 
 
 def _image(cache: Path, layer: Layer) -> Path:
-    name = hashlib.sha256(f"{layer.key}\0{layer.source}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    name = hashlib.sha256(f"{FORM}\0{layer.key}\0{layer.source}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
     return cache / f"{name}.ext4"
 
 

@@ -18,7 +18,7 @@ from agent.core.errors import SandboxError
 from agent.core.sandbox import Limits
 from agent.sandboxes import cgroups
 from agent.sandboxes.identity import user_of
-from agent.sandboxes.microvm import sparse, template
+from agent.sandboxes.microvm import images, sparse, template
 from agent.sandboxes.microvm.clone import Clone, group_for
 from agent.sandboxes.microvm.place import lock_of, locked, recorded
 from agent.sandboxes.microvm.qemu import Machine
@@ -109,7 +109,7 @@ class Pool:
 
     async def _warm(self, machine: Machine, own: Path) -> None:
         """Has it do twice what it will do as a sandbox, so that the code for that is translated; then pauses it again."""
-        practice = await asyncio.to_thread(_practice, self.folder / ".practice")
+        practice = await asyncio.to_thread(_practice, self.folder / f".practice-{images.FORM}")
         await asyncio.to_thread(sparse.copy, practice.disk, own)  # no two machines have anything in common that one could write
         await template.exercise(machine, practice.model_copy(update={"disk": own}), _WARMING, rounds=2)
         await asyncio.sleep(_REST)
