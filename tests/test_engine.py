@@ -395,7 +395,7 @@ async def test_old_rows_of_the_queue_are_swept_and_ours_stay(store: Store) -> No
     worker = Worker(store)
     async with running(store, worker.run) as engine:
         id = await investigation(store, engine)
-        await settled(engine)
+        await until(lambda: ended(store))
     assert await workflows(store) == [f"{id}.1"]
     async with running(store, worker.run, keep_days=-1.0):
         assert await workflows(store) == []
@@ -681,3 +681,11 @@ async def workflows(store: Store) -> list[str]:
         lambda transaction: transaction.rows(f"SELECT workflow_uuid AS id FROM {table} ORDER BY created_at, workflow_uuid")
     )
     return [row["id"] for row in rows]
+
+
+async def ended(store: Store) -> bool:
+    """Whether DBOS has written down that a run ended: a moment after our own row says so."""
+    table = "workflow_status" if store.database.is_sqlite else "dbos.workflow_status"
+    return bool(
+        await store.database.read(lambda transaction: transaction.rows(f"SELECT 1 FROM {table} WHERE status = 'SUCCESS'"))
+    )
