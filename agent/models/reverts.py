@@ -21,7 +21,8 @@ def revert(known: Known) -> str:
     folder = shlex.quote(f"repos/{what['repo']}")
     commit = shlex.quote(what["commit"])
     git, patch = f"git -C {folder}", "/tmp/guilty.patch"
-    again = f"{git} apply {patch} && {git} diff --quiet HEAD"  # it is taken back already: this was killed before it was heard
+    # Taken back already, as this was killed before it was heard: with the commit again, nothing differs. Else all stays as it is.
+    again = f"{git} apply {patch} && {{ {git} diff --quiet HEAD || {{ {git} apply --reverse {patch}; false; }}; }}"
     return (
         f"{git} show --format= --binary {commit} > {patch} && {{ {git} diff --quiet HEAD || {{ {again}; }}; }}"
         f" && {git} apply --reverse {patch} && {git} diff --stat && echo REVERTED"

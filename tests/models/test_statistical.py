@@ -268,3 +268,4 @@ def test_a_commit_is_taken_back_once_however_often_the_command_is_run_but_not_ov
         assert (repo / "price").read_text() == "1"
     (repo / "other").write_text("2")
     assert "REVERTED" not in run(command)
+    assert (repo / "price").read_text() == "1"
