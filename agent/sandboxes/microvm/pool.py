@@ -94,7 +94,7 @@ class Pool:
         group = cgroups.Group()
         try:
             group = group_for(place, kind.tier, Limits())
-            machine = await template.clone(place.name, kind, uid=user_of(place), group=group)
+            machine = await template.clone(place.name, kind, await template.ready(kind), uid=user_of(place), group=group)
             try:
                 await self._warm(machine, place / "disk.img")
             except BaseException:

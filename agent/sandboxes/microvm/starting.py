@@ -119,7 +119,7 @@ class _Start:
     async def _furnished(self, furnished: template.Template, making: Awaitable[None]) -> Machine:
         """A clone that finds its disks mounted."""
         await asyncio.to_thread(sparse.fill, furnished.disk, self.place / "disk.img")
-        machine = await self._clone(self.kind)
+        machine = await self._clone(self.kind, furnished)
         self.running.template = furnished
         async with self._mounting(machine):
             await machine.channel.clock()
@@ -132,8 +132,8 @@ class _Start:
 
     async def _mounted(self, pooled: Machine | None = None, making: Awaitable[None] | None = None) -> Machine:
         """A machine that mounts its disks. making: what fills the folder of a new one."""
-        self.running.template = await template.ready(self.kind.bare)
-        machine = pooled or await self._clone(self.kind.bare)
+        bare = self.running.template = await template.ready(self.kind.bare)
+        machine = pooled or await self._clone(self.kind.bare, bare)
         async with self._mounting(machine):
             await machine.channel.clock()
             if making is not None:
@@ -143,9 +143,9 @@ class _Start:
             await machine.channel.furnish(len(self.files) - 1)
         return machine
 
-    async def _clone(self, kind: template.Kind) -> Machine:
+    async def _clone(self, kind: template.Kind, made: template.Template) -> Machine:
         group, uid = group_for(self.place, kind.tier, self.state.spec.limits), user_of(self.place)
-        return await template.clone(self.place.name, kind, uid=uid, group=group, disks=self.files, holds=(self.lock,))
+        return await template.clone(self.place.name, kind, made, uid=uid, group=group, disks=self.files, holds=(self.lock,))
 
     @asynccontextmanager
     async def _mounting(self, machine: Machine) -> AsyncIterator[None]:

@@ -329,18 +329,18 @@ async def _practise(machine: Machine, command: str) -> None:
 async def clone(
     name: str,
     kind: Kind,
+    template: Template,
     *,
     uid: int,
     group: Group,
     disks: Sequence[int] | None = None,
     holds: Sequence[int] = (),
 ) -> Machine:
-    """A new machine of the template, running with disks behind it as in Machine.attach, or paused and without any.
+    """A new machine of the template of that kind, running with disks behind it as in Machine.attach, or paused and without any.
 
     It is to be given the time and its randomness when it runs. holds: open files that are open as long as it lives.
     Raises SandboxError; a template that cannot be loaded is made anew the next time.
     """
-    template = await ready(kind)
     memory = await sealed(template)
     state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
     try:
