@@ -111,6 +111,7 @@ class LocalSandbox:
         self.id, self.place, self.spec = place.name, place, spec
         self._files = Files(place / "view", os.getuid())
         self._running: set[asyncio.subprocess.Process] = set()
+        self._deleted = False
 
     async def run(
         self,
@@ -146,6 +147,8 @@ class LocalSandbox:
         outputs = [asyncio.create_task(collect(pipe, output_limit)) for pipe in (pipes.out, pipes.err)]
         feeding = asyncio.create_task(feed(pipes.feed, stdin)) if pipes.feed is not None else None
         self._running.add(process)
+        if self._deleted:  # while it was started
+            self._kill(process)
         timed_out = False
         try:
             async with asyncio.timeout(seconds):
@@ -208,6 +211,7 @@ class LocalSandbox:
 
     async def delete(self) -> None:
         """See agent/core/sandbox.py."""
+        self._deleted = True
         for process in self._running:
             self._kill(process)
         await to_the_end(asyncio.to_thread(shutil.rmtree, self.place, ignore_errors=True))
