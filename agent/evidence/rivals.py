@@ -27,6 +27,8 @@ LATELY = timedelta(days=45)
 ANALYSIS = "suspects --json --limit 5"
 SURE, APART = 0.5, 3.0
 """How probable the analysis has to find the suspect, and how many times as probable as the next."""
+SURER, FARTHER = 0.7, 6.0
+"""The same of a cause without a commit: where one comes near, that none did it is easily wrong."""
 
 
 class Leading(Data):
@@ -86,7 +88,7 @@ class Rivals:
             return suspect.model_copy(update={"rival": leading.told()})
         told = f"{cause.statement} {cause.mechanism}".lower()
         same = leading.name == cause.category if leading.kind == "explanation" else leading.name.lower() in told
-        return suspect.model_copy(update={"first": same})
+        return suspect.model_copy(update={"first": same and await self._leading(SURER, FARTHER) is not None})
 
     async def _foremost(self, suspect: Suspect, cause: Cause, seen: str) -> bool:
         """Whether no commit that went live with the suspect, or later, has as much in common with the symptom."""
@@ -147,11 +149,11 @@ class Rivals:
         ranked = await self._opinion()
         return not ranked or (ranked[0].is_commit(suspect.commit) and ranked[0].fits)
 
-    async def _leading(self) -> Leading | None:
-        """What the host's own analysis has far above everything else, or None."""
+    async def _leading(self, sure: float = SURE, apart: float = APART) -> Leading | None:
+        """What the host's own analysis has so far above everything else, or None."""
         known = [one for one in await self._opinion() if one.kind != "unknown"]
         second = known[1].p if len(known) > 1 else 0.0
-        return known[0] if known and known[0].p >= max(SURE, APART * second) else None
+        return known[0] if known and known[0].p >= max(sure, apart * second) else None
 
     async def _opinion(self) -> list[Leading]:
         if self._ranked is None:

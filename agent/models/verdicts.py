@@ -13,8 +13,10 @@ from typing import Any
 from agent.models import proofs, statements
 from agent.models.known import Known, weight
 
-FOUND, FAR = 0.6, 3.0
-"""How likely a cause has to be that a check by time may carry, and how many times as likely as the next."""
+FOUND = {"commit": (0.7, 4.0), "change": (0.8, 8.0), "none": (0.8, 8.0)}
+"""How likely a cause of that kind has to be that a check by time may carry, and how many times as likely as the next. That no
+commit did it is easily wrong where one comes near.
+"""
 CHECKED = 0.85
 """The least confidence in such a cause; where its check does not hold, the host takes it back."""
 LIKELY = 0.45
@@ -71,7 +73,8 @@ def _conclusion(known: Known) -> dict[str, Any]:
     checks = [*shown, *proofs.checks(known, what)][: proofs.MOST]
     second = next((other for other, _, rival in options[1:] if not _same(what, rival)), 0.0)
     verdict = "likely" if weight(options[0]) >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
-    if shown or (p >= max(FOUND, FAR * second) and checks and (kind != "commit" or what.get("fits"))):
+    least, times = FOUND[kind]
+    if shown or (p >= max(least, times * second) and checks and (kind != "commit" or what.get("fits"))):
         verdict = "root_cause_found"
         cause = {**cause, "confidence": max(cause["confidence"], CHECKED)}
     if cause["category"] == "alert" and p >= LIKELY:

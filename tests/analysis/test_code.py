@@ -274,3 +274,25 @@ def test_growth_is_a_lack_of_capacity_only_where_something_suffers_from_it(suffe
     capacity = next(e for e in found if e.category == "capacity")
     assert (capacity.score > explanations.PRESENT) is suffers
     assert any("nothing ran short of capacity" in why for why in capacity.why) is not suffers
+
+
+@pytest.mark.parametrize(
+    ("sufferer", "work", "capacity"), [("stock", "", True), ("shop", "", False), ("stock", "queries_per_request", False)]
+)
+def test_growth_elsewhere_than_where_it_hurts_is_a_callers_doing(
+    sufferer: str, work: str, capacity: bool, tmp_path: Path
+) -> None:
+    """What calls more often for each of its own requests suffers itself, and what it calls only sees more of them."""
+
+    def shift(service: str, metric: str, before: float, after: float) -> Any:
+        values = {"before": before, "after": after, "score": 5.0, "explained": 0.5, "shape": "step", "points": 60}
+        return part("metrics").Shift(service=service, metric=metric, onset=1000.0, file="m.csv", **values)
+
+    slow = part("anomalies").Anomaly(
+        kind="metric", service=sufferer, text="latency_p95_ms rises", weight=0.6, onset=1060.0, file="m.csv"
+    )
+    shifts = [shift("stock", "requests_per_sec", 100.0, 400.0), *([shift("stock", work, 3.0, 40.0)] if work else [])]
+    made = part("symptoms").Symptoms(shifts=shifts, anomalies=[slow], onset=1060.0)
+    explanations = part("explanations")
+    found = explanations.explain(part("desk").Desk(root=tmp_path), made)
+    assert (next(e for e in found if e.category == "capacity").score > explanations.PRESENT + explanations.ELSEWHERE) is capacity

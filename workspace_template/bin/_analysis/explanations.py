@@ -22,6 +22,9 @@ MIXED = 3.0
 UNHURT = 4.5
 """What traffic loses where nothing suffers from it."""
 
+ELSEWHERE = 2.5
+"""What traffic loses where it grew elsewhere than where it hurts, and where each request does more than before."""
+
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|net|org|io|cloud|dev|app|ai|co|gov|edu)\b")
 PARTY = re.compile(r"\b(?:\w+ )?(?:provider|third[- ]party|vendor|partner|supplier|carrier|bank)\b")
 ANSWERED = re.compile(
@@ -46,6 +49,9 @@ INVALID = re.compile(
     r"(?i)out of range|invalid|malformed|corrupt|cannot parse|failed to parse|"
     r"unexpected (?:value|token|type)|bad (?:record|data|row)|schema|validation|decode|deserial|unmarshal|"
     r"illegal|poison|not a number|nan\b"
+)
+PER_REQUEST = re.compile(
+    r"(?i)(?:query|queries|calls?|fetch(?:es)?|reads?|statements?|lookups?)\w*_per_(?:request|call|order|job|message)"
 )
 AGAIN = re.compile(
     r"(?i)redeliver|poison|dead.?letter|same (?:offset|record|message)|retrying "
@@ -314,7 +320,23 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
             and len({s.service for s in symptoms.shifts}) > 1
         ):
             made.add(-1.0, "only one service sees more calls: a caller of it may make them")
+        _weigh_elsewhere(made, symptoms, {service_key(s.service) for s in risen}, troubles)
     return made
+
+
+def _weigh_elsewhere(made: Explanation, symptoms: Symptoms, risen: set[str], troubles: list[Anomaly]) -> None:
+    """Calls also grow where a caller makes more of them for each of its own: then it is the caller that suffers."""
+    reached, ahead = set(risen), list(risen)
+    calls = {service_key(caller): {service_key(callee) for callee in called} for caller, called in symptoms.calls.items()}
+    while ahead:
+        ahead += (new := calls.get(ahead.pop(), set()) - reached)
+        reached |= new
+    worst = max(troubles, key=lambda trouble: trouble.weight, default=None)
+    if worst is not None and service_key(worst.service) not in reached:
+        made.add(-ELSEWHERE, f"but {worst.service} suffers most, and nothing shows that more came there")
+    work = next((s for s in symptoms.shifts if s.up and PER_REQUEST.search(s.metric) and s.after >= 2 * s.before), None)
+    if work is not None:
+        made.add(-ELSEWHERE, f"but each request of {work.service} makes more work: {work.metric} grew too")
 
 
 def _node(symptoms: Symptoms) -> Explanation:
