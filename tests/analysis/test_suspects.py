@@ -124,6 +124,9 @@ def test_a_flag_that_code_reads_is_blamed_and_one_that_nothing_reads_is_not(scen
     flags = scene.answer("suspects")["flips"]
     assert flags[0]["name"] == "currency_table_v2"
     assert flags[0]["p"] > 0.5
+    brief = scene.answer("brief")
+    assert brief["next"] == "flag currency_table_v2: read repos/orders/ledger.py:2, and set it back to off"
+    assert "currency_table_v2: off -> on" in brief["changed"][0], "the most suspicious change stands first"
 
 
 def test_an_upgrade_is_traced_to_the_commit_in_the_packages_own_history(scene: Scene) -> None:

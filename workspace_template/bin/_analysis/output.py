@@ -139,6 +139,11 @@ def line(text: object) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
+def cut(text: str, most: int) -> str:
+    """A text of at most so many characters, which says that it goes on where it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
 def notes(answer: dict[str, Any]) -> Iterator[str]:
     """The notes of an answer, a line each."""
     for note in answer.get("notes") or ():

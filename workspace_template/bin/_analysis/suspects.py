@@ -27,7 +27,7 @@ from _analysis.rows import code
 from _analysis.symptoms import Symptoms, gather
 from _analysis.weights import COMMIT, EXPLANATION, FLIP, UNKNOWN
 
-__all__ = ["Suspect", "Verdict", "judge", "same_file"]
+__all__ = ["Explanation", "Flip", "Suspect", "Verdict", "judge", "same_file"]
 
 RIVALS = 40
 HEAT, MANY = 0.12, 30

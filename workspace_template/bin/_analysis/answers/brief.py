@@ -8,7 +8,10 @@ from _analysis import owners, suspects, words
 from _analysis.answers import suspects as ranking
 from _analysis.clock import moment, span
 from _analysis.desk import Desk, start_of
-from _analysis.output import notes
+from _analysis.output import cut, notes
+
+WORTH = 0.15
+"""From here on a change is worth looking at first."""
 
 
 def of(desk: Desk, verdict: suspects.Verdict) -> dict[str, Any]:
@@ -37,22 +40,36 @@ def affected(desk: Desk, verdict: suspects.Verdict) -> list[str]:
 
 
 def _changed(desk: Desk, verdict: suspects.Verdict) -> list[str]:
-    lines = []
-    for s in [s for n, s in enumerate(verdict.suspects[:3]) if n == 0 or s.p >= 0.01]:
-        lines.append(
-            f"{s.confidence:.0%} {s.commit.repo}@{s.commit.sha[:10]} {s.commit.subject[:60]} - {s.why[0] if s.why else ''}"
-        )
-    lines += [f"{f.p:.0%} {f.why[0]}" for f in verdict.flips[:1] if f.p > 0.03]
-    return lines or ["nothing is known to have changed"]
+    """Commits, flags and settings, the most suspicious first; at least one of what changed, however harmless it looks."""
+    rows = [
+        (s.confidence, f"{s.commit.repo}@{s.commit.sha[:10]} {s.commit.subject[:60]} - {s.why[0] if s.why else ''}")
+        for s in verdict.suspects[:3]
+    ]
+    rows += [(f.p, f.why[0][:120]) for f in verdict.flips[:2]]
+    rows.sort(key=lambda row: -row[0])
+    shown = [row for n, row in enumerate(rows) if n == 0 or row[0] >= 0.01]
+    return [f"{sure:.0%} {text}" for sure, text in shown] or ["nothing is known to have changed"]
+
+
+def _first(verdict: suspects.Verdict) -> suspects.Suspect | suspects.Flip | tuple[suspects.Explanation, float] | None:
+    """What is likeliest; None if that is something that is not on the desk."""
+    options: list[tuple[float, suspects.Suspect | suspects.Flip | tuple[suspects.Explanation, float] | None]] = []
+    options += [(s.p, s) for s in verdict.suspects[:1]]
+    options += [(e[1], e) for e in verdict.explanations[:1]]
+    options += [(f.p, f) for f in verdict.flips[:1]]
+    options.append((verdict.unknown, None))
+    return max(options, key=lambda o: o[0])[1]
 
 
 def _likely(verdict: suspects.Verdict) -> str:
-    options = [(s.p, s.confidence, f"commit {s.commit.sha[:10]} of {s.commit.repo}: {_does(s)}") for s in verdict.suspects[:1]]
-    options += [(p, p, f"no commit: {e.statement} ({e.why[0]})") for e, p in verdict.explanations[:1]]
-    options += [(f.p, f.p, f"{f.change.kind} {f.change.name}") for f in verdict.flips[:1]]
-    options.append((verdict.unknown, verdict.unknown, "nothing that is on the desk"))
-    _, sure, text = max(options, key=lambda o: o[0])
-    return f"{sure:.0%} {text}"[:240]
+    first = _first(verdict)
+    if first is None:
+        return f"{verdict.unknown:.0%} nothing that is on the desk"
+    if isinstance(first, suspects.Suspect):
+        return cut(f"{first.confidence:.0%} commit {first.commit.sha[:10]} of {first.commit.repo}: {_does(first)}", 240)
+    if isinstance(first, suspects.Flip):
+        return cut(f"{first.p:.0%} {first.change.kind} {first.why[0]}", 240)
+    return cut(f"{first[1]:.0%} no commit: {first[0].statement} ({first[0].why[0]}", 239) + ")"
 
 
 def _does(s: suspects.Suspect) -> str:
@@ -77,12 +94,17 @@ def seen(desk: Desk, verdict: suspects.Verdict) -> list[str]:
 
 
 def _next(desk: Desk, verdict: suspects.Verdict) -> str:
-    top = verdict.suspects[0] if verdict.suspects else None
-    external = verdict.explanations[0] if verdict.explanations else None
-    if external and (top is None or external[1] > top.p):
-        return f"confirm: {external[0].why[0]}"[:200]
-    if top and top.p > 0.15:
-        return f"git -C repos/{top.commit.repo} show {top.commit.sha[:12]}" + (f" -- {top.best.path}" if top.best else "")
+    """What to look at, or to try, for what is likeliest."""
+    first = _first(verdict)
+    if isinstance(first, suspects.Suspect) and first.p > WORTH:
+        return f"git -C repos/{first.commit.repo} show {first.commit.sha[:12]}" + (f" -- {first.best.path}" if first.best else "")
+    if isinstance(first, suspects.Flip) and first.p > WORTH:
+        reader = next(iter(first.readers), None)
+        look = f"read repos/{reader.repo}/{reader.path}:{reader.line}" if reader else "find what reads it"
+        back = f", and set it back to {first.change.old}" if first.change.old else ""
+        return cut(f"{first.change.kind} {first.change.name}: {look}{back}", 200)
+    if isinstance(first, tuple):
+        return cut(f"confirm: {first[0].why[0]}", 200)
     return "no suspect stands out: query metrics and logs of " + ", ".join(affected(desk, verdict)[:3])
 
 
