@@ -242,6 +242,7 @@ def test_hostile_text_neither_hangs_nor_is_lost(tmp_path: Path) -> None:
         "@" * 20_000, "password=" * 5_000, "a." * 20_000 + "@b." * 5_000, "://" * 10_000 + "@", "eyJ" + "a" * 50_000 + "." * 5_000,
         "-----BEGIN RSA PRIVATE KEY-----" * 200, "%41" * 20_000, "\\u0041" * 10_000, "4 " * 20_000, "\n" * 50_000, "İ" * 10_000,
         "\ud800 password=hunter2hunter2", "A" * 100_000, "Bearer " * 10_000, "cookie: a=" * 5_000, '"' * 50_000, "+1" * 20_000,
+        "A" * 2_000 + "!\n-----END PRIVATE KEY-----", '{"a": "a line\\n"} ' * 10_000, "a%s" * 30_000, "a &b c " * 20_000,
     )  # fmt: skip
     for text in hostile:
         started = time.perf_counter()

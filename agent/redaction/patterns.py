@@ -150,7 +150,10 @@ KEY_END = re.compile(r"-----END (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----")
 KEY_BODY = re.compile(
     r"(?:(?:\\+[nr]|[\s\"'+,>|])*(?:(?:Proc-Type|DEK-Info|Version|Comment|Hash): [^\r\n\\]*|[A-Za-z0-9+/=]{16,}))+"
 )
-KEY_TAIL = re.compile(r"(?:[A-Za-z0-9+/=]{16,}(?:\\+[nr]|[\s\"'+,>|])*)+[A-Za-z0-9+/=]*(?:\\+[nr]|[\s\"'+,>|])*$")
+KEY_TAIL = re.compile(
+    r"(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/=]{16,}+(?:\\+[nr]|[\s\"'+,>|])*+)++[A-Za-z0-9+/=]*+(?:\\+[nr]|[\s\"'+,>|])*+\Z"
+)
+"""Without a way back: a long line can be cut into pieces of sixteen letters in more ways than anybody can try."""
 
 
 def _private_key(text: str, low: str, start: int, end: int) -> Iterator[Span]:

@@ -41,11 +41,11 @@ class View:
 
 
 PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
-PERCENT_TOKEN = re.compile(r"[^\s\"'<>]*%[2-7][0-9A-Fa-f][^\s\"'<>]*")
+PERCENT_TOKEN = re.compile(r"(?<![^\s\"'<>])[^\s\"'<>]*%[2-7][0-9A-Fa-f][^\s\"'<>]*")
 ESCAPE = re.compile(r"\\+(?:u00([2-7][0-9A-Fa-f])|x([2-7][0-9A-Fa-f])|([/@\"']))")
-ESCAPED_LINE = re.compile(r"[^\n]*\\(?:u00[2-7]|x[2-7]|/|@)[^\n]*")
+ESCAPED_LINE = re.compile(r"(?m)^[^\n]*\\(?:u00[2-7]|x[2-7]|/|@)[^\n]*")
 ENTITY = re.compile(r"&(?:#(\d{2,3})|#x([0-9a-fA-F]{2})|(amp|quot|lt|gt|apos));")
-ENTITY_LINE = re.compile(r"[^\n]*&(?:#|amp;|quot;|lt;|gt;|apos;)[^\n]*")
+ENTITY_LINE = re.compile(r"(?m)^[^\n]*&(?:#|amp;|quot;|lt;|gt;|apos;)[^\n]*")
 ENTITIES = {"amp": "&", "quot": '"', "lt": "<", "gt": ">", "apos": "'"}
 
 
