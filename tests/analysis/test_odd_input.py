@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.conftest import AT, BIN, LIVE, Scene, rfc
+from tests.analysis.conftest import AT, BIN, LIVE, Scene, git, rfc
 from tests.analysis.test_code import part
 
 TIMES = [AT - timedelta(minutes=120 - n) for n in range(120)]
@@ -164,6 +164,14 @@ def test_no_file_however_odd_makes_a_command_fail(scene: Scene) -> None:
     os.symlink("/nonexistent", scene.root / "memory/broken.md")
     scene.repository("or ders", [(LIVE, "One", {"new\nline ü.py": "x = 1\n" * 3, "min.js": "a+" * 100_000})])
     scene.write("repos/none/.git", "gitdir: /nonexistent\n")
+    odd_line = {"timestamp": rfc(LIVE), "level": "²", "msg": "half \ud800 of one, \0 none", "service": "or ders"}
+    scene.write("telemetry/logs/line.ndjson", "\n".join(json.dumps({**odd_line, "id": n}) for n in range(9)))
+    scene.write("telemetry/logs/long.log", f"{rfc(LIVE)} ERROR {'x' * 1_500_000}\n{'KeyError' * 100_000}\n")
+    scene.write("telemetry/metrics/g.json", json.dumps([{"target": None, "datapoints": [[1, 2]]}]))
+    scene.write("repos/or ders/deep.py", f"x = {'(' * 300}1{')' * 300}\n")
+    scene.write("repos/or ders/sum.py", f"x = a{'+a' * 1500}\ny = '{'a' * 9}' + {' + '.join(['x'] * 900)}\n")
+    git(scene.root / "repos" / "or ders", "add", "-A")
+    git(scene.root / "repos" / "or ders", "commit", "-qm", "Two")
     odd: Any = [None, "x", {"timestamp": 1e300}, {"timestamp": rfc(LIVE), "commit": "--output=x", "package_changes": ["x"]}]
     scene.deployments = odd
     done = scene.run("brief", "--seconds", "0")
@@ -171,6 +179,27 @@ def test_no_file_however_odd_makes_a_command_fail(scene: Scene) -> None:
     assert "\x1b" not in done.stdout
     names = scene.run("log-templates").stdout
     assert "telemetry/logs/od\\nd \\x1b[31m.log:101" in names
+
+
+def test_text_that_patterns_could_try_for_ever_is_read_at_once() -> None:
+    assert part("regexes").expressions(r'x = "' + "\\" * 2000) == []
+    assert part("regexes").expressions(r"""re.compile("a\\d+\"[^b]+")""") == [r"a\\d+\"[^b]+"]
+    assert not part("suspects").RELEASE.match("release    " * 60 + "of the year")
+    assert part("suspects").RELEASE.match("Bump version: 1.2.3")
+    assert part("rows").unannotated(f"x: a{' | a[b]' * 60} !") == f"x: a{' | a[b]' * 60} !"
+    assert part("rows").unannotated("x: dict[str, int] | list[str] | None = 3") == "x = 3"
+    assert part("built").expressions('a = "x|y"\nb = "{:>99999999999}[a-z]+".format(a)\n') == {"a": "x|y"}
+
+
+def test_telemetry_that_ends_long_before_the_alert_does_not_say_that_nothing_happened(scene: Scene) -> None:
+    calm = "timestamp,service,metric,value\n"
+    calm += "".join(scene.series("orders", name, lambda m: 5.0, minutes=115) for name in ("a", "b", "c", "d"))
+    scene.write("telemetry/metrics/m.csv", calm)
+    assert [row["category"] for row in scene.answer("suspects")["explanations"]] == ["alert"]
+    scene.at = AT + timedelta(minutes=20)
+    answer = scene.answer("suspects")
+    assert answer["explanations"] == []
+    assert answer["notes"][0].startswith("the telemetry ends ")
 
 
 def test_a_case_that_is_none_is_no_reason_to_fail(scene: Scene) -> None:

@@ -73,6 +73,17 @@ def test_what_went_live_after_the_onset_is_not_blamed(scene: Scene) -> None:
     assert scene.answer("suspects")["suspects"][0]["p"] < 0.5, ids
 
 
+@pytest.mark.parametrize(
+    ("pattern", "path", "covered"),
+    [
+        ("*.py", "a/b.py", True), ("src/pay", "src/payments/x.py", False), ("src/pay", "src/pay/x.py", True),
+        ("/apps/", "x/apps/y", False), ("apps/", "x/apps/y", True), ("docs/*", "docs/a/b", False), ("src/**/x.py", "src/a/b/x.py", True),
+    ],
+)  # fmt: skip
+def test_lines_of_codeowners_are_read_as_github_reads_them(pattern: str, path: str, covered: bool) -> None:
+    assert part("owners")._covers(pattern, path) is covered
+
+
 def test_an_expired_certificate_is_no_commits_fault(scene: Scene) -> None:
     _history(scene)
     _failing(scene, f"tls: x509: certificate has expired or is not yet valid: notAfter={rfc(LIVE)} attempt #")

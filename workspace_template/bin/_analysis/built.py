@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from string import Formatter
 
-from _analysis import regexes
+from _analysis import regexes, syntax
 from _analysis.callgraph import contents
 from _analysis.commits import Commit, FileDiff, Line
 from _analysis.delta import Delta
@@ -73,16 +73,14 @@ def _line(file: FileDiff, name: str) -> Line | None:
 
 def expressions(source: str) -> dict[str, str]:
     """The texts that a module's own names stand for, those that look like regular expressions."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        return {}
+    tree = syntax.parse(source)
     known: dict[str, str] = {}
-    for statement in tree.body:
+    for statement in tree.body if tree else ():
         for name, value in _assigned(statement):
-            text = _text(value, known)
+            try:
+                text = _text(value, known)
+            except RecursionError:
+                continue
             if text is not None:
                 known[name] = text[:LONGEST]
     return {name: text for name, text in known.items() if regexes.EXPRESSION.search(text)}
@@ -114,8 +112,13 @@ def _text(node: ast.expr, known: dict[str, str]) -> str | None:
 
 
 def _joined(parts: list[ast.expr], known: dict[str, str]) -> str | None:
-    texts = [_text(part, known) for part in parts]
-    return None if any(text is None for text in texts) else "".join(text or "" for text in texts)
+    made = ""
+    for part in parts:
+        text = _text(part, known)
+        if text is None:
+            return None
+        made = (made + text)[:LONGEST]
+    return made
 
 
 def _called(node: ast.Call, known: dict[str, str]) -> str | None:
@@ -128,8 +131,10 @@ def _called(node: ast.Call, known: dict[str, str]) -> str | None:
         if base is None or None in texts or None in named.values():
             return None
         try:
+            if any(spec or not re.fullmatch(r"\w*", name or "") for _, name, spec, _ in Formatter().parse(base)):
+                return None  # a width could ask for more memory than there is
             return base.format(*texts, **named)
-        except (ValueError, LookupError, AttributeError):
+        except (ValueError, LookupError):
             return None
     if node.args and (len(node.args) == 1 or name == "compile"):
         return _text(node.args[0], known)

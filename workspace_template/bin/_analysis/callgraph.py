@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from _analysis import kept
+from _analysis import kept, syntax
 from _analysis.desk import Desk
 from _analysis.git import git, raw
 from _analysis.kinds import IDLE, kind_of
@@ -156,12 +155,14 @@ def contents(repo: Path, ref: str, paths: list[str]) -> dict[str, str]:
 
 
 def _python(path: str, text: str) -> list[Function]:
+    tree = syntax.parse(text)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
+        return _defined(path, text, tree) if tree else _other(path, text)
+    except RecursionError:
         return _other(path, text)
+
+
+def _defined(path: str, text: str, tree: ast.Module) -> list[Function]:
     found: list[Function] = []
     module = Function(name=Path(path).stem, owner="", file=path, start=1, end=text.count("\n") + 1)
 
@@ -172,7 +173,7 @@ def _python(path: str, text: str) -> list[Function]:
                 found.append(made)
                 if isinstance(child, ast.ClassDef):
                     for base in child.bases:
-                        made.names |= set(WORD.findall(ast.unparse(base))) - NOT_NAMES
+                        made.names |= set(WORD.findall(syntax.written(base))) - NOT_NAMES
                     made.names |= {"__init__", "__call__", "__new__"} & {
                         n.name for n in child.body if isinstance(n, ast.FunctionDef)
                     }

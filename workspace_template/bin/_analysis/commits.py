@@ -11,7 +11,7 @@ from _analysis.git import git
 
 DIFFS = 900
 FILE_LINES = 1500
-LONGEST = 4_000
+LONGEST = 2_000
 """Letters of a line that are looked at: what is longer was written by a program."""
 HEADER = re.compile(r"^@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@ ?(.*)$")
 

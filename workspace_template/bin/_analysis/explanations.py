@@ -398,6 +398,8 @@ def _unsound(desk: Desk, symptoms: Symptoms) -> Explanation:
         return made
     if desk.kind != "alert" or symptoms.series + len(symptoms.scan.templates) < 3 or begins_late(symptoms.scan, desk):
         return made
+    if symptoms.ends_early(desk):  # what nobody wrote down is no sign that nothing happened
+        return made
     if desk.metric and symptoms.series and not any(s.metric in desk.metric for s in symptoms.shifts):
         if not strong:
             made.add(1.2, f"{desk.metric} did not change, and neither did anything else")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import warnings
 from collections.abc import Iterator
 
+from _analysis import syntax
 from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Delta, Rows, made
 from _analysis.rows import Moved, code
@@ -90,13 +89,7 @@ def _asks(text: str) -> bool:
     if text.endswith(("(", "[", "{", "\\", " and", " or", ",")) or CATCH.match(text):
         return True
     whole = f"if x: pass\n{text}\n pass" if text.startswith("elif") else f"{text}\n pass" if text.endswith(":") else text
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(whole)
-    except (SyntaxError, ValueError, RecursionError):
-        return False
-    return True
+    return syntax.parse(whole) is not None
 
 
 def _below(hunk: Hunk, line: Line) -> str:

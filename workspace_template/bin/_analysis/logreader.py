@@ -12,7 +12,7 @@ from typing import Any
 
 from _analysis import clock, jsontext
 from _analysis.records import DETAILS, LEVELS, SERVICES, TEXTS, TIMES, pick, rank, service_within
-from _analysis.stacktraces import CONTINUES, GOROUTINE, RAISED, Frame, Stack, is_frame
+from _analysis.stacktraces import CONTINUES, Frame, Stack, called, is_frame, raises
 from _analysis.stretches import Stretch
 from _analysis.templates import BUCKET, Template, keep_values, mask
 
@@ -164,12 +164,10 @@ class _Reader:
     def _text(self, text: str, offset: int) -> None:
         found = None if CONTINUES.match(text) and self.when is not None else self._dated(text)
         if found is None:
-            raised = RAISED.match(text)
-            called = GOROUTINE.match(text)
-            if raised and self.stack.entries:
+            if self.stack.entries and raises(text):
                 self.stack.end(self.when, text)
-            elif called and self.when is not None:
-                self.stack.above = called[1].rsplit("/", 1)[-1]
+            elif self.when is not None and (above := called(text)):
+                self.stack.above = above
                 return
             elif CONTINUES.match(text) or is_frame(text):
                 self.stack.add(text)

@@ -183,7 +183,7 @@ def _records(data: Any, about: dict[str, Any], depth: int = 0) -> Iterator[tuple
             series = [data["value"]]
         if series is not None and all(isinstance(p, list) and len(p) >= 2 for p in series):
             turned = "target" in data  # Graphite writes the value before the time
-            name = {"metric": around.pop("target")} if turned else {}
+            name = {"metric": around.pop("target", "")} if turned else {}
             for point in series:
                 yield {"timestamp": point[1 if turned else 0], "value": point[0 if turned else 1], **name}, around
             return

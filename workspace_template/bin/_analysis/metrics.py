@@ -71,7 +71,8 @@ def shifts(desk: Desk) -> tuple[list[Shift], list[str], int]:
     found.sort(key=lambda s: -rank(s))
     if len(desk.left) == left:
         asked = sorted({s.service for s in series if REQUESTED.search(s.metric)})
-        kept.keep(place, {"shifts": [asdict(s) for s in found], "notes": notes, "series": len(series), "asked": asked})
+        about = {"notes": notes, "series": len(series), "asked": asked, "latest": _latest(series)}
+        kept.keep(place, {"shifts": [asdict(s) for s in found], **about})
     return found, notes, len(series)
 
 
@@ -82,6 +83,19 @@ def requested(desk: Desk) -> set[str]:
     paths = telemetry.metrics(desk)
     known = kept.load(kept.place(desk, "metrics", paths)) if paths else None
     return set(known["asked"]) if known else set()
+
+
+def latest(desk: Desk) -> float | None:
+    """When the last point was taken, as far as it is known without reading everything again."""
+    if desk.series is not None:
+        return _latest(desk.series[0])
+    paths = telemetry.metrics(desk)
+    known = kept.load(kept.place(desk, "metrics", paths)) if paths else None
+    return known["latest"] if known else None
+
+
+def _latest(series: Sequence[Series]) -> float | None:
+    return max((one.points[-1][0] for one in series if one.points), default=None)
 
 
 def rank(shift: Shift) -> float:

@@ -18,6 +18,8 @@ from _analysis import clock
 LIMIT = 4000
 LEAST = 24
 """Columns that a table's last one needs; where the terminal leaves less, its lines are as long as they are."""
+CELL = 600
+"""Characters of a cell, for what a log or a commit brings that has no end."""
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What moves a terminal's cursor, turns its writing round or cannot be encoded."""
 
@@ -126,7 +128,7 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
     """Columns with two blanks between them; the last one is not padded, and on a terminal ends where that does."""
     if not rows:
         return "nothing"
-    texts = [[line(cell) for cell in row] for row in (head, *rows)]
+    texts = [[cut(line(cell), CELL) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[i]) for row in texts) for i in range(len(head))]
     left = width() - sum(widths[:-1]) - 2 * len(widths[:-1])
     if sys.stdout.isatty() and left >= LEAST:

@@ -6,6 +6,7 @@ import re
 
 from _analysis import suspects
 from _analysis.desk import Desk, service_key, start_of
+from _analysis.output import cut
 
 
 def of(desk: Desk, verdict: suspects.Verdict) -> str:
@@ -21,7 +22,7 @@ def of(desk: Desk, verdict: suspects.Verdict) -> str:
     if top and top.commit.repo in desk.repos:
         for place in ("CODEOWNERS", ".github/CODEOWNERS", "docs/CODEOWNERS"):
             file = desk.repos[top.commit.repo] / place
-            if file.is_file() and (found := _code_owner(file.read_text("utf-8", errors="replace"), top)):
+            if file.is_file() and (found := _code_owner(start_of(file, 400_000), top)):
                 return f"{found} (repos/{top.commit.repo}/{place})"
     affected = [d for key in verdict.symptoms.services for d in desk.repos if service_key(d) == key]
     if said := _said(desk, [top.commit.repo, *affected] if top else affected):
@@ -57,14 +58,22 @@ def _said(desk: Desk, repos: list[str]) -> str:
 
 
 def _code_owner(text: str, suspect: suspects.Suspect) -> str:
-    paths = [f.path for f in suspect.commit.files]
+    """Whom the last line names that covers what the suspect changed, as GitHub reads it; "" where that line names nobody."""
+    path = suspect.best.path if suspect.best else next((f.path for f in suspect.commit.files), "")
     found = ""
     for line in text.splitlines():
         parts = line.split("#")[0].split()
-        if len(parts) >= 2:
-            pattern = parts[0].strip("/").rstrip("*").rstrip("/")
-            if pattern == "" or any(
-                p.startswith(pattern) or ("*" in parts[0] and p.endswith(parts[0].lstrip("*"))) for p in paths
-            ):
-                found = " ".join(parts[1:])
+        if parts and _covers(parts[0], path):
+            found = cut(" ".join(parts[1:]), 120)
     return found
+
+
+def _covers(pattern: str, path: str) -> bool:
+    """Whether a line of CODEOWNERS is about a file: like .gitignore, but that /* at the end is of one folder alone."""
+    if len(pattern) > 200 or pattern.count("*") > 8:
+        return False
+    pieces = {"**/": "(?:.*/)?", "/**": "/.*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    inner = "".join(pieces.get(part) or re.escape(part) for part in re.split(r"(\*\*/|/\*\*$|\*\*|\*|\?)", pattern.strip("/")))
+    start = "" if "/" in pattern.rstrip("/") else "(?:.*/)?"
+    below = "/.*" if pattern.endswith("/") and inner else "" if pattern.endswith("/*") else "(?:/.*)?"
+    return re.fullmatch(start + inner + below, path) is not None

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _analysis import places
+from _analysis import places, syntax
 from _analysis.anomalies import Anomaly
 from _analysis.commits import Commit
 from _analysis.kinds import IDLE, kind_of
@@ -166,8 +166,8 @@ def _targets(commit: Commit, folder: Path, strings: Sequence[str]) -> Iterator[T
 
 def _tree(path: Path) -> ast.Module | None:
     try:
-        return ast.parse(path.read_text("utf-8", errors="replace"))
-    except (OSError, SyntaxError, ValueError):
+        return syntax.parse(path.read_text("utf-8", errors="replace"))
+    except OSError:
         return None
 
 
@@ -192,7 +192,7 @@ def _own(tests: Sequence[ast.Module], name: str, needed: int) -> Iterator[list[A
         if called != name or len(node.args) < needed:
             continue
         try:
-            arguments = json.loads(text := json.dumps([ast.literal_eval(argument) for argument in node.args]))
+            arguments = json.loads(text := json.dumps([syntax.literal(argument) for argument in node.args]))
         except (ValueError, TypeError):
             continue
         if text not in seen and len(seen) < 12:

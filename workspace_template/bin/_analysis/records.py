@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from _analysis.stacktraces import RAISED
+from _analysis.stacktraces import raises
 
 LEVEL = re.compile(r"\b(FATAL|CRITICAL|PANIC|EMERG|ALERT|ERROR|ERR|SEVERE|WARNING|WARN|NOTICE|INFO|DEBUG|TRACE)\b", re.IGNORECASE)
 RANK = {"TRACE": 0, "DEBUG": 0, "INFO": 1, "NOTICE": 1, "WARN": 2, "WARNING": 2, "ERROR": 3, "ERR": 3, "SEVERE": 3}
@@ -56,7 +56,7 @@ def rank(level: str, message: str) -> int:
         match = LEVEL.search(message, 0, 80)
         name = match[1].upper() if match else ""
         if not name:
-            return 3 if RAISED.match(message) or message.startswith("panic:") else 1
-    if name.isdigit():
+            return 3 if raises(message) or message.startswith("panic:") else 1
+    if re.fullmatch(r"[0-9]{1,6}", name):
         return 3 if int(name) >= 40 or int(name) in (17, 18, 19, 20) else 2 if int(name) >= 30 else 1
     return RANK.get(name, 4 if name in ("FATAL", "CRITICAL", "PANIC", "EMERG", "ALERT") else 1)

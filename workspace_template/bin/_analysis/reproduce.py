@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _analysis import syntax
 from _analysis.git import git
 from _analysis.kinds import IDLE, kind_of
 from _analysis.stacktraces import Frame
@@ -131,10 +132,10 @@ def _frames(symptoms: Symptoms, repo: Path, commit: str) -> Iterator[tuple[Frame
 def _parameters(path: Path, name: str) -> int | None:
     """How many arguments a top-level function needs; None for a method, an async function or none."""
     try:
-        tree = ast.parse(path.read_text("utf-8", errors="replace"))
-    except (OSError, SyntaxError):
+        tree = syntax.parse(path.read_text("utf-8", errors="replace"))
+    except OSError:
         return None
-    for node in tree.body:
+    for node in tree.body if tree else ():
         if isinstance(node, ast.FunctionDef) and node.name == name and not node.args.kwonlyargs:
             needed = len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
             return needed if 1 <= needed <= 3 else None
@@ -176,9 +177,11 @@ def _trees(folder: Path) -> Iterator[ast.Module]:
     for path in sorted(folder.rglob("*.py"))[:2000]:
         if kind_of(str(path.relative_to(folder))) == "test":
             try:
-                yield ast.parse(path.read_text("utf-8", errors="replace"))
-            except (SyntaxError, ValueError):
+                tree = syntax.parse(path.read_text("utf-8", errors="replace"))
+            except OSError:
                 continue
+            if tree:
+                yield tree
 
 
 def _calls(folder: Path, name: str, needed: int, strings: Sequence[str], numbers: Sequence[float | int]) -> Iterator[list[Any]]:
@@ -208,7 +211,7 @@ def _literal_calls(tree: ast.Module, name: str) -> Iterator[list[Any]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and not node.keywords and _called(node.func) == name:
             try:
-                arguments = [ast.literal_eval(argument) for argument in node.args]
+                arguments = [syntax.literal(argument) for argument in node.args]
                 yield json.loads(json.dumps(arguments))
             except (ValueError, TypeError):
                 continue

@@ -11,7 +11,7 @@ from _analysis.kinds import IDLE, kind_of
 
 DEFINED = re.compile(r"^\s*(?:async\s+)?(?:pub\s+)?(?:def|func|function|fn|class)\s+(?:\([^)]*\)\s*)?([A-Za-z_]\w*)")
 
-TYPE = r"[A-Za-z_\"'][\w.|\"' ]*(?:\[[^=()]*\])?(?: ?\| ?[A-Za-z_][\w.]*(?:\[[^=()]*\])?)*"
+TYPE = r"[A-Za-z_\"'][\w.|\"' ]*+(?:\[[^=()]*\](?: ?\| ?[A-Za-z_][\w.]*(?:\[[^=()\[\]]*\])?)*+)?"
 TYPED = re.compile(rf"^(?!(?:else|try|finally)\b)(\*{{0,2}}[A-Za-z_][\w.]*)\s*:\s*{TYPE}(\s*=(?!=).*|,)$")
 TYPED_PARAMETER = re.compile(rf"([(,]\s*\*{{0,2}}[A-Za-z_]\w*)\s*:\s*{TYPE}(?=\s*[,=)])")
 RETURNED = re.compile(r"\)\s*->\s*[^:]+:$")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Iterator
 
+from _analysis import syntax
 from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Delta, made
 from _analysis.rows import closing
@@ -44,8 +44,8 @@ def changed(file: FileDiff, hunk: Hunk) -> Iterator[Delta]:
 def _alike(old: str, new: str) -> bool:
     """Whether two defaults are the same for a caller: equal, or both empty containers."""
     try:
-        values = [ast.literal_eval(old), ast.literal_eval(new)]
-    except (ValueError, SyntaxError):
+        values = [syntax.literal(old), syntax.literal(new)]
+    except ValueError:
         return old == new
     empty = all(isinstance(value, (list, tuple, set, dict)) and not value for value in values)
     return empty or (type(values[0]) is type(values[1]) and values[0] == values[1])
@@ -76,19 +76,15 @@ def _signatures(hunk: Hunk, tag: str) -> dict[str, tuple[Parameters, Line]]:
 
 
 def _parameters(text: str) -> Parameters | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(f"def f{text}: pass")
-    except (SyntaxError, ValueError, RecursionError):
+    tree = syntax.parse(f"def f{text}: pass")
+    function = tree.body[0] if tree else None
+    if not isinstance(function, ast.FunctionDef):
         return None
-    function = tree.body[0]
-    assert isinstance(function, ast.FunctionDef)
     given = function.args
     plain = [*given.posonlyargs, *given.args]
     found: Parameters = {argument.arg: NEEDED for argument in plain if argument.arg not in ("self", "cls")}
     for argument, default in zip(plain[::-1], given.defaults[::-1], strict=False):
-        found[argument.arg] = ast.unparse(default)
+        found[argument.arg] = syntax.written(default)
     for argument, value in zip(given.kwonlyargs, given.kw_defaults, strict=True):
-        found[argument.arg] = ast.unparse(value) if value else NEEDED
+        found[argument.arg] = syntax.written(value) if value else NEEDED
     return found | ({"**": "**"} if given.kwarg else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -168,9 +169,11 @@ def _duration(row: dict[str, Any], start: float | None, end: Any) -> float:
     for name, scale in DURATIONS:
         if row.get(name) is not None:
             try:
-                return float(row[name]) * scale
-            except (TypeError, ValueError):
+                taken = float(row[name]) * scale
+            except (TypeError, ValueError, OverflowError):
                 continue
+            if math.isfinite(taken):
+                return taken
     ended = clock.moment(end)
     return (ended - start) * 1000 if start is not None and ended is not None else 0.0
 

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 FRAMES = 4_000
+LINE = 2_000
+"""Characters of a line that are looked at: no frame is longer, and what a pattern takes can grow with the square of them."""
 CONTINUES = re.compile(
     r"^(?:\s|Traceback |Caused by:|goroutine \d|\.\.\. \d+ more|During handling|The above exception|stack traceback)"
 )
@@ -51,7 +53,18 @@ class _Entry:
 
 def is_frame(text: str) -> bool:
     """Whether a line is a frame of a stack trace."""
-    return any(form.search(text) for form in FRAME)
+    return any(form.search(text, 0, LINE) for form in FRAME)
+
+
+def raises(text: str) -> bool:
+    """Whether a line names the exception that was raised."""
+    return RAISED.match(text[:LINE]) is not None
+
+
+def called(text: str) -> str:
+    """The function that a line of a goroutine's trace calls, or ""."""
+    found = GOROUTINE.match(text) if len(text) <= LINE else None
+    return found[1].rsplit("/", 1)[-1] if found else ""
 
 
 class Stack:
@@ -65,6 +78,7 @@ class Stack:
 
     def add(self, text: str) -> None:
         """A line of the trace."""
+        text = text[:LINE]
         chain = self.entries[-1].chain if self.entries else 0
         if CHAINED.match(text) and self.entries:
             self.entries.append(_Entry(file="", line=0, name="", last=False, chain=chain + 1))

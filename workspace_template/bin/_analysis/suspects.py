@@ -57,8 +57,8 @@ with up to nine tenths of the probability: the odds know only those that are the
 VAGUE = {"error": 0.5, "wrong": 0.6, "missing": 0.7, "refused": 0.7, "volume": 0.7, "crash": 0.7, "upstream": 0.7, "parse": 0.8}
 """Kinds of trouble that nearly every change can bring: that one brings them says less."""
 RELEASE = re.compile(
-    r"(?i)^(?:\W*(?:release|version|bump|prepare|preparing|tag|back to development|post-release|set version|"
-    r"start)\W+)+v?\d[\w.]*\W*$|^v?\d+\.\d[\w.]*\W*$"
+    r"(?i)^(?:\W*+(?:release|version|bump|prepare|preparing|tag|back to development|post-release|set version|"
+    r"start)\W++)+v?\d[\w.]*\W*$|^v?\d+\.\d[\w.]*\W*$"
 )
 
 

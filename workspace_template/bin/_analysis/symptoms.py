@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from _analysis import concepts, logs, metrics, runtimes, traces, words
 from _analysis.anomalies import Anomaly, of_logs, of_metrics, of_spans, standing
+from _analysis.clock import span
 from _analysis.desk import Desk, service_key
 from _analysis.stacktraces import Frame
 
@@ -43,9 +44,14 @@ VOLUME = re.compile(
 )
 
 
+EARLY = 600
+"""Seconds: metrics may be a few minutes apart."""
+
+
 @dataclass(kw_only=True)
 class Symptoms:
-    """All that is wrong. `services` and `facets` have weights 0 to 1, `words` any; `onset` is where most of it begins.
+    """All that is wrong. `services` and `facets` have weights 0 to 1, `words` any; `onset` is where most of it begins, `until`
+    the last moment of which anything is known.
 
     named: identifiers that error messages put in quotes or call, and whether the message says that it is not there (any more).
     holders: for some of them the module that should have them. others: names whose values were not what the code took them for.
@@ -68,6 +74,11 @@ class Symptoms:
     scan: logs.Scan = field(default_factory=logs.Scan)
     notes: list[str] = field(default_factory=list)
     before: str = ""
+    until: float | None = None
+
+    def ends_early(self, desk: Desk) -> bool:
+        """Whether all that is known ends so long before the alert that the trouble may have begun after it."""
+        return self.until is not None and desk.at is not None and self.until < desk.at - EARLY
 
 
 def gather(desk: Desk) -> Symptoms:
@@ -76,7 +87,13 @@ def gather(desk: Desk) -> Symptoms:
     made.shifts, notes, made.series = metrics.shifts(desk)
     made.spans = traces.summary(desk)
     made.scan = logs.scan(desk)
+    seen = (made.scan.end, metrics.latest(desk), *(one.start for one in made.spans.spans))
+    made.until = max((moment for moment in seen if moment is not None), default=None)
     made.notes = [*made.scan.notes, *notes, *made.spans.notes]
+    if made.ends_early(desk):
+        made.notes.insert(
+            0, f"the telemetry ends {span((desk.at or 0) - (made.until or 0))} before the alert: nothing later is known"
+        )
     made.anomalies = [*of_logs(made.scan, desk), *of_metrics(made.shifts, desk), *of_spans(made.spans)]
     made.anomalies += standing(made.scan, desk, made.anomalies)
     made.anomalies.sort(key=lambda a: (-a.weight, a.onset, a.text))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import islice
 
 BUCKET = 15
 VALUES = re.compile(r"\d[0-9a-fA-F.,:_-]*")
+NAMED = re.compile(r"([A-Za-z_][\w.-]{1,30})[=:]\s?[\"']?([^\s,;\"')\]]{1,60})")
+START = 4_000
+"""Characters of a line in which values are looked for."""
 EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.]+\b")
 
 
@@ -37,7 +41,8 @@ def mask(message: str) -> str:
 
 def keep_values(template: Template, message: str) -> None:
     """What the named values of a failing line are: key=value and key: value, a few distinct ones of each."""
-    for name, value in re.findall(r"([A-Za-z_][\w.-]{1,30})[=:]\s?[\"']?([^\s,;\"')\]]{1,60})", message)[:12]:
+    for found in islice(NAMED.finditer(message[:START]), 12):
+        name, value = found.groups()
         seen = template.values.setdefault(name, {})
         if value in seen or len(seen) < 12:
             seen[value] = seen.get(value, 0) + 1
