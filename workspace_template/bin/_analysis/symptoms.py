@@ -51,7 +51,7 @@ EARLY = 600
 @dataclass(kw_only=True)
 class Symptoms:
     """All that is wrong. `services` and `facets` have weights 0 to 1, `words` any; `onset` is where most of it begins, `until`
-    the last moment of which anything is known.
+    the last moment of which the metrics tell, or, without any, the logs and traces: a quiet log says nothing for long.
 
     named: identifiers that error messages put in quotes or call, and whether the message says that it is not there (any more).
     holders: for some of them the module that should have them. others: names whose values were not what the code took them for.
@@ -87,8 +87,8 @@ def gather(desk: Desk) -> Symptoms:
     made.shifts, notes, made.series = metrics.shifts(desk)
     made.spans = traces.summary(desk)
     made.scan = logs.scan(desk)
-    seen = (made.scan.end, metrics.latest(desk), *(one.start for one in made.spans.spans))
-    made.until = max((moment for moment in seen if moment is not None), default=None)
+    seen = [moment for moment in (made.scan.end, *(one.start for one in made.spans.spans)) if moment is not None]
+    made.until = metrics.latest(desk) or max(seen, default=None)
     made.notes = [*made.scan.notes, *notes, *made.spans.notes]
     if made.ends_early(desk):
         made.notes.insert(
