@@ -583,15 +583,44 @@ def test_what_only_the_suspect_does_is_the_effect_of_a_check() -> None:
         (Effect(slower=("shop/a.py:total",)), "orders fail", False),
         (Effect(raised=("Refused: a basket has 1 to 20 items in shop/a.py:f",)), '"msg": "basket refused"', True),
         (Effect(raised=("Refused: a basket has 1 to 20 items in shop/a.py:f",)), "basket too large", False),
-        (Effect(gave=("shop/a.py:price.tax",)), "does not add up total=2360 tax=275", True),
-        (Effect(gave=("shop/a.py:price.tax",)), "the taxi is late", False),
-        (Effect(gave=("shop/a.py:reduction",)), "wrong reduction", True),
         (Effect(larger=True), "slope resident_memory_mb", True),
         (Effect(larger=True), "latency_p95 0.9", False),
     ],
 )
 def test_an_effect_is_the_symptom_where_both_say_the_same(found: Effect, seen: str, expected: bool) -> None:
     assert ties.happened(found, ("a.py",), seen, ("Orders fail",)) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "seen", "expected"),
+    [
+        ("price.tax", "does not add up total=2360 tax=275", True),
+        ("price.tax", "the taxi is late", False),
+        ("reduction", "wrong reduction", True),
+    ],
+)
+def test_another_value_is_the_symptom_under_a_name_that_was_seen(name: str, seen: str, expected: bool) -> None:
+    assert ties.gave(Effect(gave=(f"shop/a.py:{name}",)), seen, ("Orders fail",)) is expected
+
+
+@pytest.mark.parametrize(
+    ("line", "is_loud"),
+    [
+        ("2026-03-04T11:02:00Z INFO order placed total=3", False), ('{"level":"info","msg":"order placed"}', False),
+        ("level=debug msg=placed", False), ("2026-03-04T11:02:00Z,orders,placed_per_minute,31.0", False),
+        ("2026-03-04T11:02:00Z INFO order 3 failed", True), ("2026-03-04T11:02:00Z WARNING quote does not add up tax=2", True),
+        ("KeyError: 'discount'", True), ("order 3 has no price", True), ("information is missing", True),
+    ],
+)  # fmt: skip
+def test_lines_that_are_written_when_all_is_well_are_told_from_others(line: str, is_loud: bool) -> None:
+    assert bool(ties.loud(line)) is is_loud
+
+
+def test_a_plain_line_speaks_for_a_commit_only_where_nothing_else_is_far_more_probable() -> None:
+    outcome = Outcome(kind="commit", executes=True, calls=True, reproduces=True, quietly=True)
+    assert not supports(outcome, Standing(commit="a" * 40))
+    assert supports(outcome, Standing(commit="a" * 40, plausible=True))
+    assert supports(outcome.model_copy(update={"quietly": False}), Standing(commit="a" * 40))
 
 
 @pytest.mark.parametrize(
@@ -856,6 +885,8 @@ async def test_each_of_two_causes_has_its_own_check(world: World) -> None:
     judged = await (await world.checker()).judge(report.model_copy(update={"causes": (*report.causes, second)}))
     assert [check.discriminates for check in judged.conclusion.checks] == [True, False]
     assert judged.conclusion.verdict == "root_cause_found"
+    assert [cause.confidence for cause in judged.conclusion.causes] == [0.95, 0.7]
+    assert "Cause 2 has no check of its own that speaks for it: it is likely at most." in judged.objections
     swapped = await (await world.checker()).judge(report.model_copy(update={"causes": (second, *report.causes)}))
     assert swapped.conclusion.verdict == "likely"
 

@@ -98,13 +98,28 @@ class Checker:
         alert_evidence = any(about_alert(item, words) for item in evidence)
         verdict, lacking = rule(checked, own, suspect, alert_evidence=alert_evidence)
         lacking = [self._redactor.redact(text) for text in lacking]
-        final = {"verdict": verdict, "causes": capped(checked.causes, verdict, suspect=suspect)}
+        shown = [
+            await self._shown(other, [(c, o) for c, o, a in zip(conclusion.checks, ran, about, strict=True) if a is other], seen)
+            for other in conclusion.causes[1:]
+        ]
+        final = {"verdict": verdict, "causes": capped(checked.causes, verdict, suspect=suspect, shown=shown)}
+        unshown = [number for number, one in enumerate(shown, 2) if not one and verdict == "root_cause_found"]
         downgraded = f"{conclusion.verdict} became {verdict}: {'; '.join(lacking)}" if verdict != conclusion.verdict else ""
         return Judgement(
             conclusion=checked.model_copy(update=final),
             downgraded=downgraded,
-            objections=(*objections(checked, checks, verdict, lacking), *await self._unknown(conclusion)),
+            objections=(
+                *objections(checked, checks, verdict, lacking),
+                *(f"Cause {number} has no check of its own that speaks for it: it is likely at most." for number in unshown),
+                *await self._unknown(conclusion),
+            ),
         )
+
+    async def _shown(self, cause: Cause, ran: Sequence[tuple[Check, Outcome]], seen: str) -> bool:
+        """Whether a check of its own speaks for a cause that is not the first."""
+        suspect = await self._suspect(cause, seen)
+        outcomes = [self._compared(check, outcome, seen, cause, suspect.files) for check, outcome in ran]
+        return not suspect.problem and any(supports(outcome, suspect) for outcome in outcomes)
 
     async def _check_evidence(self, item: Evidence, number: int) -> Evidence:
         if number >= MOST_EVIDENCE:
@@ -136,8 +151,12 @@ class Checker:
             return outcome
         command, common = self._redactor.restore(check.command), self._common(cause)
         output, other = (text.decode("utf-8", "replace") for text in (outcome.output, outcome.other))
-        found = ties.printed(output, other, command, seen, common) or ties.happened(outcome.effect, files, seen, common)
-        return outcome.model_copy(update={"reproduces": found})
+
+        def shows(text: str) -> bool:
+            return ties.printed(output, other, command, text, common) or ties.gave(outcome.effect, text, common)
+
+        surely = ties.happened(outcome.effect, files, seen, common) or shows(ties.loud(seen))
+        return outcome.model_copy(update={"reproduces": surely or shows(seen), "quietly": not surely})
 
     async def _suspect(self, cause: Cause | None, seen: str) -> Suspect:
         """What git and the deployments say about the first cause's commit. seen: the verified telemetry."""

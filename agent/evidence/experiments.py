@@ -54,7 +54,8 @@ class Outcome(Data):
     executes: it runs the code of a commit instead of reading the change. calls: it calls functions, and does not only load them.
     output: what it printed with the suspect where there was no telemetry to read it from; other: the same without the suspect.
     effect: what its programs did with the suspect only. reproduces: that is what was observed of the incident; set by who knows
-    the symptom. start, until: for checks by time, where the side with the suspect begins and the one without it ends.
+    the symptom. quietly: it has that in common only with what is also written when all is well. start, until: for checks by
+    time, where the side with the suspect begins and the one without it ends.
     """
 
     kind: Kind = "instance"
@@ -66,6 +67,7 @@ class Outcome(Data):
     other: bytes = b""
     effect: Effect = Effect()
     reproduces: bool = False
+    quietly: bool = False
     start: datetime | None = None
     until: datetime | None = None
 

@@ -77,7 +77,8 @@ class Rivals:
         first = leading is not None and ahead and leading.fits
         rival = leading.told() if leading and not ahead else ""
         foremost = bool(suspect.tie.names) and await self._favoured(suspect) and await self._foremost(suspect, cause, seen)
-        return suspect.model_copy(update={"foremost": foremost, "first": first, "rival": rival})
+        plausible = await self._plausible(suspect)
+        return suspect.model_copy(update={"foremost": foremost, "plausible": plausible, "first": first, "rival": rival})
 
     async def _without_commit(self, suspect: Suspect, cause: Cause) -> Suspect:
         """The suspect that is no commit: first where the analysis finds a cause of its kind, or the change that it names."""
@@ -148,6 +149,12 @@ class Rivals:
         """Whether the analysis has it before everything else, the unknown too, and what it does fits; or has no opinion."""
         ranked = await self._opinion()
         return not ranked or (ranked[0].is_commit(suspect.commit) and ranked[0].fits)
+
+    async def _plausible(self, suspect: Suspect) -> bool:
+        """Whether the analysis has nothing FARTHER times as probable."""
+        known = [one for one in await self._opinion() if one.kind != "unknown"]
+        own = max((one.p for one in known if one.is_commit(suspect.commit)), default=0.0)
+        return not known or own * FARTHER >= known[0].p
 
     async def _leading(self, sure: float = SURE, apart: float = APART) -> Leading | None:
         """What the host's own analysis has so far above everything else, or None."""

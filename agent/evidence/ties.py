@@ -25,6 +25,12 @@ TIME = re.compile(
     re.IGNORECASE,
 )
 MEMORY = re.compile(r"memory|\brss\b|_rss|heap|\boom\b|oom[_-]?kill|out of mem|resident|swap|\bgc\b", re.IGNORECASE)
+QUIET = re.compile(r"(?i)(?:^|[\s\"'=\[(|:])(?:info|debug|trace|notice)(?=[\s\"'\])|,:]|$)")
+LOUD = re.compile(
+    r"(?i)error|fail|exception|warn|fatal|critical|panic|refus|reject|denied|invalid|inconsisten|mismatch|wrong|not add up"
+)
+SAMPLE = re.compile(r"(?:\S+[,;\t])+\s*-?[\d.]+(?:e[+-]?\d+)?\s*$")
+"""A row of a metric: a moment, whose it is, a number."""
 COMMON = frozenset(
     re.findall(
         r"\S+",
@@ -74,6 +80,16 @@ def told(seen: str) -> str:
     return FIELD.sub(" ", seen)
 
 
+def loud(seen: str) -> str:
+    """The lines that say that something is wrong: not what is written when all is well, and not the rows of a metric."""
+    lines = [
+        line
+        for line in seen.splitlines()
+        if LOUD.search(line) or not (QUIET.search(line[:200]) or SAMPLE.fullmatch(line.strip()))
+    ]
+    return "\n".join(lines)
+
+
 def printed(output: str, other: str, command: str, seen: str, ignore: Iterable[str]) -> bool:
     """Whether a check printed names or numbers of the observed symptom with the suspect only.
 
@@ -86,9 +102,9 @@ def printed(output: str, other: str, command: str, seen: str, ignore: Iterable[s
 def happened(found: Effect, files: Sequence[str], seen: str, ignore: Iterable[str]) -> bool:
     """Whether what a check makes happen with the suspect only is what was observed. files: what the suspect changed.
 
-    The very error, word for word; one of the same type with a word of its message or its function, or with two words of it; a
-    value that is another under a name that was observed; where what was observed is about time, a function of the changed files
-    that takes several times as long; where it is about memory, more memory that is kept.
+    The very error, word for word; one of the same type with a word of its message or its function, or with two words of it;
+    where what was observed is about time, a function of the changed files that takes several times as long; where it is about
+    memory, more memory that is kept.
     """
     known = words(seen) - words(" ".join(ignore))
     for raised in found.raised:
@@ -99,14 +115,20 @@ def happened(found: Effect, files: Sequence[str], seen: str, ignore: Iterable[st
         shared = ((words(message) | words(where.rpartition(":")[2])) & known) - {kind.lower()}
         if len(words(message) & shared) >= 2 or (shared and re.search(rf"\b{re.escape(kind)}\b", seen, re.IGNORECASE)):
             return True
+    slower = any(name.rpartition(":")[0].endswith(tuple(f"/{file}" for file in files)) for name in found.slower)
+    return (slower and bool(TIME.search(seen))) or (found.larger and bool(MEMORY.search(seen)))
+
+
+def gave(found: Effect, seen: str, ignore: Iterable[str]) -> bool:
+    """Whether a value is another with the suspect, under a name that was observed."""
+    known = words(seen) - words(" ".join(ignore))
     for name in found.gave:
         function, _, key = name.rpartition(":")[2].partition(".")
         if key and re.search(rf"\b{re.escape(key.rpartition('.')[2])}[\"']?\s?[=:]", seen):
             return True
         if not key and words(function) & known:
             return True
-    slower = any(name.rpartition(":")[0].endswith(tuple(f"/{file}" for file in files)) for name in found.slower)
-    return (slower and bool(TIME.search(seen))) or (found.larger and bool(MEMORY.search(seen)))
+    return False
 
 
 def _numbers(text: str) -> set[str]:

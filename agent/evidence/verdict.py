@@ -20,7 +20,8 @@ class Suspect(Data):
     problem: it does not exist, or it cannot have done it; "" if nothing speaks against it. unknown: no such commit.
     files: what it changed. tie: names that it shares with the verified telemetry. live: since when it was deployed, as far as
     the deployments say, else made; recorded: whether they say it. foremost: no other commit that was deployed shares as much, and
-    the host's own analysis has none before it, if it has an opinion. first: this analysis has it far above all else, and what it
+    the host's own analysis has none before it, if it has an opinion. plausible: this analysis has nothing far above it, or no
+    opinion. first: this analysis has it far above all else, and what it
     does is of the kind that brings such trouble; of a cause without a commit, a cause of its kind. rival: what else this analysis
     has far above all others.
     """
@@ -33,6 +34,7 @@ class Suspect(Data):
     live: datetime | None = None
     recorded: bool = False
     foremost: bool = False
+    plausible: bool = False
     first: bool = False
     rival: str = ""
 
@@ -91,8 +93,10 @@ def _lacking(conclusion: Conclusion, cause: Cause, outcomes: Sequence[Outcome], 
 def supports(outcome: Outcome, suspect: Suspect) -> bool:
     """Whether a check that discriminates speaks for this suspect and not for any other.
 
-    One that runs the code has to make happen what was observed; or else it has to call functions, and the commit has to stand out
-    among all that went live with it. One that looks at data says when it began: nothing but the commit can say which one it was.
+    One that runs the code has to make happen what was observed; where that is nothing that says by itself that something is wrong
+    (a plain line, a metric's row), the host's own analysis must not find something else far more probable. Or else it has to call
+    functions, and the commit has to stand out among all that went live with it. One that looks at data says when it began:
+    nothing but the commit can say which one it was.
     Where no commit is blamed, one that compares instances does, for they run the same code; one that says when it began does only
     where the host's own analysis finds such a cause.
     """
@@ -102,7 +106,8 @@ def supports(outcome: Outcome, suspect: Suspect) -> bool:
         return outcome.kind == "instance" or (outcome.kind != "commit" and suspect.first)
     stands_out = suspect.first or (suspect.tie.strong and suspect.foremost and not suspect.rival)
     if outcome.kind == "commit":
-        return outcome.executes and (outcome.reproduces or (outcome.calls and stands_out))
+        shown = outcome.reproduces and (suspect.plausible or not outcome.quietly)
+        return outcome.executes and (shown or (outcome.calls and stands_out))
     return stands_out and in_time(outcome, suspect)
 
 
@@ -127,6 +132,11 @@ def _why_not(outcomes: Sequence[Outcome], suspect: Suspect) -> str:
         )
     if any(o.kind != "commit" and not in_time(o, suspect) for o in good):
         return f"the check's windows do not lie on both sides of the moment when commit {short} went live ({suspect.live})"
+    if any(o.executes and o.quietly and o.reproduces for o in good):
+        return (
+            f"what the check shows of commit {short} is seen only in lines that are written when all is well, and the host's own"
+            " analysis finds something else far more probable: quote what says that something is wrong, and show that"
+        )
     if any(o.executes for o in good):
         return (
             f"the check shows that commit {short} changed something, not that this is what was observed: with the commit it"
@@ -168,10 +178,14 @@ def about_alert(item: Evidence, alert_words: set[str]) -> bool:
     return sum(word in text for word in alert_words) >= 2
 
 
-def capped(causes: Sequence[Cause], verdict: Verdict, *, suspect: Suspect) -> tuple[Cause, ...]:
-    """The causes with no more confidence than the verdict allows."""
+def capped(causes: Sequence[Cause], verdict: Verdict, *, suspect: Suspect, shown: Sequence[bool]) -> tuple[Cause, ...]:
+    """The causes with no more confidence than the verdict allows, and than `likely` does where no check speaks for them. shown:
+    of those after the first, whether one does."""
     limit = 0.3 if suspect.problem else CONFIDENCE[verdict]
-    return tuple(cause.model_copy(update={"confidence": min(cause.confidence, limit)}) for cause in causes)
+    limits = (limit, *(limit if one else min(limit, CONFIDENCE["likely"]) for one in shown))
+    return tuple(
+        cause.model_copy(update={"confidence": min(cause.confidence, most)}) for cause, most in zip(causes, limits, strict=False)
+    )
 
 
 def objections(conclusion: Conclusion, checks: Sequence[Check], verdict: Verdict, lacking: Sequence[str]) -> tuple[str, ...]:
