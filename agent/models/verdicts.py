@@ -17,6 +17,9 @@ FOUND = {"commit": (0.7, 4.0), "change": (0.8, 8.0), "none": (0.8, 8.0)}
 """How likely a cause of that kind has to be that a check by time may carry, and how many times as likely as the next. That no
 commit did it is easily wrong where one comes near.
 """
+MANY, SURE = 25, (0.8, 6.0)
+"""With so many others live at once, how likely a commit has to be that does not bring the failing line or its
+text, and how many times as likely as the next."""
 CHECKED = 0.85
 """The least confidence in such a cause; where its check does not hold, the host takes it back."""
 LIKELY = 0.45
@@ -73,8 +76,7 @@ def _conclusion(known: Known) -> dict[str, Any]:
     checks = [*shown, *proofs.checks(known, what)][: proofs.MOST]
     second = next((other for other, _, rival in options[1:] if not _same(what, rival)), 0.0)
     verdict = "likely" if weight(options[0]) >= LIKELY or p >= max(LIKELY / 2, APART * second) else "inconclusive"
-    least, times = FOUND[kind]
-    if shown or (p >= max(least, times * second) and checks and (kind != "commit" or what.get("fits"))):
+    if shown or (checks and _stands_out(p, second, kind, what)):
         verdict = "root_cause_found"
         cause = {**cause, "confidence": max(cause["confidence"], CHECKED)}
     if cause["category"] == "alert" and p >= LIKELY:
@@ -91,6 +93,16 @@ def _conclusion(known: Known) -> dict[str, Any]:
         "timeline": statements.timeline(known, what),
         "actions": statements.actions(known, kind, what, cause),
     }
+
+
+def _stands_out(p: float, second: float, kind: str, what: dict[str, Any]) -> bool:
+    """Whether a check by time may carry a cause: it is far likelier than all else, and a commit fits by what it does. Such a
+    check cannot tell a commit from the others that went live with it: among many, it has to bring the failure itself, or be
+    still likelier.
+    """
+    crowd = kind == "commit" and int(what.get("beside") or 0) >= MANY and not what.get("direct")
+    least, times = SURE if crowd else FOUND[kind]
+    return p >= max(least, times * second) and (kind != "commit" or bool(what.get("fits")))
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

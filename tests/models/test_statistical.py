@@ -202,6 +202,15 @@ def test_a_change_at_the_right_time_and_place_that_does_nothing_of_the_kind_is_l
     assert _report(_investigate(_head("bash", "report"), _desk(answer))[1]).verdict == "likely"
 
 
+def test_among_many_that_went_live_together_only_what_brings_the_failure_itself_is_found_by_time() -> None:
+    many = {**GUILTY, "p": 0.7, "beside": 60}
+    found = [
+        _report(_investigate(_head("bash", "report"), _desk({**ANSWER, "suspects": [{**many, **told}]}))[1]).verdict
+        for told in ({"direct": False}, {"direct": True}, {"direct": False, "p": 0.9})
+    ]
+    assert found == ["likely", "root_cause_found", "root_cause_found"]
+
+
 def test_close_rivals_are_likely_at_most_and_nothing_above_chance_is_inconclusive() -> None:
     rival = {**GUILTY, "commit": "c" * 40, "p": 0.4}
     close = {**ANSWER, "suspects": [{**GUILTY, "p": 0.5}, rival]}

@@ -15,7 +15,7 @@ from _analysis.values import CALLED_WITH, SETTING, VALUE, _same_text, quantity
 COMPARED = re.compile(r"[\w.()\]]\s*(?:<=|>=|<|>|==|!=)\s*-?\d[\w.]*|-?\b\d[\w.]*\s*(?:<=|>=|<|>|==|!=)\s*[\w.(]")
 NUMBER = re.compile(r"\b\d[\w.]*")
 REGEX = re.compile(
-    r"(?:re\.(?:compile|match|search|sub|fullmatch|split|findall)|regexp\.\w+|RegExp|Pattern\.compile|Regex::new|\br?[\"'/]\^)"
+    r"(?:re\.(?:compile|match|search|sub|fullmatch|split|findall)|regexp\.\w+|RegExp|Pattern\.compile|Regex::new|\br?[\"'/]\^|[=(:,!&|?]\s*/[^/*\s])"
 )
 
 LITERAL_REGEX = re.compile(REGEX.pattern + r".*[\"'`/]|(?i:regex|pattern|_re)\w*\s*[:=].*[\"'`]")
@@ -107,7 +107,8 @@ def patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator
             causes: tuple[str, ...] = ("cpu", "latency", "timeout")
             yield made("pattern that can backtrack", max(fresh, key=len)[:120], file, hunk, line, 0.5 + 0.7 * danger, causes, ())
         elif fresh and used:
-            causes = ("parse", "wrong", "missing", "refused", *(("cpu", "latency", "timeout") if danger else ()))
+            slow = danger or any(regexes.rescans(e) for e in fresh)
+            causes = ("parse", "wrong", "missing", "refused", *(("cpu", "latency", "timeout") if slow else ()))
             yield made("changed pattern", max(fresh, key=len)[:120], file, hunk, line, 0.75 if known else 0.5, causes, ())
     old_names, after = _literals(removed), _literals(added)
     for literal in sorted(set(old_names) - set(after)):

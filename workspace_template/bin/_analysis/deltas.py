@@ -64,7 +64,7 @@ def _hunk(file: FileDiff, kind: str, hunk: Hunk, moved: Moved) -> Iterator[Delta
         yield from calls.libraries(file, hunk, removed, added)
         yield from conditions.patterns(file, hunk, removed, added)
         yield from conditions.returned(file, hunk, removed, added)
-        for name, what, line, strength in growth.found(hunk, removed, added, moved.all_added, moved.removed_text):
+        for name, what, line, strength in growth.found(file, hunk, removed, added, moved.all_added, moved.removed_text):
             yield made(name, what, file, hunk, line, strength, ("memory", "queue", "cache"), (), side=line.tag)
         for name, what, line, strength in growth.unkept(hunk, removed, moved.all_added):
             causes = ("latency", "cache", "cpu", "volume", "missing", "wrong")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from _analysis.calls import only_says
-from _analysis.commits import Hunk, Line
+from _analysis.commits import FileDiff, Hunk, Line
 from _analysis.delta import Rows
 
 MADE = re.compile(
@@ -39,14 +39,14 @@ Growth = tuple[str, str, Line, float]
 """Kind, what, the line, strength."""
 
 
-def found(hunk: Hunk, removed: Rows, added: Rows, all_added: str, all_removed: str) -> Iterator[Growth]:
+def found(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows, all_added: str, all_removed: str) -> Iterator[Growth]:
     """Ways to leak in one hunk; the texts are all added and removed lines of its commit."""
     made = {m["name"] for line in all_added.splitlines() if (m := MADE.match(line.strip()))}
     for line, text in added:
         match = GROWN.search(text)
         if match:
             name = match["name"]
-            fresh = name in made and not _local(hunk, name)
+            fresh = name in made and not _local(file, name)
             shrinks = re.search(SHRUNK.format(name=re.escape(name)), all_added)
             known = KEPT.search(name) is not None
             if fresh or known:
@@ -71,12 +71,12 @@ def found(hunk: Hunk, removed: Rows, added: Rows, all_added: str, all_removed: s
                 return
 
 
-def _local(hunk: Hunk, name: str) -> bool:
-    """Whether a container of this name is made within a function, as far as the hunk shows: then it ends with the call."""
+def _local(file: FileDiff, name: str) -> bool:
+    """Whether a container of this name is made within a function, as far as the diff shows: then it ends with the call."""
     if "." in name:
         return False
     form = re.compile(rf"\s+{re.escape(name)}\s*(?::|=)")
-    return any(MADE.match(line.text.strip()) and form.match(line.text) for line in hunk.lines)
+    return any(MADE.match(line.text.strip()) and form.match(line.text) for hunk in file.hunks for line in hunk.lines)
 
 
 def unkept(hunk: Hunk, removed: Rows, all_added: str) -> Iterator[Growth]:

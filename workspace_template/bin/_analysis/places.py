@@ -13,7 +13,7 @@ from pathlib import Path
 
 from _analysis import uses, words
 from _analysis.callgraph import NOT_NAMES, WORD, Graph, graph
-from _analysis.commits import Commit, FileDiff, Line
+from _analysis.commits import Commit, FileDiff, Hunk, Line
 from _analysis.desk import Desk
 from _analysis.git import git
 from _analysis.kinds import IDLE, kind_of
@@ -25,6 +25,12 @@ QUOTED = 0.6
 OTHER = 0.65
 BESIDE = 3
 WRITTEN = 0.8
+RENAMED = 0.2
+"""What a line is worth that a commit brings, where all that is new in it are names."""
+REWORDED = 0.5
+"""What a line that raises is worth, where its function raised the same error before."""
+RAISES = re.compile(r"(?:raise|throw new|throw)\s+([\w.]+)")
+TOKEN = re.compile(r"\w+|[^\w\s]")
 IMPORTED = 1.5
 SPOKEN = 2.0
 FAR = 6.0
@@ -228,16 +234,63 @@ def failing_line(symptoms: Symptoms, commit: Commit) -> float:
         if kind_of(file.path) in IDLE:
             continue
         texts = [(row.tag, row.text.strip()) for hunk in file.hunks for row in hunk.lines]
+        stands = [name for hunk in file.hunks for name in _functions(hunk)]
         gone = bare("".join(text for tag, text in texts if tag == "-"))
         for place, (tag, text) in enumerate(texts):
             if tag == "-" or text not in quoted or not same_file(quoted[text].file, file.path):
                 continue
+            if stands[place] and quoted[text].name.isidentifier() and quoted[text].name != stands[place]:
+                continue
             depth = quoted[text].depth
             if tag == "+" and bare(text) not in gone:
-                best = max(best, 1.0 / (1 + 0.25 * depth))
+                worth = RENAMED if renamed(text, texts) else REWORDED if _raised_before(text, texts, stands, place) else 1.0
+                best = max(best, worth / (1 + 0.25 * depth))
             elif any(other != " " for other, _ in texts[max(0, place - BESIDE) : place + BESIDE + 1]):
                 best = max(best, 0.6 / (1 + 0.5 * depth))
     return best
+
+
+def _functions(hunk: Hunk) -> Iterator[str]:
+    """The function in which each line of a hunk stands, "" where that is not seen."""
+    head = DEFINED.match(hunk.within)
+    current = head[1] if head and not hunk.within.lstrip().startswith("class ") else ""
+    for line in hunk.lines:
+        if match := DEFINED.match(line.text):
+            current = "" if line.text.lstrip().startswith("class ") else match[1]
+        elif line.text[:1].strip() and not INNER.match(line.text):
+            current = ""
+        yield current
+
+
+def renamed(text: str, texts: list[tuple[str, str]]) -> bool:
+    """Whether a new line is an old one in which names got other names, as they did in the whole file: it did the same before."""
+    new = TOKEN.findall(text)
+    for tag, other in texts:
+        old = TOKEN.findall(other) if tag == "-" else []
+        pairs = {(a, b) for a, b in zip(old, new, strict=False) if a != b}
+        if len(old) == len(new) and 0 < len(pairs) <= 2 and all(_everywhere(a, b, texts) for a, b in pairs):
+            return True
+    return False
+
+
+def _raised_before(text: str, texts: list[tuple[str, str]], stands: list[str], place: int) -> bool:
+    """Whether a new line raises what the same function raised before, in other words: then it failed before too."""
+    kind = RAISES.match(text)
+    return kind is not None and any(
+        tag == "-" and stands[other] == stands[place] and (old := RAISES.match(line)) is not None and old[1] == kind[1]
+        for other, (tag, line) in enumerate(texts)
+    )
+
+
+def _everywhere(old: str, new: str, texts: list[tuple[str, str]]) -> bool:
+    """Whether a name gave way to a new one wherever it stood: in two more lines at least, and the new one is nowhere old."""
+    if not (old.isidentifier() and new.isidentifier()):
+        return False
+    told = [(tag, old in names, new in names) for tag, text in texts if (names := set(TOKEN.findall(text)))]
+    gone = sum(tag == "-" and was for tag, was, _ in told)
+    return (
+        gone >= 3 and sum(tag == "+" and is_ for tag, _, is_ in told) >= 3 and not any(tag == "-" and is_ for tag, _, is_ in told)
+    )
 
 
 def writes(made: Map, commit: Commit) -> tuple[float, str]:

@@ -7,6 +7,7 @@ that overlap) or side by side (two repetitions of overlapping characters that on
 from __future__ import annotations
 
 import re
+import string
 import warnings
 from functools import lru_cache
 from typing import Any
@@ -25,12 +26,14 @@ LITERAL = re.compile(
     r"(?<=[=(:,!&|? ])/((?:\\.|[^/\n\\])+)/[gimsuy]*"
 )
 EXPRESSION = re.compile(r"\\[sdwSDWbB]|\[[^\]]+\][*+?{]|\(\?|[)\].\w][*+]\??(?:[)\[(\\$^]|$)|\.\*|\.\+|\^|\$$|\|")
+BETWEEN = 3
+"""How much may stand between two repetitions, or before the first."""
 SETS = {
     "CATEGORY_DIGIT": set("0123456789"),
     "CATEGORY_SPACE": set(" \t\n\r"),
-    "CATEGORY_WORD": set("abzAZ0189_é"),
+    "CATEGORY_WORD": set(string.ascii_letters + string.digits + "_é"),
 }
-ALPHABET = set("abcxyzABCXYZ0189_é \t\n\r.,;:-+*/=<>()[]{}'\"\\@#$%&!?|~^`")
+ALPHABET = SETS["CATEGORY_WORD"] | set(" \t\n\r" + string.punctuation)
 
 
 def expressions(text: str) -> list[str]:
@@ -183,6 +186,40 @@ def _first(sequence: list[Any]) -> set[str]:
     return found
 
 
+def _ends(sequence: list[Any]) -> bool:
+    """Whether something has to come after which can be missing: only then is another way tried."""
+    return any(op is constants.AT or not _optional((op, argument)) for op, argument in sequence)
+
+
+@lru_cache(maxsize=4000)
+def rescans(expression: str) -> bool:
+    """Whether a search reads the same text again from each of its characters: what it begins with belongs to an endless
+    repetition, after which something can be missing, and no anchor says where to begin.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = list(parser.parse(expression))
+    except (re.error, OverflowError, RecursionError):
+        return False
+    tree = _flat(tree)
+    branches = [list(branch) for branch in tree[0][1][1]] if len(tree) == 1 and tree[0][0] is constants.BRANCH else [tree]
+    return any(_rescans(branch) for branch in branches)
+
+
+def _rescans(sequence: list[Any]) -> bool:
+    before: list[set[str]] = []
+    for place, node in enumerate(sequence[: BETWEEN + 1]):
+        node = next(iter(_flat([node])), node)
+        if node[0] is constants.AT:
+            return False
+        if _endless(node):
+            taken = _first(list(node[1][2]))
+            return all(taken & one for one in before) and _ends(sequence[place + 1 :])
+        before.append(_first([node]))
+    return False
+
+
 def _set(items: Any) -> set[str]:
     found: set[str] = set()
     negated = False
@@ -204,7 +241,9 @@ def _category(name: str) -> set[str]:
 
 
 def _polynomial(sequence: list[Any]) -> float:
-    """Whether two endless repetitions of overlapping characters follow each other, only optional parts between them."""
+    """Whether two endless repetitions of overlapping characters follow each other, and between them only what is optional, or,
+    where something has to come after them, what both of them can take too.
+    """
     flat: list[Any] = []
     for node in sequence:
         inner = _flat([node])
@@ -212,9 +251,14 @@ def _polynomial(sequence: list[Any]) -> float:
     for index, node in enumerate(flat):
         if _endless(node):
             taken = _first(list(node[1][2]))
-            for other in flat[index + 1 :]:
-                if _endless(other) and len(taken & _first(list(other[1][2]))) >= 1:
-                    return 1.0
+            between: list[set[str]] = []
+            for place, other in enumerate(flat[index + 1 :], index + 1):
+                if _endless(other):
+                    common = taken & _first(list(other[1][2]))
+                    if common and (not between or (_ends(flat[place + 1 :]) and all(common & one for one in between))):
+                        return 1.0
                 if not _optional(other):
-                    break
+                    between.append(_first([other]))
+                    if len(between) > BETWEEN or not between[-1] & taken:
+                        break
     return max((_polynomial(child) for node in sequence for child in _children(node)), default=0.0)

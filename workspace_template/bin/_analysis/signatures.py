@@ -28,6 +28,7 @@ def changed(file: FileDiff, hunk: Hunk) -> Iterator[Delta]:
     for name in before.keys() & after.keys():
         (old, _), (new, line) = before[name], after[name]
         worth = 0.7 if name.startswith("_") and not name.startswith("__") else 1.0
+        old = _as_now(old, new)
         for parameter, default in new.items():
             was = old.get(parameter)
             if was is not None and NEEDED not in (was, default) and not _alike(was, default):
@@ -39,6 +40,17 @@ def changed(file: FileDiff, hunk: Hunk) -> Iterator[Delta]:
         for parameter in old.keys() - new.keys() if "**" not in new else ():
             causes = ("error", "type", "missing")
             yield made("parameter gone", f"{name}({parameter})", file, hunk, line, 0.6 * worth, causes, (), side="+")
+
+
+def _as_now(old: Parameters, new: Parameters) -> Parameters:
+    """The old parameters by the names that they have now: one that only got another name stands where it stood."""
+    names = list(new)
+    if len(old) != len(new):
+        return old
+    return {
+        (now if now not in old and was not in new and default == new[now] else was): default
+        for (was, default), now in zip(old.items(), names, strict=True)
+    }
 
 
 def _alike(old: str, new: str) -> bool:

@@ -66,7 +66,7 @@ RELEASE = re.compile(
 class Suspect:
     """A commit with its score in log-odds, the features that it is made of, and its best delta. `through`: the commit
     of a package that it only brought, if that is why it is suspected; `carrier` the other way round. `whole`: how likely it is
-    that anything is guilty of all that came with such an upgrade.
+    that anything is guilty of all that came with such an upgrade. beside: how many commits went live with it.
     """
 
     commit: Commit
@@ -84,13 +84,18 @@ class Suspect:
     carrier: Suspect | None = None
     whole: float = 0.0
     inside: list[Suspect] = field(default_factory=list)
+    beside: int = 0
 
     @property
     def fits(self) -> bool:
         """Whether what it does is of the kind that brings such trouble, or it brings the failing line or its text."""
+        return (self.through or self).features.get("means", 0.0) >= FIT or self.direct
+
+    @property
+    def direct(self) -> bool:
+        """Whether it brings the failing line or its text, or takes away what the error misses."""
         f = (self.through or self).features
-        acts = max(f.get("line", 0.0) / 0.65, f.get("writes", 0.0), f.get("named", 0.0) / 0.7)
-        return f.get("means", 0.0) >= FIT or acts >= 1.0
+        return max(f.get("line", 0.0) / 0.65, f.get("writes", 0.0), f.get("named", 0.0) / 0.7) >= 1.0
 
     @property
     def confidence(self) -> float:
@@ -131,8 +136,10 @@ def judge(desk: Desk) -> Verdict:
     def share(score: float) -> float:
         return math.exp((score - top) / heat) / total
 
+    crowds = Counter((s.commit.repo, id(s.deployment)) for s in suspects if s.deployment and not s.commit.older)
     for suspect in suspects:
         suspect.p = share(odds[id(suspect)])
+        suspect.beside = crowds[suspect.commit.repo, id(suspect.deployment)] - 1 if suspect.deployment else 0
     _name_upgrades(suspects)
     for flip in flips:
         flip.p = share(odds[id(flip)])

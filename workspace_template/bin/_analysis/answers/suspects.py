@@ -89,7 +89,7 @@ def suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:
     if s.through:
         answer |= {"through": s.through.commit.sha}
     if n < 2:
-        answer |= {"fits": s.fits, "confidence": round(s.confidence, 3)}
+        answer |= {"fits": s.fits, "direct": s.direct, "beside": s.beside, "confidence": round(s.confidence, 3)}
     if n < 2 and s.whole:
         answer |= {"whole": round(s.whole, 3)}
     if n == 0 and s.carrier:
