@@ -14,7 +14,7 @@ from _analysis.commits import Commit, with_diffs
 from _analysis.desk import Deployment, Desk, service_key
 from _analysis.git import git
 from _analysis.kinds import kind_of
-from _analysis.packages import is_package, resolve, upgrades, versions
+from _analysis.packages import held, is_package, resolve, upgrades, versions
 
 WINDOW = 14 * 86400
 FIRST = 80
@@ -70,21 +70,22 @@ def candidates(desk: Desk) -> History:
 
 
 def _moved(desk: Desk, history: History) -> list[Deployment]:
-    """Upgrades that commits made in a manifest, as deployments: for packages whose repository is on the desk and whose upgrade no
-    record of a deployment tells.
+    """Upgrades that commits made in a manifest, in a submodule or among vendored files, as deployments: for packages whose
+    repository is on the desk and whose upgrade no record of a deployment tells.
     """
     told = {(d.at, package) for d in desk.deployments for package, _, _ in d.packages}
     found = []
     for commit in history.commits:
         for file in commit.files if commit.brought else ():
-            if kind_of(file.path) != "dependency":
-                continue
-            for package, old, new in upgrades(file):
-                home = any(is_package(repo, name, package) for name, repo in desk.repos.items() if name != commit.repo)
-                if home:
+            others = {name: repo for name, repo in desk.repos.items() if name != commit.repo}
+            told_here = upgrades(file) if kind_of(file.path) == "dependency" else []
+            for package, old, new in [*told_here, *held(file, others)]:
+                home = any(is_package(repo, name, package) for name, repo in others.items())
+                if home and package not in commit.upgrades:
                     commit.upgrades = (*commit.upgrades, package)
                 for d in commit.brought if home else ():
                     if (d.at, package) not in told:
+                        told.add((d.at, package))
                         found.append(Deployment(at=d.at, service=d.service, version=d.version, packages=((package, old, new),)))
     return found
 

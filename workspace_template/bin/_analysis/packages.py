@@ -11,6 +11,8 @@ from _analysis.git import git
 
 NAMED = re.compile(r'^\s*"?name"?\s*[=:]\s*"([^"]+)"|^\s*"(?:node_modules/)([^"]+)":\s*\{')
 PINNED = re.compile(r"([A-Za-z@][\w@./\[\]-]*[\w\]])\"?'?\s*(?:[:=~^><! ]+)\s*[\"'^~>=v]*\s*v?(\d+(?:\.\d+)+[\w.+-]*)")
+SUBMODULE = re.compile(r"Subproject commit ([0-9a-f]{40,64})")
+OWN_VERSION = re.compile(r"""\s*["']?(?:__version__|VERSION|version)["']?\s*[:=]\s*["']v?(\d+(?:\.\d+)+[\w.+-]*)["'],?\s*$""")
 
 
 def upgrades(file: FileDiff) -> list[tuple[str, str, str]]:
@@ -26,6 +28,29 @@ def upgrades(file: FileDiff) -> list[tuple[str, str, str]]:
             if match and line.tag != " ":
                 (before if line.tag == "-" else after)[context if match[1] == "version" else match[1]] = match[2]
     return [(name, before[name], new) for name, new in after.items() if name and before.get(name, new) != new]
+
+
+def held(file: FileDiff, others: dict[str, Path]) -> list[tuple[str, str, str]]:
+    """Other repositories that a repository holds within it, as a submodule or as copied files, and that this file says to be
+    another version or commit than before: name, old, new.
+    """
+    sides: dict[str, tuple[str, bool]] = {}
+    for line in (line for hunk in file.hunks for line in hunk.lines if line.tag != " "):
+        if match := SUBMODULE.match(line.text):
+            sides[line.tag] = (match[1], True)
+        elif match := OWN_VERSION.match(line.text):
+            sides.setdefault(line.tag, (match[1], False))
+    if sides.keys() != {"-", "+"} or sides["-"][0] == sides["+"][0]:
+        return []
+    (old, _), (new, linked) = sides["-"], sides["+"]
+    if linked:
+        return [(name, old, new) for name, repo in others.items() if resolve(repo, [new])][:1]
+    folders = {_plain_name(part) for part in file.path.split("/")[:-1]}
+    return [(name, old, new) for name in others if _plain_name(name) in folders][:1]
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[-_.]", "", name.lower())
 
 
 def is_package(repo: Path, name: str, package: str) -> bool:
