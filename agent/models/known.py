@@ -68,11 +68,18 @@ class Known:
         found += [(float(f["p"]), "change", f) for f in self.answer.get("flips") or ()]
         guilty = self.reproduced.get("commit")
         shown = [o for o in found if guilty and o[1] == "commit" and o[2]["commit"] == guilty]
-        if shown:
-            others = (option for option in found if option is not shown[0])
+        if shown or self.bisected:
+            others = (option for option in found if option not in shown)
             rest = [(p * (1 - SHOWN), kind, {**what, "whole": 0.0}) for p, kind, what in others]
-            found = [(max(SHOWN, shown[0][0]), "commit", shown[0][2]), *rest]
+            p, _, what = shown[0] if shown else (SHOWN, "commit", {})
+            found = [(max(SHOWN, p), "commit", {**self.bisected, **what, **_sure(self.bisected)}), *rest]
         return sorted(found, key=lambda o: (-weight(o), -o[0]))
+
+    @property
+    def bisected(self) -> dict[str, Any]:
+        """The commit that was found by halving a package's history, described like a suspect; {} where none was."""
+        found = self.reproduced.get("suspect")
+        return found if isinstance(found, dict) else {}
 
     @property
     def suspected(self) -> bool:
@@ -86,6 +93,11 @@ class Known:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         return [s for s in self.answer.get("symptoms") or () if s.get("kind") == "metric"]
+
+
+def _sure(found: dict[str, Any]) -> dict[str, Any]:
+    """Whether halving a history, where that was done, found a commit that fits."""
+    return {"fits": found["fits"]} if "fits" in found else {}
 
 
 def weight(option: tuple[float, str, dict[str, Any]]) -> float:

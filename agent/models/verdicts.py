@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.models import proofs, statements
-from agent.models.known import Known, weight
+from agent.models.known import SHOWN, Known, weight
 
 FOUND = {"commit": (0.7, 4.0), "change": (0.8, 8.0), "none": (0.8, 8.0)}
 """How likely a cause of that kind has to be that a check by time may carry, and how many times as likely as the next. That no
@@ -114,7 +114,7 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def _suspects(known: Known) -> list[dict[str, Any]]:
     more = [{"repo": repo, "commit": commit, "score": float(p)} for repo, commit, p in known.answer.get("more") or ()]
-    return [
+    rows = [
         {
             "repo": s["repo"],
             "commit": s["commit"],
@@ -124,6 +124,14 @@ def _suspects(known: Known) -> list[dict[str, Any]]:
         }
         for s in known.answer.get("suspects") or ()
     ] + more
+    found = known.bisected.get("commit")
+    if not found:
+        return rows
+    first = [{**row, "score": SHOWN} for row in rows if row["commit"] == found]
+    first = first or [
+        {"repo": known.bisected["repo"], "commit": found, "score": SHOWN, "why": str(known.reproduced.get("told", ""))[:300]}
+    ]
+    return [*first, *(row for row in rows if row["commit"] != found)]
 
 
 def _ruled_out(known: Known, best: dict[str, Any]) -> list[dict[str, Any]]:

@@ -162,9 +162,11 @@ class _Reader:
         return None
 
     def _text(self, text: str, offset: int) -> None:
-        found = None if CONTINUES.match(text) and self.when is not None else self._dated(text)
+        raised = bool(self.stack.entries) and raises(text)
+        within = raised or CONTINUES.match(text)  # an error may speak of a date, and yet begins no line of the log
+        found = None if within and self.when is not None else self._dated(text)
         if found is None:
-            if self.stack.entries and raises(text):
+            if raised:
                 self.stack.end(self.when, text)
             elif self.when is not None and (above := called(text)):
                 self.stack.above = above

@@ -273,7 +273,7 @@ def _raised(target: Target, pairs: Pairs, seen: Sequence[Anomaly], alert: str) -
     for call, new, old in pairs:
         if not new[0] or old[0] or new[0].startswith(("TimeoutError: no answer", "ImportError", "NameError", "SyntaxError")):
             continue
-        tie = max((_tells(new[0], a.quote, alert) for a in seen), default=0.0)
+        tie = max((tells(new[0], a.quote, alert) for a in seen), default=0.0)
         if tie:
             kind, said = new[0].partition(":")[0], _said(target, call)
             program = (
@@ -286,7 +286,7 @@ def _raised(target: Target, pairs: Pairs, seen: Sequence[Anomaly], alert: str) -
             return
 
 
-def _tells(raised: str, text: str, alert: str) -> float:
+def tells(raised: str, text: str, alert: str) -> float:
     """How much a line of telemetry tells of this error: 2 where it has all of it, 1 where it has its kind and words of it."""
     kind, _, message = raised.partition(": ")
     if len(re.sub(r"\W", "", message)) >= 2 and re.search(rf"\b{re.escape(raised)}(?!\w)", text):

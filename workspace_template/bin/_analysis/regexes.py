@@ -28,6 +28,8 @@ LITERAL = re.compile(
 EXPRESSION = re.compile(r"\\[sdwSDWbB]|\[[^\]]+\][*+?{]|\(\?|[)\].\w][*+]\??(?:[)\[(\\$^]|$)|\.\*|\.\+|\^|\$$|\|")
 BETWEEN = 3
 """How much may stand between two repetitions, or before the first."""
+NAMED = re.compile(r"\(\?<(?![=!])")
+"""How other languages begin a group with a name."""
 SETS = {
     "CATEGORY_DIGIT": set("0123456789"),
     "CATEGORY_SPACE": set(" \t\n\r"),
@@ -52,7 +54,7 @@ def danger(expression: str) -> float:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = parser.parse(expression)
+            tree = parser.parse(NAMED.sub("(?P<", expression))
     except (re.error, OverflowError, RecursionError):
         return 0.0
     if _exponential(list(tree)) or (_nested(list(tree)) and ambiguity.exponential(list(tree), _first, _endless)):
@@ -199,7 +201,7 @@ def rescans(expression: str) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = list(parser.parse(expression))
+            tree = list(parser.parse(NAMED.sub("(?P<", expression)))
     except (re.error, OverflowError, RecursionError):
         return False
     tree = _flat(tree)

@@ -21,11 +21,11 @@ EXPORTED = re.compile(r"(?:module\.exports|export default)\s*[=\s]\s*(.+)")
 
 def names(repo: Path, package: str, home: Path) -> set[str]:
     """Names of the package in `home` that `repo` uses."""
-    tops = _tops(package, home)
+    roots = tops(package, home)
     script = (home / "package.json").is_file()
-    if not tops and not script:
+    if not roots and not script:
         return set()
-    modules = "|".join(re.escape(top) for top in sorted(tops))
+    modules = "|".join(re.escape(top) for top in sorted(roots))
     pattern = (
         rf"(require\(|from )['\"]{re.escape(package)}['\"/]"
         if script
@@ -38,9 +38,9 @@ def names(repo: Path, package: str, home: Path) -> set[str]:
     for text in files.values():
         rows = text.splitlines()[:LINES]
         for row in rows:
-            if (script or any(top in row for top in tops)) and (match := IMPORTS.match(row)):
+            if (script or any(top in row for top in roots)) and (match := IMPORTS.match(row)):
                 found |= set(WORD.findall(next(part for part in match.groups() if part)))
-            found |= {name for top in tops for name in re.findall(rf"\b{re.escape(top)}(?:\.\w+)*\.(\w+)", row)}
+            found |= {name for top in roots for name in re.findall(rf"\b{re.escape(top)}(?:\.\w+)*\.(\w+)", row)}
             found |= set(CALLED.findall(row))
     if script and files:
         for row in git(
@@ -48,10 +48,10 @@ def names(repo: Path, package: str, home: Path) -> set[str]:
         ).splitlines()[:200]:
             if match := EXPORTED.search(row):
                 found |= set(WORD.findall(match[1][:200]))
-    return found - tops
+    return found - roots
 
 
-def _tops(package: str, home: Path) -> set[str]:
+def tops(package: str, home: Path) -> set[str]:
     """The modules by which a package is imported."""
     spelled = (package, package.replace("-", "_"), package.lower())
     found = {next((name for name in spelled if name.isidentifier()), "")}

@@ -8,15 +8,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from _analysis import probe, reproduce, symptoms
+from _analysis import bisection, deltas, probe, reproduce, suspects, symptoms
 from _analysis.answers import judged
+from _analysis.answers import suspects as ranking
 from _analysis.commits import Commit, with_diffs
 from _analysis.desk import Desk
 from _analysis.git import git
+from _analysis.history import candidates
 from _analysis.packages import resolve
 
 TRACED, PROBED = 3, 5
 """How many of the first suspects are tried: calls that the stack traces tell of, and calls of what the suspects changed."""
+SHOWN = 0.96
+"""How likely a commit is that is shown by runs."""
 SECONDS = 40.0
 """After so long no further suspect is probed."""
 
@@ -35,10 +39,40 @@ def of(desk: Desk, repo: str, commit: str) -> dict[str, Any]:
                 "command": "",
                 "told": f"no repository on the desk has a commit {commit}: {repo or ', '.join(desk.repos) or 'there is none'}",
             }
+    elif found := _bisected(desk, made, repo):
+        return found
     else:
         rows = judged.of(desk)["suspects"]["suspects"]
         suspected = [(s["repo"], s["commit"]) for s in rows[:PROBED] if s["p"] > 0.02 and (not repo or s["repo"] == repo)]
     return _traced(desk, made, suspected[:TRACED]) or _probed(desk, made, suspected)
+
+
+def _bisected(desk: Desk, made: symptoms.Symptoms, repo: str) -> dict[str, Any]:
+    """The commit of an upgraded package at which a call of the service itself turns into what was seen; {} if there is none."""
+    if not any(d.packages for d in desk.deployments) and len(desk.repos) < 2:
+        return {}
+    history = candidates(desk)
+    found = bisection.search(desk, made, history)
+    if found is None or (repo and found.range.home != repo):
+        return {}
+    one = (found.range.home, found.commit)
+    first = [(s["repo"], s["commit"]) for s in judged.of(desk)["suspects"]["suspects"][:TRACED]]
+    sure = found.flip.seen or one in first  # else there may be another call, which was made then, and another commit
+    answer = _answer(one, found.parent, bisection.command(found) if sure else "", found.flip.said, found.flip.does)
+    commit = next((c for c in history.commits if (c.repo, c.sha) == one), None)
+    if commit:
+        changed = deltas.of(commit)
+        lives = [d for d in commit.brought if desk.at is None or d.at <= desk.at + 60]
+        suspect = suspects.Suspect(
+            commit=commit,
+            p=SHOWN,
+            why=[f"{found.flip.said} {found.flip.does} from it on"],
+            deltas=changed,
+            best=changed[0] if changed else None,
+            deployment=max(lives, key=lambda d: d.at, default=None),
+        )
+        answer["suspect"] = ranking.suspect(suspect, 0) | {"fits": sure}
+    return answer
 
 
 def _parent(desk: Desk, name: str, sha: str) -> str:
