@@ -26,8 +26,8 @@ QUOTED = re.compile(r"\"([^\"\n]{1,200})\"|'([^'\n]{1,200})'|[‘“`]([^’”`
 TOKENS = re.compile(r"(?<![\w/.-])(?:[\w.+-]+://\S+|[\w.+@/:-]*[\d@/:.][\w.+@/:-]*)")
 GIVEN = re.compile(r"(?<![\w-])([A-Za-z_][\w.]*)=(\"[^\"]*\"|\S+)")
 HEAD = re.compile(
-    r"^(?:export\s+)?(?:default\s+)?(?:(?:async\s+)?function\s+(\w+)\s*\(([^)]*)\)|"
-    r"(?:const|let|var)\s+(\w+)\s*=\s*(?:async\s*)?(?:function\s*)?\(?([\w\s,={}\[\]:'\"]*?)\)?\s*(?:=>|\{))",
+    r"^(?:export\s+)?(?:default\s+)?(?:(?:async\s+)?function\s+(\w+)\s*\(([^()]{0,200})\)|"
+    r"(?:const|let|var)\s+(\w+)\s*=\s*(?:async\s*)?(?:function\s*)?\(?([\w ,={}\[\]:'\"]{0,200}?)\)?[ \t]*(?:=>|\{))",
     re.MULTILINE,
 )
 TEXTS = re.compile(r"'((?:[^'\\\n]|\\.){1,200})'|\"((?:[^\"\\\n]|\\.){1,200})\"|`([^`$\\]{1,200})`")
@@ -174,7 +174,7 @@ def _script(text: str, package: str, told: Sequence[str], slow: Sequence[str]) -
     bound = set(
         re.findall(rf"(?:const|let|var|import)\s+(?:\*\s+as\s+)?(\w+)\s*(?:=\s*require\(|from\s*)['\"]{re.escape(package)}", text)
     )
-    for inner in re.findall(rf"\{{([^}}]*)\}}\s*(?:=\s*require\(|from\s*)['\"]{re.escape(package)}", text):
+    for inner in re.findall(rf"\{{([^{{}}]{{0,500}})\}}\s*(?:=\s*require\(|from\s*)['\"]{re.escape(package)}", text):
         bound |= {re.split(r"\s+as\s+|:", part)[-1].strip() for part in inner.split(",")}
     bodies = {(m[1] or m[3]): ((m[2] if m[1] else m[4]) or "", _body(text, m.start())) for m in HEAD.finditer(text)}
     for statement in re.findall(r"^(?:const|let|var)\s+(\w+)\s*=\s*([^\n]*)", text, re.MULTILINE):
