@@ -93,7 +93,8 @@ SAFETY = re.compile(
     r"join|dedupe|dedup)"
 )
 CACHING = re.compile(
-    r"(?i)(cache|memo|lru|getorload|singleflight|once|batch|bulk|pool|preload|prefetch|index|paginate|limit|compress|gzip|etag)"
+    r"(?i)(cache|memo|lru|get_?or_?(?:load|compute|fetch|set|add|else)|if_?absent|singleflight|"
+    r"once|batch|bulk|pool|preload|prefetch|index|paginate|limit|compress|gzip|etag)"
 )
 FETCHING = re.compile(
     r"(?i)(get|fetch|load|query|find|select|request|send|post|put|read|write|"

@@ -313,7 +313,7 @@ TOPICS: tuple[tuple[str, str], ...] = (
 
 @lru_cache(maxsize=200_000)
 def pieces(name: str) -> tuple[str, ...]:
-    """The words within an identifier, in lower case: DefaultTTL is default, ttl."""
+    """The words within an identifier, in lower case: MaxIdle is max, idle."""
     return tuple(p.lower() for p in PIECE.findall(name))
 
 
