@@ -141,14 +141,29 @@ async def test_a_guest_that_breaks_the_protocol_ends_its_own_channel_only(sent: 
     ours, guests = socket.socketpair()
     channel = Channel(ours, "evil")
     running = asyncio.create_task(channel.run(["x"], cwd="/", environment=[], stdin=b"", limit=3, started=lambda kill: None))
-    await asyncio.sleep(0)
-    guests.sendall(sent)
+    asked = await asyncio.get_running_loop().run_in_executor(None, guests.recv, 1 << 16)
+    guests.sendall(sent[:4] + asked[4:8] + sent[8:])
     if not sent:
         guests.close()
     with pytest.raises(SandboxError, match=reason):
         await running
     guests.close()
     await channel.close()
+
+
+async def test_no_two_channels_count_alike_so_an_old_commands_end_answers_no_new_one() -> None:
+    numbers = []
+    for _ in range(2):
+        ours, guests = socket.socketpair()
+        channel = Channel(ours, "one")
+        asking = asyncio.create_task(channel.clock())
+        asked = await asyncio.get_running_loop().run_in_executor(None, guests.recv, 1 << 16)
+        numbers.append(struct.unpack_from("<IIB", asked)[1])
+        asking.cancel()
+        await asyncio.wait([asking])
+        await channel.close()
+        guests.close()
+    assert abs(numbers[0] - numbers[1]) > 1
 
 
 async def test_clones_have_their_own_randomness_and_the_right_time(sandboxes: MicroVM) -> None:

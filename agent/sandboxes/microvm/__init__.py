@@ -172,10 +172,9 @@ class MicroVM:
             await self._expect(self.keeping.limits)
         self._pool.fill()
         for running in self._machines.all():
-            idle = time.monotonic() - running.used
-            if running.machine is not None and not running.busy and idle >= self.keeping.idle_seconds:
+            if running.machine is not None and running.idle(self.keeping.idle_seconds):
                 try:
-                    await (await self.open(running.place.name)).suspend()
+                    await (await self.open(running.place.name)).suspend_idle(self.keeping.idle_seconds)
                 except (NotFound, SandboxError) as error:
                     log.warning("%s goes on running: %s", running.place.name, error)
         for id in await self.ids():

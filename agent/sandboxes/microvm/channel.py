@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import secrets
 import socket
 import struct
 import time
@@ -85,13 +86,17 @@ class Ended(Data):
 
 
 class Channel:
-    """One machine's agent. `died` is called once, when the channel has ended."""
+    """One machine's agent. `died` is called once, when the channel has ended.
+
+    Requests have numbers that no other channel's have: in a memory that is brought back, commands may run that another channel
+    began, and what the guest says of their end must not be taken for an answer to a request of this one.
+    """
 
     def __init__(self, stream: socket.socket, name: str) -> None:
         self.name = name
         self._stream = stream
         self._stream.setblocking(False)
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(1 + secrets.randbelow(1 << 31))
         self._waiting: dict[int, asyncio.Queue[tuple[int, bytes] | None]] = {}
         self._sending = asyncio.Lock()
         self._reason = ""

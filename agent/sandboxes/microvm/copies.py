@@ -50,7 +50,8 @@ async def roll_back(sandbox: MicroVMSandbox, name: str) -> None:
     check_id(name)
     source = sandbox.place / "snapshots" / name
     if not source.exists():
-        raise NotFound(f"{sandbox.id} has no snapshot {name!r}", "It may never have been made.")
+        there = ", ".join(sorted(found.name for found in source.parent.glob("*") if not found.name.endswith(".new")))
+        raise NotFound(f"{sandbox.id} has no snapshot {name!r}", f"There are: {there or 'none'}.")
     await to_the_end(_bring_back(sandbox, source))
 
 

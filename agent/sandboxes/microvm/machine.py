@@ -84,6 +84,7 @@ class MicroVMSandbox:
             except SandboxError as error:
                 if running.stopping:
                     return Result(exit_code=137, stdout=b"", stderr=b"", seconds=time.monotonic() - began)
+                self._check_exists()
                 last = running.machine or machine
                 await running.stop(clean=False)
                 raise with_reason(error, last) from error
@@ -160,6 +161,12 @@ class MicroVMSandbox:
         self._check_exists()
         await to_the_end(self._suspend(keep_memory, form))
 
+    async def suspend_idle(self, seconds: float) -> None:
+        """Suspends it if no call has used it for so long. That is asked where no call can begin meanwhile: one that did would
+        pause with the machine, and nobody would bring it back."""
+        self._check_exists()
+        await to_the_end(self._suspend(None, "pages", idle=seconds))
+
     async def delete(self) -> None:
         """See agent/core/sandbox.py."""
         await to_the_end(self._delete())
@@ -169,11 +176,11 @@ class MicroVMSandbox:
         """The running machine, started if it is not. Raises NotFound if the sandbox is gone, SandboxError."""
         running = self.machines.of(self.place)
         running.used = time.monotonic()
-        if running.machine is not None and running.machine.alive and not running.stopping:
-            return running.machine
+        if running.ready is not None:
+            return running.ready
         async with running.starting:
-            if running.machine is not None and running.machine.alive and not running.stopping:
-                return running.machine
+            if running.ready is not None:
+                return running.ready
             if running.machine is not None:
                 await running.stop(clean=False)
             running.stopping = False
@@ -193,9 +200,11 @@ class MicroVMSandbox:
     async def _boot(self) -> Machine:
         return await start(self.place, self.state, self.machines, await self.lock())
 
-    async def _suspend(self, wanted: bool | None, form: memory.Form) -> None:
+    async def _suspend(self, wanted: bool | None, form: memory.Form, *, idle: float | None = None) -> None:
         running = self.machines.of(self.place)
         async with running.starting:
+            if idle is not None and not running.idle(idle):
+                return
             keep_memory = self._is_worth_keeping(running) if wanted is None else wanted
             if keep_memory and running.machine is not None and running.machine.alive:
                 await self._freeze(running, running.machine, form)
@@ -209,8 +218,19 @@ class MicroVMSandbox:
 
     async def _freeze(self, running: Running, machine: Machine, form: memory.Form) -> None:
         """Saves the memory and ends the machine. Where that fails, the machine goes on."""
-        assert running.template is not None
         tell(self.place, "suspending")
+        running.freezing = True
+        try:
+            await self._put_to_sleep(running, machine, form)
+        finally:
+            running.freezing = False
+        if not running.busy:
+            running.frozen = None
+            await machine.channel.close()
+        self.machines.settle(self.place)
+
+    async def _put_to_sleep(self, running: Running, machine: Machine, form: memory.Form) -> None:
+        assert running.template is not None
         await machine.channel.freeze()
         try:
             await machine.monitor.ask("stop")
@@ -227,10 +247,6 @@ class MicroVMSandbox:
         await machine.end()
         running.keep_console(machine)
         await machine.channel.drained()
-        if not running.busy:
-            running.frozen = None
-            await machine.channel.close()
-        self.machines.settle(self.place)
 
     async def _delete(self) -> None:
         running = self.machines.of(self.place)

@@ -24,7 +24,7 @@ class Running:
     """The machine of one sandbox in this process, shared by all that opened it.
 
     template: what its machine's memory began as. frozen: what its agent was spoken to over, while it is suspended and calls of
-    this process wait for it.
+    this process wait for it. stopping, freezing: it is on its way out, or to sleep; what wants it has to start it again.
     """
 
     def __init__(self, place: Path) -> None:
@@ -36,8 +36,20 @@ class Running:
         self.layers: tuple[str, ...] = ()
         self.starting = asyncio.Lock()
         self.stopping = False
+        self.freezing = False
         self.used = time.monotonic()
         self.busy = 0
+
+    @property
+    def ready(self) -> Machine | None:
+        """The machine, if calls can be given to it."""
+        if self.machine is None or not self.machine.alive or self.stopping or self.freezing:
+            return None
+        return self.machine
+
+    def idle(self, seconds: float) -> bool:
+        """Whether no call is under way, and none has been for so long."""
+        return not self.busy and time.monotonic() - self.used >= seconds
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[None]:
