@@ -141,7 +141,7 @@ class MicroVM:
         finally:
             os.close(lock)
 
-    async def open(self, id: str) -> Sandbox:
+    async def open(self, id: str) -> MicroVMSandbox:
         """See agent/core/sandbox.py."""
         try:
             check_id(id)

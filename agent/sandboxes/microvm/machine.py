@@ -176,11 +176,11 @@ class MicroVMSandbox:
         """The running machine, started if it is not. Raises NotFound if the sandbox is gone, SandboxError."""
         running = self.machines.of(self.place)
         running.used = time.monotonic()
-        if running.ready is not None:
-            return running.ready
+        if (machine := running.ready()) is not None:
+            return machine
         async with running.starting:
-            if running.ready is not None:
-                return running.ready
+            if (machine := running.ready()) is not None:
+                return machine
             if running.machine is not None:
                 await running.stop(clean=False)
             running.stopping = False

@@ -40,7 +40,6 @@ class Running:
         self.used = time.monotonic()
         self.busy = 0
 
-    @property
     def ready(self) -> Machine | None:
         """The machine, if calls can be given to it."""
         if self.machine is None or not self.machine.alive or self.stopping or self.freezing:
