@@ -156,7 +156,7 @@ def otlp(data: Any, name: str, notes: Notes) -> Iterator[dict[str, Any]]:
     """Spans of OTLP in JSON (opentelemetry.io/docs/specs/otlp)."""
     if not isinstance(data, dict):
         raise ValueError("no OTLP message")
-    for resource in objects(data.get("resourceSpans") or data.get("resource_spans")):
+    for resource in objects(data.get("resourceSpans") or data.get("resource_spans") or data.get("batches")):
         about = resource.get("resource")
         service = _tags(about.get("attributes") if isinstance(about, dict) else None).get("service.name", "")
         for scope in objects(resource.get("scopeSpans") or resource.get("instrumentationLibrarySpans")):

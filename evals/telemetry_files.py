@@ -20,6 +20,12 @@ from agent.evals.untrusted import file_name, trouble, value
 
 COLUMNS = ("timestamp", "service", "metric", "value")
 NO_LOGS = (".md", ".html", ".pdf", ".png", ".jpg", ".svg", ".zip", ".tar", ".tgz", ".zst", ".py", ".sh", ".bundle", ".parquet")
+RESOURCES = ("resourceSpans", "resource_spans", "batches")
+"""Where OTLP has its spans; the last is how Tempo calls it."""
+TRACES, SPANS = ("trace_id", "traceId", "traceID"), ("span_id", "spanId", "spanID", "id")
+SAYINGS = ("message", "msg", "body", "log", "text", "level", "severity")
+"""Fields of a log record: those may name a trace too."""
+LINE = 1 << 20
 SERIES = ("series", "resourceMetrics", "columns")
 """Fields of JSON that holds metrics."""
 
@@ -53,8 +59,8 @@ class Telemetry:
             return self._metrics(name, table(path, name, self.notes))
         if ending == ".json" and text[:1] in (b"{", b"["):
             return self._json(path, name)
-        if text[:1] == b"{" and (b'"resourceSpans"' in head or b'"resource_spans"' in head):
-            return self._spans(name, otlp_lines(path, name, self.notes))
+        if text[:1] == b"{":
+            return self._lines(path, name)
         if ending in (".prom", ".om") or text.startswith((b"# TYPE ", b"# HELP ")):
             return self._copied(path, "metrics", name, ".prom")
         if ending in NO_LOGS or (b"\0" in head and head[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -68,12 +74,12 @@ class Telemetry:
             data = value(text)
         except ValueError as error:
             if "\n" in text.strip() and text.lstrip().startswith("{"):
-                return self._logs(path, name)  # lines of JSON under another name
+                return self._lines(path, name)  # lines of JSON under another name
             self.notes.file(name, trouble(error))
             return True
         if isinstance(data, dict) and isinstance(data.get("data"), dict) and "resultType" in data["data"]:
             return self._metrics(name, prometheus(data["data"], name, self.notes))
-        if isinstance(data, dict) and ("resourceSpans" in data or "resource_spans" in data):
+        if isinstance(data, dict) and any(key in data for key in RESOURCES):
             return self._spans(name, otlp(data, name, self.notes))
         if isinstance(data, dict) and isinstance(data.get("data"), list) and any("spans" in t for t in objects(data["data"])):
             return self._spans(name, jaeger(data["data"], name, self.notes))
@@ -81,10 +87,29 @@ class Telemetry:
             return self._copied(path, "metrics", name, ".json")
         return isinstance(data, list) and self._list(path, name, data)
 
+    def _lines(self, path: Path, name: str) -> bool:
+        """One JSON object a line: spans, points of metrics or log records, by the first."""
+        with opened(path) as file:
+            try:
+                found = value(file.readline(LINE))
+            except ValueError:
+                found = None
+        first = found if isinstance(found, dict) else {}
+        if any(key in first for key in RESOURCES):
+            return self._spans(name, otlp_lines(path, name, self.notes))
+        if "resourceMetrics" in first:
+            return self._copied(path, "metrics", name, ".ndjson")
+        if not any(key in first for key in SAYINGS):
+            if any(key in first for key in TRACES) and any(key in first for key in SPANS):
+                return self._copied(path, "traces", name, ".ndjson")
+            if "value" in first and ("metric" in first or "name" in first) and any(key in first for key in TIMES):
+                return self._copied(path, "metrics", name, ".ndjson")
+        return self._logs(path, name)
+
     def _list(self, path: Path, name: str, rows: list[Any]) -> bool:
         """A list of spans, of series, of points or of log records, by its first object."""
         first = next(objects(rows), {})
-        if any(key in first for key in ("trace_id", "traceId", "traceID")) and ("name" in first or "operationName" in first):
+        if any(key in first for key in TRACES) and ("name" in first or "operationName" in first):
             return self._spans(name, good(rows, name, self.notes))
         if any(key in first for key in ("datapoints", "values")) or ("value" in first and any(key in first for key in TIMES)):
             return self._copied(path, "metrics", name, ".json")

@@ -181,6 +181,22 @@ def test_no_file_however_odd_makes_a_command_fail(scene: Scene) -> None:
     assert "telemetry/logs/od\\nd \\x1b[31m.log:101" in names
 
 
+def test_lines_of_containers_and_in_logfmt_say_when_and_whose_they_are(scene: Scene) -> None:
+    at = [f"{rfc(t)[:-1]}.123456789Z" for t in TIMES]
+    lines = [f'{t} stdout F {{"level":"error","msg":"first {n}"}}\n{t} stderr F second {n}\n' for n, t in enumerate(at)]
+    lines += [f"{at[-1]} stderr F Traceback (most recent call last):\n", f'{at[-1]} stderr F   File "a.py", line 7, in f\n']
+    scene.write("telemetry/logs/cart.log", "".join(lines))
+    scene.write("telemetry/logs/all.log", "".join(f"time={rfc(t)} level=error service=pay msg=third\n" for t in TIMES))
+    scan = gather(scene).scan
+    assert scan.undated == 0
+    assert sorted((t.service, t.text, t.count, t.level, len(t.buckets) > 100) for t in scan.templates) == [
+        ("cart", "first <*>", 120, 3, True),
+        ("cart", "second <*>", 120, 1, True),
+        ("pay", "time=  level=error service=pay msg=third", 120, 3, True),
+    ]
+    assert [(frame.file, frame.line) for frame in scan.frames] == [("a.py", 7)]
+
+
 def test_text_that_patterns_could_try_for_ever_is_read_at_once() -> None:
     assert part("regexes").expressions(r'x = "' + "\\" * 2000) == []
     assert part("regexes").expressions(r"""re.compile("a\\d+\"[^b]+")""") == [r"a\\d+\"[^b]+"]

@@ -146,6 +146,25 @@ def test_traces_of_both_kinds_become_spans(tmp_path: Path) -> None:
     )
 
 
+def test_json_lines_are_what_their_first_one_is_whatever_they_are_called(tmp_path: Path) -> None:
+    at, trace = {"timestamp": 1772625480}, {"trace_id": "t", "span_id": "s", "name": "GET /", "start": 1772625480}
+    span = {"traceId": "t", "spanId": "s", "startTimeUnixNano": "1772625480000000000", "endTimeUnixNano": "1772625481000000000"}
+    otlp = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
+    files = {
+        "collector.json": json.dumps(otlp) + "\n" + json.dumps(otlp),
+        "tempo.json": json.dumps({"batches": otlp["resourceSpans"]}),
+        "spans.jsonl": json.dumps(trace) + "\n" + json.dumps(trace),
+        "points.ndjson": json.dumps({**at, "metric": "m", "value": 1}) + "\n",
+        "logs.jsonl": json.dumps({**at, **trace, "level": "info", "message": "a span begins"}) + "\n",
+    }
+    made = export(tmp_path, files)
+    folder = made.folder / "telemetry"
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == [
+        "logs/logs.ndjson", "metrics/points.ndjson", "traces/collector.ndjson", "traces/spans.ndjson", "traces/tempo.ndjson",
+    ]  # fmt: skip
+    assert made.counts["spans"] == 3
+
+
 def test_logs_are_kept_as_they_are_and_damaged_files_are_noted(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {
         "var/app.txt": "one\ntwo\n",

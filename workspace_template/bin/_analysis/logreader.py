@@ -21,6 +21,9 @@ FAR = 400 * 86400.0
 """Seconds from the alert beyond which a time is none of a log's: a date that a line speaks of, or a clock that was never set."""
 ZONELESS = ".,0123456789"
 SECOND = re.compile(r"(?:[.,](\d+))?\s?(Z\b|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?")
+CONTAINER = re.compile(r"(\d{4}-\d\d-\d\dT\S{9,40}) (?:stdout|stderr) [FP] ")
+"""What container runtimes put before each line (the CRI's format); what follows is the program's own."""
+LOGFMT = re.compile(r"(?:^|\s)service(?:[._]name)?=\"?([\w./-]{1,80})")
 KLOG_LEVEL = {"E": "ERROR", "W": "WARN", "F": "FATAL", "I": "INFO"}
 
 
@@ -48,6 +51,7 @@ class _Reader:
         self.number = self.undated = 0
         self.broken: dict[str, tuple[int, int]] = {}
         self.when: float | None = None
+        self.outer: float | None = None
         self.hint: re.Pattern[str] | None = None
         self.stack = Stack(part.service, part.weight)
         self.service = part.service
@@ -64,6 +68,10 @@ class _Reader:
             text = raw.decode("utf-8", "replace").rstrip("\r\n")
             if not text.strip():
                 continue
+            self.outer = None
+            if text[0].isdigit() and (wrapped := CONTAINER.match(text)):
+                self.outer = self._moment(wrapped[1])
+                text = text[wrapped.end() :] or " "
             if text[0] == "{":
                 self._object(text, offset)
             elif structured:
@@ -129,7 +137,8 @@ class _Reader:
             message = pick(message, TEXTS)
         inner = record.get("line") or record.get("log") if message is None else None
         message = str(message if message is not None else inner if inner is not None else text)
-        self.when = self._moment(pick(record, TIMES))
+        when = self._moment(pick(record, TIMES))
+        self.when = when if when is not None else self.outer
         service = pick(record, SERVICES) or service_within(record) or self.part.service
         level = rank(str(pick(record, LEVELS) or ""), message)
         for name in DETAILS:
@@ -165,6 +174,9 @@ class _Reader:
         raised = bool(self.stack.entries) and raises(text)
         within = raised or CONTINUES.match(text)  # an error may speak of a date, and yet begins no line of the log
         found = None if within and self.when is not None else self._dated(text)
+        if found is None and self.outer is not None and not within and not is_frame(text):
+            self.stack.end(self.when)
+            self.when = self.outer
         if found is None:
             if raised:
                 self.stack.end(self.when, text)
@@ -182,7 +194,8 @@ class _Reader:
         rest = (text[:begin] + " " + text[end:]) if begin else text[end:]
         level = KLOG_LEVEL.get(text[0], "") if self.hint is clock.KLOG else ""
         rest = rest.strip(" \t[]|,-:")
-        self.service = self.part.service
+        named = LOGFMT.search(text[:400]) if "level=" in text[:400] else None
+        self.service = named[1] if named else self.part.service
         self._count(self.service, rest, rank(level, rest), offset, text, {})
 
     def _dated(self, text: str) -> tuple[float, bool, re.Pattern[str], int, int] | None:
