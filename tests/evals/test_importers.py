@@ -150,7 +150,7 @@ def test_json_lines_are_what_their_first_one_is_whatever_they_are_called(tmp_pat
     at, trace = {"timestamp": 1772625480}, {"trace_id": "t", "span_id": "s", "name": "GET /", "start": 1772625480}
     span = {"traceId": "t", "spanId": "s", "startTimeUnixNano": "1772625480000000000", "endTimeUnixNano": "1772625481000000000"}
     otlp = {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}
-    files = {
+    files: dict[str, str | bytes] = {
         "collector.json": json.dumps(otlp) + "\n" + json.dumps(otlp),
         "tempo.json": json.dumps({"batches": otlp["resourceSpans"]}),
         "spans.jsonl": json.dumps(trace) + "\n" + json.dumps(trace),
