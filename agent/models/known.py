@@ -87,6 +87,12 @@ class Known:
         return any(float(s["p"]) > 0.03 for s in self.answer.get("suspects") or ())
 
     @property
+    def second(self) -> dict[str, Any]:
+        """Trouble that may have a second cause, with the commit to look at; {} where there is none."""
+        found = self.answer.get("later")
+        return found if isinstance(found, dict) else {}
+
+    @property
     def logs(self) -> list[dict[str, Any]]:
         return [s for s in self.answer.get("symptoms") or () if s.get("kind") == "log"]
 

@@ -100,7 +100,20 @@ def timeline(known: Known, what: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def actions(known: Known, kind: str, what: dict[str, Any], cause: dict[str, Any]) -> list[dict[str, Any]]:
-    """What to do now."""
+    """What to do now, and what to look at where that may not be all."""
+    return [*_remedy(known, kind, what, cause), *([_second(known.second)] if known.second else [])]
+
+
+def _second(other: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": "escalate",
+        "what": f"If {other['symptom']['service']}: {other['symptom']['text']} goes on: look at {other['subject']!r}, "
+        f"live since {other['live']}. It may be a second cause.",
+        "command": f"git -C {other['repo']} show {other['commit']}",
+    }
+
+
+def _remedy(known: Known, kind: str, what: dict[str, Any], cause: dict[str, Any]) -> list[dict[str, Any]]:
     owner = str(known.brief.get("owner") or "")
     if kind == "none":
         action, told = DONE_BY.get(cause["category"], ("escalate", "Escalate."))
@@ -130,4 +143,10 @@ def summary(known: Known, cause: dict[str, Any]) -> str:
         text += f" Reproduced: {known.reproduced['told']}."
     else:
         text += " This is from statistics alone."
+    if other := known.second:
+        seen = other["symptom"]
+        text += (
+            f" Perhaps not all of it: {seen['service']}: {seen['text']} began only at {seen['onset']}, after the deployment of "
+            f"{other['live']}, with {other['repo']}@{other['commit'][:12]} ({other['subject']})."
+        )
     return text + (" A revert is proposed." if known.proposed else "")

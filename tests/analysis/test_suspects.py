@@ -15,6 +15,8 @@ LEDGER = (
     "def settle(entry):\n    if entry.currency is None:\n        entry.currency = 'EUR'\n    return post(entry.currency.code)\n"
 )
 BROKEN = "def settle(entry):\n    return post(entry.currency.code)\n"
+NONE = "AttributeError: 'NoneType' object has no attribute 'label'"
+BARE = "def sheet(order):\n    return cut(order.size.label)\n"
 BEFORE = AT - timedelta(days=3)
 
 
@@ -64,6 +66,31 @@ def test_the_commit_that_took_the_guard_away_is_blamed_and_its_line_quoted(scene
     assert first["text"] == "    if entry.currency is None:"
     assert first["p"] > 0.5
     assert scene.answer("brief")["next"].startswith(f"git -C repos/orders show {ids[2][:12]}")
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_trouble_that_began_later_after_a_deployment_of_its_own_may_have_a_second_cause(scene: Scene, deployed: bool) -> None:
+    first = _history(scene)
+    _failing(scene, "AttributeError: 'NoneType' object has no attribute 'code' while settling entry #")
+    whole = "def sheet(order):\n    if order.size is None:\n        return blank()\n    return cut(order.size.label)\n"
+    second = scene.repository(
+        "labels", [(BEFORE, "Begin", {"sheet.py": whole}), (BEFORE + timedelta(hours=4), "Read the size", {"sheet.py": BARE})]
+    )
+    scene.deployments.append({"timestamp": rfc(BEFORE), "service": "labels", "version": "1", "commit": second[0]})
+    if deployed:
+        went = rfc(LIVE + timedelta(minutes=6))
+        scene.deployments.append({"timestamp": went, "service": "labels", "version": "2", "commit": second[1]})
+    rows = []
+    for n in range(240):
+        moment = AT - timedelta(minutes=115) + timedelta(seconds=30 * n)
+        rows.append({"timestamp": rfc(moment), "service": "labels", "level": "INFO", "msg": f"printed {n}"})
+        if moment > LIVE + timedelta(minutes=7):
+            rows.append({"timestamp": rfc(moment), "service": "labels", "level": "ERROR", "msg": NONE})
+    scene.write("telemetry/logs/labels.ndjson", "\n".join(json.dumps(row) for row in rows))
+    answer = scene.answer("suspects")
+    assert answer["suspects"][0]["commit"] == first[2]
+    assert answer.get("later", {}).get("commit") == (second[1] if deployed else None)
+    assert ("perhaps a second cause" in scene.run("suspects").stdout) is deployed
 
 
 def test_what_went_live_after_the_onset_is_not_blamed(scene: Scene) -> None:

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from _analysis import built, deltas, expectations, explanations, likeness, places, timing, words
+from _analysis import built, deltas, expectations, explanations, later, likeness, places, timing, words
 from _analysis.commits import Commit
 from _analysis.delta import Delta
 from _analysis.desk import Deployment, Desk, service_key
@@ -22,6 +22,7 @@ from _analysis.flips import Flip
 from _analysis.flips import gather as gather_flips
 from _analysis.history import History, candidates
 from _analysis.kinds import IDLE, kind_of
+from _analysis.later import Later
 from _analysis.places import same_file
 from _analysis.rows import code
 from _analysis.symptoms import Symptoms, gather
@@ -105,7 +106,7 @@ class Suspect:
 
 @dataclass(kw_only=True)
 class Verdict:
-    """Everything ranked. `unknown` is the probability that nothing listed here is the cause."""
+    """Everything ranked. `unknown` is the probability that nothing listed here is the cause. later: what may have another one."""
 
     suspects: list[Suspect]
     flips: list[Flip]
@@ -113,6 +114,7 @@ class Verdict:
     unknown: float
     symptoms: Symptoms
     history: History
+    later: Later | None = None
 
 
 def judge(desk: Desk) -> Verdict:
@@ -143,10 +145,24 @@ def judge(desk: Desk) -> Verdict:
     _name_upgrades(suspects)
     for flip in flips:
         flip.p = share(odds[id(flip)])
-    ranked = [(e, share(odds[id(e)])) for e in others]
     return Verdict(
-        suspects=suspects, flips=flips, explanations=ranked, unknown=share(UNKNOWN), symptoms=symptoms, history=history
+        suspects=suspects,
+        flips=flips,
+        explanations=[(e, share(odds[id(e)])) for e in others],
+        unknown=share(UNKNOWN),
+        symptoms=symptoms,
+        history=history,
+        later=later.find(desk, symptoms, _late(suspects)),
     )
+
+
+def _late(suspects: list[Suspect]) -> list[later.Late]:
+    """The commits that do what brings such trouble, of all deployments but the likeliest cause's own."""
+    return [
+        later.Late(commit=s.commit, deployment=s.deployment, causes=frozenset(s.best.causes))
+        for s in suspects
+        if s.fits and s.best and s.deployment and s.deployment is not suspects[0].deployment
+    ]
 
 
 def _name_upgrades(suspects: list[Suspect]) -> None:

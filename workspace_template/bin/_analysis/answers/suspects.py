@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from _analysis import anomalies, passages, suspects, symptoms
+from _analysis import anomalies, later, passages, suspects, symptoms
 from _analysis.clock import iso
 from _analysis.desk import Desk
 from _analysis.linenumbers import line_number
@@ -54,6 +54,7 @@ def of(desk: Desk, verdict: suspects.Verdict, limit: int) -> dict[str, Any]:
             for n, f in enumerate(verdict.flips[:3])
             if f.p > 0.01
         ],
+        **({"later": _later(desk, verdict.later)} if verdict.later else {}),
         "symptoms": _symptoms(desk, made),
         "notes": [*desk.notes, *made.notes, *verdict.history.notes][:12],
     }
@@ -114,6 +115,13 @@ def suspect(s: suspects.Suspect, n: int) -> dict[str, Any]:
     return answer
 
 
+def _later(desk: Desk, found: later.Later) -> dict[str, Any]:
+    """Trouble with a deployment of its own before it, and the commit to look at."""
+    commit = found.late.commit
+    named = {"repo": commit.repo, "commit": commit.sha, "subject": commit.subject[:100]}
+    return {"live": iso(found.late.deployment.at), **named, "symptom": _shown(desk, found.anomaly)}
+
+
 def _symptoms(desk: Desk, made: symptoms.Symptoms) -> list[dict[str, Any]]:
     """The strongest anomalies, the first two of each kind before the rest."""
     first = [a for kind in ("log", "metric") for a in [b for b in made.anomalies if b.kind == kind][:2]]
@@ -160,4 +168,8 @@ def text(answer: dict[str, Any]) -> str:
         lines += [f"         {why}" for why in e["why"]]
     for f in answer["flips"]:
         lines.append(f"{f['p']:5.0%}  {f['kind']} {'; '.join(f['why'])}")
+    if other := answer.get("later"):
+        seen = other["symptom"]
+        lines.append(f"later  {seen['service']}: {seen['text']}, since {seen['onset']}, after its deployment of {other['live']}:")
+        lines.append(f"       perhaps a second cause, see {other['repo']} {other['commit'][:12]}  {other['subject']}")
     return "\n".join([*lines, *notes(answer)])
