@@ -872,6 +872,69 @@ async def test_sides_far_apart_must_still_differ_at_the_suspect_itself(world: Wo
     assert right.conclusion.verdict == "root_cause_found"
 
 
+def _grown(folder: Path, world: World, *steps: str) -> dict[str, str]:
+    """A history of its own for a world: `bad` and `good` commit the failing line or the sound one, `merge` a branch that is `bad`."""
+    source, made = folder / "grown", {}
+
+    def git(*words: str, minutes: int) -> str:
+        moment = (AT + timedelta(minutes=minutes)).isoformat()
+        environment = {**os.environ, "GIT_AUTHOR_DATE": moment, "GIT_COMMITTER_DATE": moment}
+        identity = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
+        done = subprocess.run(["git", "-C", str(source), *identity, *words], env=environment, check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    def commit(name: str, text: str, minutes: int) -> None:
+        (source / "pricing" / "total.py").write_text(text)
+        git("add", ".", minutes=minutes)
+        git("commit", "-qm", name, minutes=minutes)
+        made[name] = git("rev-parse", "HEAD", minutes=minutes)
+
+    (source / "pricing").mkdir(parents=True)
+    (source / "pricing" / "__init__.py").touch()
+    bad = TOTAL.replace('order.get("discount", 0)', 'order["discount"]')
+    git("init", "-q", "-b", "main", minutes=0)
+    commit("first", TOTAL, -100)
+    for number, step in enumerate(steps):
+        minutes = -60 + 5 * number
+        if step == "merge":
+            git("checkout", "-q", "-b", "feature", minutes=minutes)
+        commit(f"{step}{number}", TOTAL + "\n" if step == "good" else bad, minutes)
+        if step == "merge":
+            git("checkout", "-q", "main", minutes=minutes)
+            git("merge", "-q", "--no-ff", "-m", "merge", "feature", minutes=minutes + 1)
+            made["merge"] = git("rev-parse", "HEAD", minutes=minutes)
+    world.code = Code.__new__(Code)
+    world.code.source, world.code.commits, world.code._checkouts, world.code._mirror = source, made, {}, None
+    world.code.repositories = Repositories(folder / "repos")
+    last = made["merge"] if "merge" in made else list(made.values())[-1]
+    live = [(timedelta(minutes=50), made.get("bad0")), (timedelta(minutes=45), made.get("good1")), (timedelta(minutes=10), last)]
+    deployments = tuple(Deployment(timestamp=AT - ago, service="shop", commit=commit) for ago, commit in live if commit)
+    refs = (RepositoryRef(name="shop", url=str(source), service="shop"),)
+    world.case = world.case.model_copy(update={"deployments": deployments, "repositories": refs})
+    world.commits = {**made, "decoy": last}
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("steps", "blamed", "problem"),
+    [
+        (("merge",), "merge0", ""),
+        (("merge",), "merge", "is a merge, and"),
+        (("bad", "good"), "bad0", "it had been undone"),
+        (("bad", "good", "bad"), "bad0", "it had been undone"),
+        (("bad", "good", "bad"), "bad2", ""),
+    ],
+)
+async def test_neither_a_merge_nor_what_was_undone_is_guilty_in_the_others_place(
+    world: World, tmp_path: Path, steps: tuple[str, ...], blamed: str, problem: str
+) -> None:
+    _grown(tmp_path, world, *steps)
+    judged = await (await world.checker()).judge(world.report(blamed, world.at_commits(blamed)))
+    (check,) = judged.conclusion.checks
+    assert problem in check.outcome and check.discriminates is not bool(problem)
+
+
 async def test_sides_the_wrong_way_round_are_refused(world: World) -> None:
     check = world.at_commits("guilty", with_=Side(ref=world.commits["first"]), without=Side(ref=world.commits["guilty"]))
     judged = await (await world.checker()).judge(world.report("guilty", check))
@@ -978,7 +1041,7 @@ async def test_the_same_report_is_not_checked_twice_and_a_mended_one_only_where_
     runs = world.made
     await checker.judge(report)
     await checker.judge(report.model_copy(update={"summary": "better words"}))
-    assert (runs, world.made) == (7, 7)
+    assert (runs, world.made) == (8, 8)
 
 
 async def test_a_repository_that_could_not_be_had_leaves_the_cause_likely(world: World) -> None:

@@ -21,6 +21,7 @@ from agent.evidence.decoys import plant
 from agent.evidence.diffs import Changed, parse
 from agent.evidence.exercise import Effect, Exercise, effect
 from agent.evidence.runs import Bench, ended
+from agent.evidence.whereabouts import places
 
 SLACK = timedelta(minutes=10)
 EMPTY = (
@@ -233,6 +234,10 @@ class Experiments:
                     f"between commit {suspect[:12]} and its parent it makes no difference ({_told(*pair)}): another one did it"
                 )
                 return outcome.model_copy(update={"problem": problem})
+        for place in await places(self._case, self._objects, sides.repo, suspect):
+            there = await self._side(exact.model_copy(update={"with_ref": place.commit}), command, True)
+            if there.exit_code == place.wrong and not there.timed_out:
+                return outcome.model_copy(update={"problem": place.problem})
         files = parse(await self._objects.show(sides.repo, suspect))
         outcome, sees = await asyncio.gather(self._watch(exact, command, outcome), self._sees_through(exact, command, files))
         executes = bool(outcome.effect.ran) if sees is None else sees
