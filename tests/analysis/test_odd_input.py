@@ -197,6 +197,16 @@ def test_lines_of_containers_and_in_logfmt_say_when_and_whose_they_are(scene: Sc
     assert [(frame.file, frame.line) for frame in scan.frames] == [("a.py", 7)]
 
 
+def test_a_log_that_begins_later_than_another_has_nothing_new_in_its_first_lines(scene: Scene) -> None:
+    long = [AT - timedelta(seconds=60 * n) for n in range(1200)]
+    scene.write("telemetry/logs/proxy.log", "".join(f"{rfc(t)} INFO passed\n" for t in sorted(long)))
+    short = [AT - timedelta(seconds=10 * n) for n in range(300)]
+    lines = [f"{rfc(t)} INFO placed\n{rfc(t)} WARN slow\n" + f"{rfc(t)} ERROR refused\n" * (t >= LIVE) for t in sorted(short)]
+    scene.write("telemetry/logs/orders.log", "".join(lines))
+    made = gather(scene)
+    assert [(a.text, a.onset) for a in made.anomalies] == [("ERROR refused", LIVE.timestamp())]
+
+
 def test_text_that_patterns_could_try_for_ever_is_read_at_once() -> None:
     assert part("regexes").expressions(r'x = "' + "\\" * 2000) == []
     assert part("regexes").expressions(r"""re.compile("a\\d+\"[^b]+")""") == [r"a\\d+\"[^b]+"]

@@ -17,6 +17,10 @@ SHORT = 45 * 60
 """A record that begins so shortly before the alert may begin with the trouble."""
 
 
+LATE, STEADY = 600.0, 20
+"""Seconds by which the record of one service begins later than that of others, and plain lines that it has in as many."""
+
+
 @dataclass(kw_only=True)
 class Anomaly:
     """Something that began at `onset`. `weight` 0 to 2 is how much it stands out; `level` 3 and more is an error."""
@@ -42,13 +46,14 @@ def of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
     if scan.start is None or scan.end is None:
         return []
     end = min(scan.end, desk.at + 1200) if desk.at else scan.end
-    known = scan.start + 0.2 * max(end - scan.start, 0.0)
+    starts = beginnings(scan, desk)
     found = []
     for template in scan.templates:
         if template.first is None or template.first > end or template.text.startswith("<other lines"):
             continue
-        when, before, after, grows = change(template, scan.start, end)
-        if when <= known:
+        start = starts.get(template.service, scan.start)
+        when, before, after, grows = change(template, start, end)
+        if when <= start + 0.2 * max(end - start, 0.0):
             continue
         fresh = before == 0 or (grows >= 5 and before <= 0.15 * after)
         weight = _weight(template, fresh, before, after, grows, (end - when) / 60)
@@ -71,6 +76,29 @@ def of_logs(scan: logs.Scan, desk: Desk) -> list[Anomaly]:
                     slack=20.0 if before == 0 else 90.0,
                 )
             )
+    return found
+
+
+def beginnings(scan: logs.Scan, desk: Desk) -> dict[str, float]:
+    """When the record of a service begins that begins later than others, though the service was there: what is in its first lines
+    is not new. It was there if it begins with lines of which nothing is wrong, and was not deployed then.
+    """
+    if scan.start is None or scan.end is None:
+        return {}
+    firsts: dict[str, list[Template]] = {}
+    for template in scan.templates:
+        if template.first is not None:
+            firsts.setdefault(template.service, []).append(template)
+    found = {}
+    for service, templates in firsts.items():
+        first = min(t.first or 0.0 for t in templates)
+        plain = [t for t in templates if t.level < 2 and t.first is not None and t.first < first + LATE]
+        steady = sum(n for t in plain for bucket, n in t.buckets.items() if bucket * BUCKET < first + LATE)
+        deployed = any(
+            service_key(d.service) == service_key(service) and -LATE <= first - d.at <= SHORT for d in desk.deployments
+        )
+        if first > scan.start + LATE and steady >= STEADY and not deployed:
+            found[service] = first
     return found
 
 

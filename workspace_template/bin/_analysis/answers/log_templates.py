@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from _analysis import logs, symptoms
+from _analysis import anomalies, logs, symptoms
 from _analysis.clock import iso
 from _analysis.desk import Desk, known, service_key
 from _analysis.linenumbers import line_number
@@ -25,10 +25,11 @@ def of(desk: Desk, moment: float | None, service: str, limit: int) -> dict[str, 
         "to": iso(scan.end),
     }
     rows = []
+    starts = anomalies.beginnings(scan, desk)
     for template in scan.templates:
         if service and service_key(template.service) != service_key(service):
             continue
-        before, after, score = significance(template, scan, cut)
+        before, after, score = significance(template, scan, cut, starts)
         rows.append((before == 0 and after > 0, score, before, after, template))
     rows.sort(key=lambda row: (not (row[0] and row[4].level >= 2), not row[0], -abs(row[1]), row[4].text))
     answer["rows"] = [
@@ -54,14 +55,14 @@ def _place(desk: Desk, template: Template) -> str:
     return f"{template.file}:{line_number(desk.file(template.file), template.offset)}"
 
 
-def significance(template: Template, scan: logs.Scan, cut: float | None) -> tuple[int, int, float]:
+def significance(template: Template, scan: logs.Scan, cut: float | None, starts: dict[str, float]) -> tuple[int, int, float]:
     """Counts before and after, and the signed G-test of their rates."""
     if cut is None or scan.start is None or scan.end is None:
         return 0, template.count, 0.0
     edge = int(cut // BUCKET)
     before = sum(n for bucket, n in template.buckets.items() if bucket < edge)
     after = sum(n for bucket, n in template.buckets.items() if bucket >= edge)
-    left, right = max(cut - scan.start, 1.0), max(scan.end - cut, 1.0)
+    left, right = max(cut - starts.get(template.service, scan.start), 1.0), max(scan.end - cut, 1.0)
     total = before + after
     expected = (total * left / (left + right), total * right / (left + right))
     g = 2 * sum(o * math.log(o / e) for o, e in zip((before, after), expected, strict=True) if o > 0 and e > 0)
