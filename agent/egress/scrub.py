@@ -10,6 +10,7 @@ import base64
 import binascii
 import html
 import json
+import re
 import urllib.parse
 import zlib
 from collections.abc import Iterable
@@ -30,6 +31,10 @@ def forms(secret: str) -> set[bytes]:
     found = {raw, urllib.parse.quote(secret).encode(), urllib.parse.quote(secret, safe="").encode()}
     found |= {urllib.parse.quote_plus(secret).encode(), json.dumps(secret)[1:-1].encode(), html.escape(secret).encode()}
     found |= {json.dumps(secret)[1:-1].replace("/", "\\/").encode(), raw.hex().encode(), raw.hex().upper().encode()}
+    found |= {re.sub(rb"%[0-9A-F]{2}", lambda letter: letter[0].lower(), form) for form in found}
+    for written in ("\\u{:04x}", "\\u{:04X}", "&#x{:02X};", "&#x{:02x};", "&#{};"):
+        for marked in ("<>&'\"", "<>&'\"=", "<>&'\"=+/"):  # Go, Gson, .NET and OWASP's encoders
+            found.add("".join(written.format(ord(letter)) if letter in marked else letter for letter in secret).encode())
     for offset in range(3):
         begin = (offset * 4 + 2) // 3  # characters that also hold bits of what stands before it
         size = (offset + len(raw)) * 4 // 3

@@ -13,6 +13,7 @@ import pytest
 
 from agent.core.egress import Egress, Rule
 from agent.egress import hello
+from agent.egress.scrub import Scrub, forms
 from tests.egress.conftest import Doorway, MakeDoor, rule
 from tests.egress.world import Answer, World, echoes, says
 
@@ -93,6 +94,23 @@ async def test_echoes_of_a_secret_are_scrubbed(world: World, door: MakeDoor, bod
     for form in (kept, base64.b64encode(kept)[3:-3], kept.hex().encode()):
         assert form not in said
     assert len(said.partition(b"\r\n\r\n")[2]) == len(body)
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "tok%2b1%2fx%3d%26%3c9",
+        "tok%2B1%2Fx%3D%26%3C9",
+        r"tok+1/x\u003d\u0026\u003c9",
+        r"tok+1\/x=&<9",
+        r"tok+1/x=\u0026\u003c9",
+        "tok&#x2B;1&#x2F;x&#x3D;&#x26;&#x3C;9",
+        "tok+1/x&#61;&#38;&#60;9",
+        "tok+1/x=&amp;&lt;9",
+    ],
+)
+def test_a_secret_is_known_as_other_languages_write_it(echo: str) -> None:
+    assert Scrub(forms("tok+1/x=&<9")).whole(echo.encode()) == b"*" * len(echo)
 
 
 def in_pieces(head: Sequence[bytes], pieces: Sequence[bytes]) -> Answer:
