@@ -207,6 +207,16 @@ def test_a_log_that_begins_later_than_another_has_nothing_new_in_its_first_lines
     assert [(a.text, a.onset) for a in made.anomalies] == [("ERROR refused", LIVE.timestamp())]
 
 
+def test_a_check_of_what_is_not_there_says_what_is(scene: Scene) -> None:
+    scene.write("telemetry/logs/orders.log", LINES)
+    scene.write("telemetry/metrics/m.csv", "timestamp,service,metric,value\n" + scene.series("orders", "rate", lambda m: 1.0))
+    early = ("--start", "2026-01-01T00:00:00Z", "--end", "2026-01-02T00:00:00Z")
+    done = scene.run("holds", "--log", "refused", *early)
+    assert done.returncode == 2 and "there is no log of that time: logs go from 2026-02-03T10:00:00Z" in done.stdout
+    done = scene.run("holds", "--metric", "rates", "--above", "1", *early)
+    assert done.returncode == 2 and done.stdout.endswith("there is no metric of that name; there are: rate\n")
+
+
 def test_text_that_patterns_could_try_for_ever_is_read_at_once() -> None:
     assert part("regexes").expressions(r'x = "' + "\\" * 2000) == []
     assert part("regexes").expressions(r"""re.compile("a\\d+\"[^b]+")""") == [r"a\\d+\"[^b]+"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from _analysis import logs, occurrences, series
 from _analysis.clock import iso
-from _analysis.desk import Desk, service_key
+from _analysis.desk import Desk, known, service_key
 from _analysis.templates import BUCKET, mask
 
 ENOUGH = 1000
@@ -41,11 +41,15 @@ def of(
             lines = occurrences.within(desk, text, start, end)
             mine = (t for t in lines if not service or service_key(t.service) == service_key(service))
             found = sum(1 for _ in islice(mine, max(least, ENOUGH)))
-        return {
-            "holds": found >= least if data else None,
-            "lines": found,
-            "told": f"{found}{'+' if found >= ENOUGH else ''} lines between {iso(start)} and {iso(end)}",
-        }
+        told = f"{found}{'+' if found >= ENOUGH else ''} lines between {iso(start)} and {iso(end)}"
+        if not data:
+            told += (
+                f"; there is no log of that time: logs go from {iso(scan.start)} to {iso(scan.end)}"
+                if scan.start
+                else "; no logs"
+            )
+        told += "".join(f"; {note}" for note in known(service, {t.service for t in scan.templates}, "log lines"))
+        return {"holds": found >= least if data else None, "lines": found, "told": told}
     points, _ = series.read(desk)
     values = [
         v
@@ -55,7 +59,11 @@ def of(
         if start <= t < end
     ]
     if not values:
-        return {"holds": None, "told": f"no point of {metric} between {iso(start)} and {iso(end)}"}
+        told = f"no point of {metric} between {iso(start)} and {iso(end)}"
+        named = sorted({s.metric for s in points})
+        if metric not in named:
+            told += f"; there is no metric of that name; there are: {', '.join(named[:20]) or 'none'}"
+        return {"holds": None, "told": told}
     middle = sorted(values)[len(values) // 2]
     good = (above is None or middle > above) and (below is None or middle < below)
     return {"holds": good, "median": middle, "told": f"median of {metric} is {middle:g} between {iso(start)} and {iso(end)}"}
