@@ -71,8 +71,9 @@ class Known:
         if shown or self.bisected:
             others = (option for option in found if option not in shown)
             rest = [(p * (1 - SHOWN), kind, {**what, "whole": 0.0}) for p, kind, what in others]
-            p, _, what = shown[0] if shown else (SHOWN, "commit", {})
-            found = [(max(SHOWN, p), "commit", {**self.bisected, **what, **_sure(self.bisected)}), *rest]
+            p, _, what = shown[0] if shown else (0.0, "commit", {})
+            least = float(self.bisected.get("p", SHOWN))
+            found = [(max(least, p), "commit", {**self.bisected, **what, **_sure(self.bisected)}), *rest]
         return sorted(found, key=lambda o: (-weight(o), -o[0]))
 
     @property

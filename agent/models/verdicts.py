@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from agent.models import proofs, statements
-from agent.models.known import SHOWN, Known, weight
+from agent.models.known import Known, weight
 
 FOUND = {"commit": (0.7, 4.0), "change": (0.8, 8.0), "none": (0.8, 8.0)}
 """How likely a cause of that kind has to be that a check by time may carry, and how many times as likely as the next. That no
@@ -127,9 +127,10 @@ def _suspects(known: Known) -> list[dict[str, Any]]:
     found = known.bisected.get("commit")
     if not found:
         return rows
-    first = [{**row, "score": SHOWN} for row in rows if row["commit"] == found]
+    score = float(known.bisected["p"])
+    first = [{**row, "score": score} for row in rows if row["commit"] == found]
     first = first or [
-        {"repo": known.bisected["repo"], "commit": found, "score": SHOWN, "why": str(known.reproduced.get("told", ""))[:300]}
+        {"repo": known.bisected["repo"], "commit": found, "score": score, "why": str(known.reproduced.get("told", ""))[:300]}
     ]
     return [*first, *(row for row in rows if row["commit"] != found)]
 

@@ -91,3 +91,15 @@ def test_an_error_that_speaks_of_a_time_begins_no_record(scene: Scene) -> None:
     scene.write("telemetry/logs/orders.log", "\n".join(rows) + "\n")
     texts = [symptom["text"] for symptom in scene.answer("suspects")["symptoms"]]
     assert any("WeightError" in text for text in texts)
+
+
+@pytest.mark.slow
+def test_where_commits_cannot_be_run_the_likeliest_of_what_is_left_is_named_and_nothing_is_shown(scene: Scene) -> None:
+    steps = [UNITS % (r"^(\d+)", LENIENT) + f"\n# {number}\n" for number in range(5)]
+    steps += ["def weigh(text:\n", "def weigh(:\n", UNITS % (r"^(\d+) *kg", REFUSES)]
+    line = "ERROR parcel failed: ValueError: unknown weight 12lb (POST /parcels)"
+    ids = _incident(scene, steps, APP, "linker/units.py", line)
+    answer = scene.answer("reproduce")
+    assert answer["command"] == ""
+    assert answer["suspect"]["commit"] in ids[5:]
+    assert answer["suspect"]["fits"] is False

@@ -79,3 +79,10 @@ def test_such_an_expression_in_script_makes_slow() -> None:
         _committed("-  return text;", "+  return text.replace(/<[^>]*>|[\\n\\t]/g, '');", path="lib/text.js")
     )
     assert any(delta.kind == "changed pattern" and "latency" in delta.causes for delta in found)
+
+
+def test_what_comes_after_a_function_does_not_call_it_from_within() -> None:
+    after = _committed(" def pay(order):", "     return order", "", "+total = pay(9)")
+    within = _committed(" def pay(order):", "+    return pay(order.rest)", "     return order")
+    kinds = [{delta.kind for delta in part("deltas").of(commit)} for commit in (after, within)]
+    assert ["added recursion" in found for found in kinds] == [False, True]

@@ -11,7 +11,7 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from _analysis.probe import CLEAR, LONGER, SLOWER, WAITS, tells
 from _analysis.symptoms import Symptoms
 from _analysis.trials import Trial
 
-TRIED, STEPS, ASIDE = 3, 60, 4
+TRIED, STEPS, ASIDE = 2, 60, 4
 """How many calls that differ are followed, how many runs that may take, and how far beside the middle where it cannot be run."""
 MANY = 20
 """How many calls of one function that differ are repeated."""
-SECONDS = 20.0
+LOOKING, SECONDS = 10.0, 25.0
+"""After so long no further call is looked for, and nothing more is run."""
 TOLD = 2.5
 """How much the telemetry has to tell of another value: that it is one for a value that failing lines name is not enough."""
 SHORT = 40
@@ -91,12 +92,16 @@ class Flip:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The commit from which on a call does it."""
+    """The commit from which on a call does it. left: it, or all that it may be; parent: "" where that is not shown."""
 
     range: Range
-    commit: str
+    left: tuple[str, ...]
     parent: str
     flip: Flip
+
+    @property
+    def commit(self) -> str:
+        return self.left[-1] if self.parent else ""
 
 
 def search(desk: Desk, symptoms: Symptoms, history: History) -> Found | None:
@@ -106,7 +111,7 @@ def search(desk: Desk, symptoms: Symptoms, history: History) -> Found | None:
         found: list[Found] = []
         with tempfile.TemporaryDirectory() as scratch:
             place = _Place(desk.repos[one.home], Path(scratch))
-            flips = _flips(desk, symptoms, one, place, end)
+            flips = _flips(desk, symptoms, one, place, end - SECONDS + LOOKING)
             if any(f.raised for f in symptoms.frames):
                 flips = [flip for flip in flips if flip.kind != "gives"]
             for flip in flips[:TRIED]:
@@ -114,8 +119,11 @@ def search(desk: Desk, symptoms: Symptoms, history: History) -> Found | None:
                     break
                 if turned := _turn(one, place, flip, end):
                     found.append(turned)
-        if found:
-            return found[0] if len({f.commit for f in found}) == 1 else None
+        shown = [f for f in found if f.commit]
+        if shown and len({f.commit for f in shown}) == 1:
+            return shown[0]
+        if found and not shown:
+            return min(found, key=lambda f: len(f.left))
     return None
 
 
@@ -230,22 +238,24 @@ def _turn(one: Range, place: _Place, flip: Flip, end: float) -> Found | None:
 
     if state(low) is not False or state(high) is not True:
         return None
+    left: tuple[str, ...] = ()
+    number = 0
     for way in ("--first-parent", "--topo-order"):
         row = git(place.repo, "rev-list", "--reverse", way, high, f"^{low}").split()
-        found = _halved(row, state)
-        if found is None:
-            return None
-        parents = git(place.repo, "rev-list", "-1", "--parents", found).split()[1:]
-        if not parents or state(parents[0]) is not False:
-            return None
+        number, left = number or len(row), _halved(row, state)
+        parents = git(place.repo, "rev-list", "-1", "--parents", left[-1]).split()[1:] if left else []
+        if len(left) != 1 or not parents or state(parents[0]) is not False:
+            break
         if len(parents) == 1:
-            return Found(range=one, commit=found, parent=parents[0], flip=flip)
-        low, high = parents[0], found
-    return None
+            return Found(range=one, left=left, parent=parents[0], flip=flip)
+        low, high = parents[0], left[-1]
+    return Found(range=one, left=left, parent="", flip=flip) if 0 < len(left) <= number / 2 else None
 
 
-def _halved(row: Sequence[str], state: Any) -> str | None:
-    """The first of a row of commits at which it is so; what cannot be run is gone around, as far as ASIDE."""
+def _halved(row: Sequence[str], state: Callable[[str], bool | None]) -> tuple[str, ...]:
+    """What remains of a row of commits, the last of which it is at the latest. What cannot be run is gone around, as far as
+    ASIDE.
+    """
     low, high = -1, len(row) - 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -253,9 +263,9 @@ def _halved(row: Sequence[str], state: Any) -> str | None:
         near = dict.fromkeys([middle, *sorted(range(low + 1, high), key=lambda n: abs(n - middle))[:ASIDE], *wide])
         told = next(((n, known) for n in near if (known := state(row[n])) is not None), None)
         if told is None:
-            return None
+            break
         low, high = (low, told[0]) if told[1] else (told[0], high)
-    return row[high] if row else None
+    return tuple(row[low + 1 : high + 1])
 
 
 def command(found: Found) -> str:

@@ -109,7 +109,16 @@ def patterns(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterator
         elif fresh and used:
             slow = danger or any(regexes.rescans(e) for e in fresh)
             causes = ("parse", "wrong", "missing", "refused", *(("cpu", "latency", "timeout") if slow else ()))
-            yield made("changed pattern", max(fresh, key=len)[:120], file, hunk, line, 0.75 if known else 0.5, causes, ())
+            yield made(
+                "changed pattern",
+                max(fresh, key=len)[:120],
+                file,
+                hunk,
+                line,
+                0.75 if known else 0.65 if slow else 0.5,
+                causes,
+                (),
+            )
     old_names, after = _literals(removed), _literals(added)
     for literal in sorted(set(old_names) - set(after)):
         if re.fullmatch(r"[\w.:/{}-]{2,60}", literal) and old_names[literal] and quantity(literal) is None:

@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from _analysis.git import git
 from _analysis.kinds import IDLE, kind_of
 from _analysis.symptoms import Symptoms
 
-FILES, FUNCTIONS, CALLS, VALUES = 6, 8, 400, 40
+FILES, FUNCTIONS, CALLS, VALUES = 6, 8, 600, 40
 AROUND = 15
 LONGEST = 300
 QUOTED = re.compile(r"\"([^\"\n]{1,200})\"|'([^'\n]{1,200})'|[‘“`]([^’”`\n]{1,200})[’”`]")
@@ -33,7 +34,7 @@ HEAD = re.compile(
 TEXTS = re.compile(r"'((?:[^'\\\n]|\\.){1,200})'|\"((?:[^\"\\\n]|\\.){1,200})\"|`([^`$\\]{1,200})`")
 SEVERAL = ["*"]
 UNITS = (" ", "a", "0", "(", "[", "<", ",", "%c3", "\\r\\n", "\n", "a ", "-", ".", "&", "=")
-TIMES = (24, 300, 3000)
+TIMES = (24, 300, 12_000)
 """How often something is repeated that an expression may read for long: enough where it is exponential, and where it is not."""
 
 
@@ -207,9 +208,11 @@ def _body(text: str, start: int) -> str:
 
 
 def _around(own: Sequence[str], slow: Sequence[str]) -> list[str]:
-    """The texts that may take long, alone and between what the code itself writes."""
-    long = sorted(set(own), key=lambda text: (-len(text), text))[:4]
-    return [*slow, *(f"{a}{one.rstrip('!')}{b}" for one in slow[:AROUND] for a in long for b in ("", *long))] if slow else []
+    """The texts that may take long, alone, after what the code itself writes, and between two such texts."""
+    long = sorted(set(own), key=lambda text: (-len(text), text))[:4] if slow else []
+    after = [f"{text}{one.rstrip('!')}" for text in long for one in slow]
+    between = [f"{a}{one.rstrip('!')}{b}" for one in slow[:AROUND] for a in long for b in long]
+    return [text for three in zip_longest(slow, after, between) for text in three if text]
 
 
 def _calls(keys: Sequence[list[str]], pool: Iterable[str]) -> list[list[Any]]:

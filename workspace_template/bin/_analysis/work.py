@@ -47,15 +47,21 @@ def _recursion(file: FileDiff, hunk: Hunk, removed: Rows, added: Rows) -> Iterat
     before = " ".join(text for _, text in removed)
     fresh = {id(line): text for line, text in added}
     head = DEFINED.match(hunk.within)
-    current = head[1] if head else ""
+    current, depth = (head[1], _depth(hunk.within)) if head else ("", 0)
     for line in hunk.lines:
-        if line.tag == "-":
+        if line.tag == "-" or not line.text.strip():
             continue
         if defined := DEFINED.match(line.text):
-            current = defined[1]
+            current, depth = defined[1], _depth(line.text)
+        elif _depth(line.text) <= depth and line.text.lstrip()[0] not in ")]}{":
+            current = ""  # what comes after a function is not within it
         elif current and id(line) in fresh and _calls(fresh[id(line)], current) and not _calls(before, current):
             yield made("added recursion", f"{current} calls itself", file, hunk, line, 0.75, (*CAUSES, "recursion"), ())
             return
+
+
+def _depth(text: str) -> int:
+    return len(text) - len(text.lstrip())
 
 
 def _calls(text: str, name: str) -> bool:

@@ -19,8 +19,8 @@ from _analysis.packages import resolve
 
 TRACED, PROBED = 3, 5
 """How many of the first suspects are tried: calls that the stack traces tell of, and calls of what the suspects changed."""
-SHOWN = 0.96
-"""How likely a commit is that is shown by runs."""
+SHOWN, LEFT = 0.96, 0.6
+"""How likely a commit is that is shown by runs, and the likeliest of those that runs left over."""
 SECONDS = 40.0
 """After so long no further suspect is probed."""
 
@@ -55,18 +55,26 @@ def _bisected(desk: Desk, made: symptoms.Symptoms, repo: str) -> dict[str, Any]:
     found = bisection.search(desk, made, history)
     if found is None or (repo and found.range.home != repo):
         return {}
-    one = (found.range.home, found.commit)
-    first = [(s["repo"], s["commit"]) for s in judged.of(desk)["suspects"]["suspects"][:TRACED]]
-    sure = found.flip.seen or one in first  # else there may be another call, which was made then, and another commit
-    answer = _answer(one, found.parent, bisection.command(found) if sure else "", found.flip.said, found.flip.does)
+    rows = judged.of(desk)["suspects"]["suspects"]
+    first = [(s["repo"], s["commit"]) for s in rows]
+    within = [one for one in first if one[0] == found.range.home and one[1] in found.left]
+    one = (found.range.home, found.commit) if found.commit else next(iter(within), None)
+    if one is None:
+        return {}
+    # where nobody knows that it was called so, there may be another call, which was made then, and another commit
+    sure = bool(found.commit) and (found.flip.seen or one in first[:TRACED])
+    program = bisection.command(found) if sure else ""
+    answer = _answer(one, found.parent or _parent(desk, *one), program, found.flip.said, found.flip.does)
+    if not found.commit:
+        answer["told"] = f"{found.flip.said} {found.flip.does} from one of {len(found.left)} commits of {one[0]} on"
     commit = next((c for c in history.commits if (c.repo, c.sha) == one), None)
     if commit:
         changed = deltas.of(commit)
         lives = [d for d in commit.brought if desk.at is None or d.at <= desk.at + 60]
         suspect = suspects.Suspect(
             commit=commit,
-            p=SHOWN,
-            why=[f"{found.flip.said} {found.flip.does} from it on"],
+            p=SHOWN if found.commit else LEFT,
+            why=[answer["told"]],
             deltas=changed,
             best=changed[0] if changed else None,
             deployment=max(lives, key=lambda d: d.at, default=None),
