@@ -29,7 +29,7 @@ TRIED, STEPS, ASIDE = 2, 60, 4
 """How many calls that differ are followed, how many runs that may take, and how far beside the middle where it cannot be run."""
 MANY = 20
 """How many calls of one function that differ are repeated."""
-LOOKING, SECONDS = 10.0, 25.0
+LOOKING, SECONDS = 8.0, 20.0
 """After so long no further call is looked for, and nothing more is run."""
 TOLD = 2.5
 """How much the telemetry has to tell of another value: that it is one for a value that failing lines name is not enough."""
@@ -232,7 +232,7 @@ def _turn(one: Range, place: _Place, flip: Flip, end: float) -> Found | None:
         nonlocal steps
         steps += 1
         folder = place.at(commit) if steps <= STEPS and time.monotonic() < end else None
-        answer = flip.trial.run(folder, {flip.function: [flip.call]}, 3.0) if folder else None
+        answer = flip.trial.run(folder, {flip.function: [flip.call]}, 1.5) if folder else None
         rows = answer["told"].get(flip.function) if answer else None
         return flip.state(rows[0] if rows else None)
 

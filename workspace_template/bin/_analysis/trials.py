@@ -19,8 +19,8 @@ from typing import Any
 from _analysis.scenarios import Script
 
 HERE = Path(__file__).parent
-SECONDS, EACH = 6.0, 0.6
-"""The time of all calls of one run, and of one call."""
+SECONDS, EACH, LOADING = 6.0, 0.6, 6.0
+"""The time of all calls of one run, of one call, and what it may take besides to load the code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Trial:
         }
         try:
             done = subprocess.run(
-                program, input=json.dumps(job), capture_output=True, text=True, cwd=lib, timeout=3 * seconds + 10, check=False
+                program, input=json.dumps(job), capture_output=True, text=True, cwd=lib, timeout=seconds + LOADING, check=False
             )
             answer = json.loads(done.stdout.strip().splitlines()[-1])
         except (subprocess.TimeoutExpired, ValueError, IndexError, OSError):
