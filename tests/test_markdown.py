@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.core.report import Check, CommandSource, Evidence, Side, Suspect
-from agent.markdown import _check, _evidence, _suspects
+from agent.markdown import _check, _evidence, _suspects, code, fenced, harmless, visible
 
 PROGRAM = "cd repos/a && python3 -c '\nimport b\nb.run()'"
 
@@ -29,3 +29,14 @@ def test_suspects_of_which_nothing_is_said_share_a_line() -> None:
     ]
     assert _suspects(suspects) == [f"- a@{'1' * 12} (0.90) it raises", f"- then, less likely: a@{'2' * 12}, a@{'3' * 12}"]
     assert _suspects(suspects[1:]) == [f"- a@{'2' * 12}, a@{'3' * 12}"]
+
+
+def test_text_of_strangers_stays_text() -> None:
+    hostile = "\x1b[2J\x1b]0;x\x07 <script>a</script> [here](javascript:a) <*> \u202ereversed"
+    assert visible(hostile).isprintable()
+    assert (
+        harmless("<script>a</script> [here](javascript:a) <*> 1 < 2") == r"\<script>a\</script> [here]\(javascript:a) <*> 1 < 2"
+    )
+    assert harmless("one\n# Root cause: none\n```\n#5 is open") == "one\n\\# Root cause: none\n\\```\n#5 is open"
+    assert code("a ``b`` c`") == "``` a ``b`` c` ```"
+    assert fenced("```\n````\n") == "`````\n```\n````\n\n`````"

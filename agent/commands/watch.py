@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from agent.core.report import Report
-from agent.markdown import VERDICTS, details, render
+from agent.markdown import VERDICTS, details, render, visible
 
 COLOURS = {"root_cause_found": "green", "likely": "yellow", "inconclusive": "magenta", "alert_unsound": "cyan"}
 
@@ -24,7 +24,7 @@ class Watch:
 
     def announce(self, investigation: str, text: str) -> None:
         """One step. A text of several lines gets a box."""
-        first, _, rest = text.partition("\n")
+        first, _, rest = visible(text).partition("\n")
         self.console.print(f"[dim]{time.monotonic() - self.started:5.1f} s[/dim]  {escape(first)}", soft_wrap=True)
         if rest:
             self.console.print(Panel(escape(rest), border_style="dim", expand=False))
@@ -37,6 +37,6 @@ def show(report: Report) -> None:
         print(render(report), end="")
         return
     colour = COLOURS[report.verdict]
-    head = f"[bold {colour}]{VERDICTS[report.verdict]}: {escape(report.title)}[/]"
-    console.print(Panel(f"{head}\n\n{escape(report.summary)}", border_style=colour))
+    head = f"[bold {colour}]{VERDICTS[report.verdict]}: {escape(visible(report.title))}[/]"
+    console.print(Panel(f"{head}\n\n{escape(visible(report.summary))}", border_style=colour))
     console.print(Markdown(details(report)))

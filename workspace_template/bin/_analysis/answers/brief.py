@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from _analysis import owners, suspects, words
+from _analysis import output, owners, suspects, words
 from _analysis.answers import suspects as ranking
 from _analysis.clock import moment, span
 from _analysis.desk import Desk, start_of
@@ -121,7 +121,7 @@ def text(answer: dict[str, Any]) -> str:
     lines.append(f"owner: {answer['owner']}")
     lines.append("seen before: " + ("; ".join(answer["seen"]) if answer["seen"] else "no"))
     lines.append(f"next: {answer['next']}")
-    return "\n".join([*(line for line in lines if line), *notes(answer)])
+    return "\n".join([*(output.line(text) for text in lines if text), *notes(answer)])
 
 
 def _times(answer: dict[str, Any]) -> str:
