@@ -20,7 +20,7 @@ from agent.core.sandbox import Sandbox, SandboxSpec
 from agent.forges.local import Local as LocalForge
 from agent.patch import workbench
 from agent.proposals import Decision, Proposals, runners, stage
-from agent.proposals.body import plain, quotation
+from agent.proposals.body import code, plain, quotation
 from agent.repos import Checkout, Repositories
 from agent.sandboxes.local import Local as LocalSandboxes
 from tests.contracts.forge import host_files
@@ -566,6 +566,7 @@ class TestBody:
         text = "snake_case in web/half.py (line 3), e.g. a - b + c = 100 %; see v1.2"
         assert plain(text) == text
         assert quotation("- one\n- two `code_here` a < b") == "> - one\n> - two `code_here` a < b"
+        assert code("a \x1b[2J\u202eb\n```") == "````\na \\x1b[2J\\u202eb\n```\n````"
 
 
 class TestRunners:

@@ -13,6 +13,7 @@ from string import Template
 
 from agent.core.data import Data
 from agent.core.report import Check, CodeSource, CommandSource, Conclusion, Evidence, QuerySource, Side, TelemetrySource
+from agent.markdown import visible
 from agent.patch import Applied
 from agent.proposals.trials import Comparison
 
@@ -82,10 +83,10 @@ def quotation(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A text as a block of code, which it cannot leave."""
+    """A text as a block of code, which it cannot leave, and in which nothing turns its writing round."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
-    return f"{fence}\n{text.strip()}\n{fence}"
+    return f"{fence}\n{visible(text.strip())}\n{fence}"
 
 
 def _bullets(lines: Sequence[str]) -> str:
