@@ -160,7 +160,13 @@ def logs(home: Path | None, data: Path | None, id: str) -> None:
     """Prints what the machine's console says."""
 
     async def show(sandbox: Sandbox) -> None:
-        print(copies.console(_machine(sandbox)), end="")
+        said = copies.console(_machine(sandbox))
+        print(said, end="")
+        if not said:
+            print(
+                f"{id} has said nothing: a machine that was cloned boots no kernel, and speaks when it is in trouble",
+                file=sys.stderr,
+            )
 
     _with(home, data, id, show)
 
