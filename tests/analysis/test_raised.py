@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
-from tests.analysis.test_code import _committed, part
+from tests.analysis.conftest import LIVE, Scene, rfc
+from tests.analysis.test_code import BEFORE, _committed, part
 
 CALL = "return self._load(text, forms)"
 RAISE = 'raise LoadError(f"no form fits {text}")'
@@ -86,3 +89,21 @@ def test_what_comes_after_a_function_does_not_call_it_from_within() -> None:
     within = _committed(" def pay(order):", "+    return pay(order.rest)", "     return order")
     kinds = [{delta.kind for delta in part("deltas").of(commit)} for commit in (after, within)]
     assert ["added recursion" in found for found in kinds] == [False, True]
+
+
+def test_a_frame_that_quotes_no_code_gets_the_line_that_stands_there(scene: Scene) -> None:
+    body = "function keep(name) {\n  if (!%s.test(name)) {\n    throw new TypeError('name is invalid');\n  }\n}\n"
+    ids = scene.repository(
+        "orders", [(BEFORE, "Begin", {"keep.js": body % "/./"}), (LIVE, "Narrow", {"keep.js": body % "/^a+$/"})]
+    )
+    trace = "    at keep (/srv/node_modules/orders/keep.js:3:11)\n    at handle (/srv/app.js:7:3)"
+    rows = [f"{rfc(LIVE + timedelta(minutes=m))} ERROR failed\nTypeError: name is invalid\n{trace}" for m in range(9)]
+    scene.write("telemetry/logs/orders.log", "\n".join(rows) + "\n")
+    scene.furnish()
+    desk = part("desk").read(scene.root)
+    made = part("symptoms").gather(desk)
+    part("places").quote(desk, made)
+    commit = part("commits").Commit(repo="orders", sha=ids[1])
+    part("commits").with_diffs("orders", desk.repos["orders"], {ids[1]: commit}, [])
+    assert [f.code for f in made.frames if f.name == "keep"] == ["throw new TypeError('name is invalid');"]
+    assert part("places").failing_line(made, commit) == 0.6

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from _analysis import uses, words
-from _analysis.callgraph import NOT_NAMES, WORD, Graph, graph
+from _analysis.callgraph import NOT_NAMES, WORD, Graph, contents, graph
 from _analysis.commits import Commit, FileDiff, Hunk, Line
 from _analysis.desk import Desk
 from _analysis.git import git
@@ -20,7 +20,7 @@ from _analysis.kinds import IDLE, kind_of
 from _analysis.rows import DEFINED, bare, changed_names, code
 from _analysis.symptoms import Symptoms
 
-FRAMES = 60
+FRAMES, QUOTES = 60, 3
 QUOTED = 0.6
 OTHER = 0.65
 BESIDE = 3
@@ -71,6 +71,21 @@ def chart(desk: Desk, symptoms: Symptoms) -> Map:
             for word, distance in _quoted(symptoms, calls).items():
                 made.names[name][word] = min(distance, made.names[name].get(word, math.inf))
     return made
+
+
+def quote(desk: Desk, symptoms: Symptoms) -> None:
+    """Gives frames whose trace quotes no code the line that stands there: where it raised, or where it calls the frame below."""
+    wanted = [(n, f) for n, f in enumerate(symptoms.frames[:FRAMES]) if not f.code and f.depth <= QUOTES and f.line > 0]
+    for repo in desk.repos.values() if wanted else ():
+        paths = git(repo, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
+        inside = {n: path for n, f in wanted if (path := next((p for p in paths if same_file(f.file, p)), ""))}
+        texts = contents(repo, "HEAD", sorted(set(inside.values())))
+        for n, frame in wanted:
+            rows = texts.get(inside.get(n, ""), "").splitlines()
+            row = rows[frame.line - 1].strip()[:200] if frame.line <= len(rows) else ""
+            below = next((f.name for f in symptoms.frames[:n][::-1] if f.depth == frame.depth - 1), "")
+            if row and (not frame.depth or (below and re.split(r"[.:$#]", below)[-1] in row)):
+                frame.code = row
 
 
 class _Roots:

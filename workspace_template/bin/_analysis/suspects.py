@@ -206,6 +206,8 @@ def _suspects(desk: Desk, symptoms: Symptoms, history: History) -> list[Suspect]
     found = [Suspect(commit=commit) for commit in history.commits]
     text = likeness.scores([s.commit for s in found], symptoms)
     hurried = desk.late(CODE)
+    if not hurried:
+        places.quote(desk, symptoms)
     chart = places.Map() if hurried else places.chart(desk, symptoms)
     if hurried:
         desk.left.append("code: what calls what was not looked at")
