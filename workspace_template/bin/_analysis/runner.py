@@ -110,7 +110,7 @@ def tried(function: Callable[..., Any], arguments: list[Any], each: float) -> li
 
 def answer(job: dict[str, Any]) -> dict[str, Any]:
     sys.path[:1] = [*(os.path.join(job["lib"], part) for part in ("src", "lib", "")), os.path.dirname(job["file"]), job["root"]]
-    sys.meta_path.append(Finder)  # type: ignore[arg-type]
+    sys.meta_path.append(Finder)
     signal.signal(signal.SIGALRM, late)
     told: dict[str, list[Any]] = {}
     try:
@@ -119,8 +119,8 @@ def answer(job: dict[str, Any]) -> dict[str, Any]:
         for one in job["functions"]:
             function = getattr(module, one["name"], None)
             rows = told[one["name"]] = []
-            for arguments in one["calls"] if function else ():
-                if time.monotonic() < end:
+            for arguments in one["calls"]:
+                if function is not None and time.monotonic() < end:
                     rows.append(tried(function, json.loads(json.dumps(arguments)), job["each"]))
     except BaseException as error:  # noqa: BLE001 - whatever the code raises is the answer
         return {"broken": f"{type(error).__name__}: {error}"}
