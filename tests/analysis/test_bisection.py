@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from datetime import timedelta
 
@@ -42,8 +41,6 @@ def _incident(scene: Scene, steps: list[str], app: str, path: str, line: str) ->
 
 @pytest.mark.parametrize("script", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_commit_is_found_at_which_a_call_of_the_service_turns(scene: Scene, script: bool) -> None:
-    if script and not shutil.which("node"):
-        pytest.skip("there is no node")
     forms = [r"^(\d+)", r"^\s*(\d+)", r"^\s*(\d+)", r"^\s*(\d+) *kg", r"^\s*(\d+) *kg"]
     ends = [False, False, True, True, True]
     if script:
