@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -58,7 +57,6 @@ class TestOpenAI(TestAnthropic):
     api: Api = "openai"
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("agent.models.statistical"), reason="not there yet")
 class TestStatistical(ModelContract):
     @pytest.fixture
     async def model(self) -> Model:
