@@ -243,8 +243,9 @@ async def test_a_damaged_template_is_named_and_made_anew(sandboxes: MicroVM, tmp
     made.state.write_bytes(bytes(made.state.stat().st_size))
     for expected in ("cannot be loaded", ""):
         try:
-            clone = await template.clone("one", kind, await template.ready(kind), uid=1879048200, group=Group())
-            await clone.stop()
+            machine = await template.blank("one", kind, await template.ready(kind), uid=1879048200, group=Group())
+            await template.fill(machine, await template.ready(kind))
+            await machine.stop()
             assert expected == ""
         except SandboxError as error:
             assert expected and expected in str(error) and "made anew" in error.hint, str(error)

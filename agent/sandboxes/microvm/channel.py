@@ -148,6 +148,13 @@ class Channel:
         self._thawed.set()
         self._sending.release()
 
+    async def give_up(self) -> socket.socket:
+        """Ends it, and answers its stream, which another one goes on with."""
+        self._end("another channel speaks to the machine")
+        self._listening.cancel()
+        await asyncio.wait([self._listening])
+        return self._stream
+
     async def thawed(self) -> None:
         """Waits while it is frozen."""
         await self._thawed.wait()

@@ -20,17 +20,16 @@ import re
 import shutil
 import zlib
 from array import array
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
 from agent.core.data import Data
 from agent.core.errors import SandboxError
-from agent.sandboxes.cgroups import Group
-from agent.sandboxes.microvm import qemu, template
-from agent.sandboxes.microvm.channel import Channel
+from agent.sandboxes.microvm import template
 from agent.sandboxes.microvm.qemu import Machine
-from agent.sandboxes.microvm.template import Kind, Template
+from agent.sandboxes.microvm.template import Template
 
 Form = Literal["pages", "stream"]
 
@@ -41,16 +40,16 @@ _STREAM = [{"capability": "x-ignore-shared", "state": False}, {"capability": "ev
 _PRIVATE = bytes(1 if top & 0xC0 and not top & 0x20 else 0 for top in range(256))
 """By the highest byte of a page's entry: it is there or swapped out (bits 63, 62), and no page of the file (bit 61)."""
 
-_BITE = 4 << 20
+_BITE = 256 << 10
+"""Bytes that are read at a time, into one and the same buffer: new memory costs more than what is copied into it."""
 
 
 class Saved(Data):
-    """What about.json says. `bare` is that of qemu.start, `template` is which template the pages are missing from, `layers` are
-    the identities of the images that the guest has read, `boot` is the run of the host that wrote it.
+    """What about.json says. `template` is which template the pages are missing from, `layers` are the identities of the images
+    that the guest has read, `boot` is the run of the host that wrote it.
     """
 
     form: Form
-    bare: bool
     key: str
     template: str
     layers: tuple[str, ...]
@@ -77,7 +76,6 @@ async def save(
         form, checksum = await _save(machine, new, form, goes_on)
         about = Saved(
             form=form,
-            bare=form == "pages" or machine.bare,
             key=found.key,
             template=found.id,
             layers=tuple(layers),
@@ -112,7 +110,7 @@ async def _save(machine: Machine, new: Path, form: Form, goes_on: bool) -> tuple
                 handed = await machine.monitor.ask("add-fd", devices)
                 place = f"/dev/fdset/{handed['fdset-id']}"
                 await machine.monitor.ask("xen-save-devices-state", filename=place, live=not goes_on)
-                await asyncio.to_thread(_dump, machine.pid(), process, new / "pages")
+                return form, await asyncio.to_thread(_dump, machine.pid(), process, new)
             finally:
                 os.close(process)
     finally:
@@ -162,75 +160,56 @@ def remove(folder: Path) -> None:
 
 
 async def load(
-    name: str,
-    kind: Kind,
+    blank: Callable[[], Awaitable[Machine]],
+    attach: Callable[[Machine], Awaitable[None]],
     found: Template,
     folder: Path,
     *,
-    uid: int,
-    group: Group,
     layers: Sequence[str],
-    disks: Sequence[int],
-    holds: Sequence[int],
-    channel: Channel | None = None,
     saving: Awaitable[None] | None = None,
 ) -> Machine:
-    """A paused machine with a saved memory, missing from that template, and its disks. holds: open files that are open as long
-    as it lives.
+    """A paused machine with a saved memory, missing from that template.
 
-    channel: what its agent was spoken to over before. saving: what is still saving it, as pages, while QEMU starts.
-
-    Raises Unusable, SandboxError.
+    blank: what makes it, as template.blank does. attach: what puts its disks behind it, if they are not yet. saving: what is
+    still saving the memory, as pages, while QEMU starts. Raises Unusable, SandboxError, and what saving raises.
     """
-    bare = _fitting(folder, found, layers).bare if saving is None else True
-    shared = await template.sealed(found)
-    coming = asyncio.ensure_future(_whole(folder, found, layers, saving))  # while QEMU starts
+    about = None if saving is not None else _fitting(folder, found, layers)
+    checking = None if about is None else asyncio.ensure_future(asyncio.to_thread(_checksum, folder))  # while QEMU starts
     try:
-        machine = await qemu.start(
-            name,
-            kind.image,
-            kind.tier,
-            kind.accelerator,
-            uid=uid,
-            group=group,
-            memory=[f"mem-path=/proc/self/fd/{shared}", "share=off"],
-            bare=bare,
-            paused=True,
-            disks=disks,
-            descriptors=(shared, *holds),
-            channel=channel,
-        )
+        machine = await blank()
         try:
-            await _fill(machine, folder, await coming)
+            if saving is not None:
+                await saving
+            await _fill(machine, folder, about or _fitting(folder, found, layers), attach, checking)
         except BaseException as error:
             await machine.stop("its memory could not be brought back")
             if isinstance(error, (SandboxError, OSError)):
-                raise Unusable(f"{name}: its memory cannot be brought back: {error}. {await machine.why()}") from error
+                raise Unusable(f"its memory cannot be brought back: {error}. {await machine.why()}") from error
             raise
         return machine
     finally:
-        await asyncio.gather(coming, return_exceptions=True)
+        if checking is not None:
+            await asyncio.wait([checking])
 
 
-async def _whole(folder: Path, found: Template, layers: Sequence[str], saving: Awaitable[None] | None) -> Saved:
-    """What is said of the memory when it is saved, and every byte of it is there. Raises Unusable, and what saving raises."""
-    if saving is not None:
-        await saving
-    about = _fitting(folder, found, layers)
-    if about.checksum != await asyncio.to_thread(_checksum, folder):
+async def _fill(
+    machine: Machine,
+    folder: Path,
+    about: Saved,
+    attach: Callable[[Machine], Awaitable[None]],
+    checking: Awaitable[int] | None,
+) -> None:
+    """checking: the checksum of what was saved, where that was not a moment ago. Nothing runs before it was seen to be right."""
+    by_pages = about.form == "pages"
+    putting = asyncio.to_thread(_restore, machine.pid(), folder / "pages") if by_pages else asyncio.sleep(0)
+    await asyncio.gather(putting, attach(machine))
+    if checking is not None and about.checksum != await checking:
         raise Unusable("the saved memory is damaged")
-    return about
-
-
-async def _fill(machine: Machine, folder: Path, about: Saved) -> None:
     devices = os.open(folder / "devices", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        await machine.monitor.give("devices", devices)
+        await machine.monitor.load(devices, template.SHARED if by_pages else _STREAM)
     finally:
         os.close(devices)
-    if about.form == "pages":
-        await asyncio.to_thread(_restore, machine.pid(), folder / "pages")
-    await machine.monitor.load("devices", template.SHARED if about.form == "pages" else _STREAM)
 
 
 def _fitting(folder: Path, found: Template, layers: Sequence[str]) -> Saved:
@@ -255,12 +234,13 @@ def boot() -> str:
 
 
 def _checksum(folder: Path) -> int:
-    total = 0
+    """Of the devices' state and the pages, one after the other."""
+    total, buffer = 0, memoryview(bytearray(_BITE))
     for name in ("devices", "pages"):
         if (folder / name).exists():
             with (folder / name).open("rb") as file:
-                while bite := file.read(_BITE):
-                    total = zlib.crc32(bite, total)
+                while count := file.readinto(buffer):
+                    total = zlib.crc32(buffer[:count], total)
     return total
 
 
@@ -300,8 +280,9 @@ def _mapping(process: int) -> tuple[int, int]:
     raise OSError("the guest's memory is not where it was expected")
 
 
-def _dump(process: int, memory: int, target: Path) -> None:
-    """Writes the number of runs of private pages, their beginnings and lengths in pages (u64 each), then the pages."""
+def _dump(process: int, memory: int, folder: Path) -> int:
+    """Writes the number of runs of private pages, their beginnings and lengths in pages (u64 each), then the pages. Answers the
+    checksum."""
     begin, size = _mapping(process)
     with open(f"/proc/{process}/pagemap", "rb") as file:
         file.seek(begin // PAGE * 8)
@@ -309,17 +290,29 @@ def _dump(process: int, memory: int, target: Path) -> None:
     if len(entries) != size // PAGE * 8:
         raise OSError("the kernel does not tell of all pages")
     runs = list(_runs(entries[7::8].translate(_PRIVATE)))
-    with target.open("xb", buffering=0) as file:
-        head = array("Q", [len(runs), *(number for run in runs for number in run)])
-        file.write(head.tobytes())
+    head = array("Q", [len(runs), *(number for run in runs for number in run)]).tobytes()
+    checksum = zlib.crc32(head, _checksum(folder))  # of the devices, so far
+    buffer, used = memoryview(bytearray(_BITE)), 0
+    with (folder / "pages").open("xb", buffering=0) as target:
+        target.write(head)
         for first, count in runs:
             at, left = begin + first * PAGE, count * PAGE
             while left:
-                bite = os.pread(memory, min(left, _BITE), at)
-                if not bite:
+                if used == len(buffer):
+                    checksum, used = _put(target, buffer, checksum), 0
+                got = os.preadv(memory, [buffer[used : used + left]], at)
+                if not got:
                     raise OSError("the machine has ended")
-                file.write(bite)
-                at, left = at + len(bite), left - len(bite)
+                at, left, used = at + got, left - got, used + got
+        return _put(target, buffer[:used], checksum)
+
+
+def _put(target: FileIO, bite: memoryview, checksum: int) -> int:
+    """Writes it whole; the disk may be full in the middle."""
+    at = 0
+    while at < len(bite):
+        at += target.write(bite[at:])
+    return zlib.crc32(bite, checksum)
 
 
 def _runs(private: bytes) -> Iterator[tuple[int, int]]:
@@ -332,19 +325,19 @@ def _runs(private: bytes) -> Iterator[tuple[int, int]]:
         at = private.find(1, end)
 
 
-def _restore(process: int, source: Path) -> None:
+def _restore(process: int, pages: Path) -> None:
     begin, size = _mapping(process)
     memory = os.open(f"/proc/{process}/mem", os.O_WRONLY | os.O_CLOEXEC)
     try:
-        with source.open("rb") as file:
-            (count,) = array("Q", file.read(8))
-            numbers = array("Q", file.read(16 * count))
-            for first, pages in zip(numbers[::2], numbers[1::2], strict=True):
-                if (first + pages) * PAGE > size:
+        with pages.open("rb") as source:
+            (count,) = array("Q", source.read(8))
+            numbers = array("Q", source.read(16 * count))
+            for first, length in zip(numbers[::2], numbers[1::2], strict=True):
+                if (first + length) * PAGE > size:
                     raise OSError("a page lies beyond the memory")
-                at, left = begin + first * PAGE, pages * PAGE
+                at, left = begin + first * PAGE, length * PAGE
                 while left:
-                    bite = file.read(min(left, _BITE))
+                    bite = source.read(min(left, _BITE))
                     if not bite:
                         raise OSError("pages are missing")
                     os.pwrite(memory, bite, at)

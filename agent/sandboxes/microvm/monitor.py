@@ -73,14 +73,15 @@ class Monitor:
             self._send(_request(command, arguments), descriptor)
             return await self._answer(command)
 
-    async def load(self, state: int | str, capabilities: Sequence[object]) -> None:
-        """Has it take in a state and waits until that is done: from a file it was started with, or was given under a name."""
+    async def load(self, state: int, capabilities: Sequence[object]) -> None:
+        """Has it take in a state from an open file, and waits until that is done."""
         async with self._asking:
             asked: dict[str, dict[str, object]] = {
+                "getfd": {"fdname": "state"},
                 "migrate-set-capabilities": {"capabilities": capabilities},
-                "migrate-incoming": {"uri": f"fd:{state}"},
+                "migrate-incoming": {"uri": "fd:state"},
             }
-            self._send(b"".join(_request(command, arguments) for command, arguments in asked.items()), None)
+            self._send(b"".join(_request(command, arguments) for command, arguments in asked.items()), state)
             for command in asked:
                 await self._answer(command)
         await self.until_migrated()

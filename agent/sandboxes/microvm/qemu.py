@@ -110,6 +110,7 @@ def machine(tier: Tier, accelerator: str, memory: Sequence[str], base: int, disk
     arguments = [QEMU, "-M", board, "-accel", chosen, "-cpu", processor]
     arguments += ["-m", f"{tier.megabytes}M", "-smp", str(tier.cores)]
     arguments += ["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]
+    arguments += ["-global", "migration.send-configuration=off"]  # states of devices alone have no such head
     arguments += ["-object", f"memory-backend-file,id=mem,size={tier.megabytes}M,{','.join(memory)}", "-sandbox", _SANDBOX]
     arguments += ["-serial", "chardev:console", *_file("base", base, writable=False), "-device", "virtio-blk-device,drive=base"]
     for slot in range(SLOTS):
@@ -172,12 +173,10 @@ class Machine:
         console: Console,
         door: Door,
         errors: asyncio.Task[bytes],
-        bare: bool,
     ) -> None:
         self.process, self.monitor, self.channel, self.console = process, monitor, channel, console
         self.door = door
         self._errors = errors
-        self.bare = bare
 
     @property
     def alive(self) -> bool:
@@ -189,6 +188,11 @@ class Machine:
             fdset = (await self.monitor.ask("add-fd", file))["fdset-id"]
             await self.monitor.ask("blockdev-add", **_node(f"f{fdset}", fdset, writable=slot == 0))
             await self.monitor.ask("blockdev-reopen", options=[_disk(slot, fdset)])
+
+    async def speak_over(self, frozen: Channel) -> None:
+        """Has a frozen channel go on with this machine's agent, in place of its own."""
+        await frozen.thaw(await self.channel.give_up())
+        self.channel = frozen
 
     async def why(self) -> str:
         """What QEMU said on its way out, or an empty string while it lives."""
@@ -238,17 +242,12 @@ async def start(
     group: Group,
     memory: Sequence[str],
     boot: bool = False,
-    bare: bool = False,
-    paused: bool = False,
     disks: Sequence[int] = (),
     descriptors: Sequence[int] = (),
-    channel: Channel | None = None,
 ) -> Machine:
-    """Starts QEMU: booting the kernel, or waiting for a state to come in (`-incoming defer`).
+    """Starts QEMU: booting the kernel, or waiting for a state to come in, and then for `cont`.
 
-    bare: the state that comes is that of the devices alone, without a migration's head. paused: it waits for `cont` then.
     disks: open files behind the first disks, as in Machine.attach. descriptors: what else it has open. All stay the caller's.
-    channel: a frozen one.
     """
     opened = [os.open(image.base, os.O_RDONLY | os.O_CLOEXEC)]
     if boot:
@@ -256,11 +255,7 @@ async def start(
     ours, theirs = zip(*(socket.socketpair() for _ in range(4)), strict=True)
     try:
         command = machine(tier, accelerator, memory, opened[0], disks) + _ends(theirs)
-        command += _kernel(opened[1], opened[2], accelerator) if boot else ["-incoming", "defer"]
-        if bare:
-            command += ["-global", "migration.send-configuration=off"]
-        if paused:
-            command += ["-S"]
+        command += _kernel(opened[1], opened[2], accelerator) if boot else ["-incoming", "defer", "-S"]
         passed = [*opened, *disks, *descriptors, *(end.fileno() for end in theirs)]
         process = await asyncio.create_subprocess_exec(
             *confined(uid, group, accelerator, command),
@@ -282,11 +277,7 @@ async def start(
             os.close(descriptor)
     assert process.stderr
     errors = asyncio.create_task(process.stderr.read())
-    if channel is None:
-        channel = Channel(ours[0], name)
-    else:
-        await channel.thaw(ours[0])
-    made = Machine(process, Monitor(ours[1]), channel, Console(ours[2]), Door(ours[3]), errors, bare)
+    made = Machine(process, Monitor(ours[1]), Channel(ours[0], name), Console(ours[2]), Door(ours[3]), errors)
     try:
         await made.monitor.ready()
     except BaseException as error:

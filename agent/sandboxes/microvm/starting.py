@@ -19,7 +19,7 @@ from agent.core.sandbox import WORKSPACE
 from agent.sandboxes.identity import user_of
 from agent.sandboxes.microvm import images, memory, sparse, template
 from agent.sandboxes.microvm.channel import Refused
-from agent.sandboxes.microvm.clone import group_for
+from agent.sandboxes.microvm.clone import Clone, group_for
 from agent.sandboxes.microvm.memory import Unusable
 from agent.sandboxes.microvm.place import room, tell
 from agent.sandboxes.microvm.qemu import KERNEL_MEGABYTES, Machine
@@ -45,12 +45,13 @@ async def begin(place: Path, state: State, machines: Machines, lock: int, copyin
 
 
 class _Start:
-    """One start. files: what lies behind the disks, as in Machine.attach."""
+    """One start. files: what lies behind the disks, as in Machine.attach. attached: whether its machine has them."""
 
     def __init__(self, place: Path, state: State, machines: Machines, lock: int) -> None:
         self.place, self.state, self.machines, self.lock = place, state, machines, lock
         self.running, self.kind = machines.of(place), state.kind
         self.files: list[int] = []
+        self.attached = True
 
     async def run(self, way: Awaitable[Machine]) -> Machine:
         """The machine, started in one of the ways below."""
@@ -119,7 +120,7 @@ class _Start:
     async def _furnished(self, furnished: template.Template, making: Awaitable[None]) -> Machine:
         """A clone that finds its disks mounted."""
         await asyncio.to_thread(sparse.fill, furnished.disk, self.place / "disk.img")
-        machine = await self._clone(self.kind, furnished)
+        machine = await self._clone(furnished)
         self.running.template = furnished
         async with self._mounting(machine):
             await machine.channel.clock()
@@ -133,7 +134,7 @@ class _Start:
     async def _mounted(self, pooled: Machine | None = None, making: Awaitable[None] | None = None) -> Machine:
         """A machine that mounts its disks. making: what fills the folder of a new one."""
         bare = self.running.template = await template.ready(self.kind.bare)
-        machine = pooled or await self._clone(self.kind.bare, bare)
+        machine = pooled or await self._clone(bare)
         async with self._mounting(machine):
             await machine.channel.clock()
             if making is not None:
@@ -143,9 +144,21 @@ class _Start:
             await machine.channel.furnish(len(self.files) - 1)
         return machine
 
-    async def _clone(self, kind: template.Kind, made: template.Template) -> Machine:
-        group, uid = group_for(self.place, kind.tier, self.state.spec.limits), user_of(self.place)
-        return await template.clone(self.place.name, kind, made, uid=uid, group=group, disks=self.files, holds=(self.lock,))
+    async def _clone(self, made: template.Template) -> Machine:
+        machine = await self._blank(made)
+        await self._attach(machine)
+        await template.fill(machine, made)
+        return await _runs(machine)
+
+    async def _blank(self, made: template.Template) -> Machine:
+        """A QEMU with the lock, and nothing in its memory yet: one that waits in the pool, or a new one, which has the disks."""
+        pool = self.machines.pool
+        waiting = pool.blank(self.kind, made) if pool is not None else None
+        if waiting is not None:
+            return await self._adopt(waiting)
+        self.attached = True
+        group, uid = group_for(self.place, self.kind.tier, self.state.spec.limits), user_of(self.place)
+        return await template.blank(self.place.name, self.kind, made, uid=uid, group=group, disks=self.files, holds=(self.lock,))
 
     @asynccontextmanager
     async def _mounting(self, machine: Machine) -> AsyncIterator[None]:
@@ -164,43 +177,51 @@ class _Start:
             raise
 
     async def _pooled(self) -> Machine | None:
-        """A machine out of the pool, with the disks and the lock, in a control group that the folder tells of."""
+        """A running machine out of the pool, if one waits there."""
         pool = self.machines.pool
         clone = await pool.take(self.kind.bare) if pool is not None else None
         if clone is None:
             return None
+        machine = await self._adopt(clone)
+        await self._attach(machine)
+        return await _runs(machine)
+
+    async def _adopt(self, waiting: Clone) -> Machine:
+        """What waited in the pool, with the lock, in a control group that the folder tells of; its disks it is given later."""
+        machine = waiting.machine
+        machine.channel.name = self.place.name
         try:
-            if clone.group.folders:
-                group_for(self.place, self.kind.tier, self.state.spec.limits, clone.group.folders[0].name)
-            await clone.machine.monitor.give("lock", self.lock)
-            clone.release()
-            await clone.machine.attach(self.files)
-            await clone.machine.monitor.ask("cont")
+            if waiting.group.folders:
+                group_for(self.place, self.kind.tier, self.state.spec.limits, waiting.group.folders[0].name)
+            await machine.monitor.give("lock", self.lock)
+            waiting.release()
+            self.attached = False
         except BaseException:
-            await clone.machine.stop()
-            clone.release()
+            await machine.stop()
+            waiting.release()
             raise
-        return clone.machine
+        return machine
+
+    async def _attach(self, machine: Machine) -> None:
+        """Gives it its disks. Ends it if that fails."""
+        if self.attached:
+            return
+        try:
+            await machine.attach(self.files)
+        except BaseException:
+            await machine.stop()
+            raise
+        self.attached = True
 
     async def _brought_back(self, saving: Awaitable[None] | None) -> Machine | None:
         """The machine with its saved memory, which then is gone from the disk; None if it cannot be used."""
         saved = self.place / "memory"
         frozen, self.running.frozen = self.running.frozen, None
         assert self.running.template is not None
+        made = self.running.template
         try:
-            machine = await memory.load(
-                self.place.name,
-                self.kind,
-                self.running.template,
-                saved,
-                uid=user_of(self.place),
-                group=group_for(self.place, self.kind.tier, self.state.spec.limits),
-                layers=self.running.layers,
-                disks=self.files,
-                holds=(self.lock,),
-                channel=frozen,
-                saving=saving,
-            )
+            layers = self.running.layers
+            machine = await memory.load(lambda: self._blank(made), self._attach, made, saved, layers=layers, saving=saving)
         except BaseException as error:
             if frozen is not None:
                 await frozen.close("its memory could not be brought back")
@@ -214,6 +235,8 @@ class _Start:
         gateway = self.machines.gateways.of(self.place, self.state.spec.egress)
         try:
             gone = memory.set_aside(saved)  # from here on the disk is no longer that of the saved memory
+            if frozen is not None:
+                await machine.speak_over(frozen)
             await machine.monitor.ask("cont")
             await machine.channel.clock()
             await machine.channel.keep()
@@ -221,9 +244,21 @@ class _Start:
                 await machine.door.open(gateway)
         except BaseException:
             await machine.stop()
+            if frozen is not None:
+                await frozen.close()
             raise
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
         return machine
+
+
+async def _runs(machine: Machine) -> Machine:
+    """Lets a paused machine run. Ends it if that fails."""
+    try:
+        await machine.monitor.ask("cont")
+    except BaseException:
+        await machine.stop()
+        raise
+    return machine
 
 
 @asynccontextmanager

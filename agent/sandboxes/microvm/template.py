@@ -204,7 +204,7 @@ async def _boot(kind: Kind, work: Path, memory: int, state: int) -> str:
     """Boots a machine, has it do once what all machines do, and saves it."""
     os.ftruncate(memory, kind.tier.megabytes << 20)
     practice = await asyncio.to_thread(make_practice, work / "practice")
-    async with _making(kind, memory, (state,), boot=True) as booted:
+    async with _making(kind, memory, boot=True) as booted:
         await booted.channel.ask(Ask.PING, seconds=60.0)
         await booted.monitor.ask("stop")
         await exercise(booted, practice, _WARMING, rounds=1)
@@ -227,8 +227,9 @@ async def _furnish(kind: Kind, work: Path, memory: int, state: int) -> str:
     files += [os.open(work / "layer.img", os.O_RDONLY | os.O_CLOEXEC) for _ in range(images.LAYERS + 1)]
     before = os.open(bare.state, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        async with _making(kind, memory, (state, before), disks=files) as machine:
+        async with _making(kind, memory, disks=files) as machine:
             await machine.monitor.load(before, SHARED)
+            await machine.monitor.ask("cont")
             await machine.channel.clock()
             await machine.channel.furnish(images.LAYERS + 1, forget=True)
             await machine.channel.ask(Ask.SYNC)
@@ -243,10 +244,8 @@ async def _furnish(kind: Kind, work: Path, memory: int, state: int) -> str:
 
 
 @asynccontextmanager
-async def _making(
-    kind: Kind, memory: int, others: Sequence[int], *, boot: bool = False, disks: Sequence[int] = ()
-) -> AsyncIterator[Machine]:
-    """A machine that has the file of a template as its memory, and other files open; it ends with the context."""
+async def _making(kind: Kind, memory: int, *, boot: bool = False, disks: Sequence[int] = ()) -> AsyncIterator[Machine]:
+    """A machine that has the file of a template as its memory; it ends with the context."""
     machine = await qemu.start(
         f"template {kind.key}",
         kind.image,
@@ -257,7 +256,7 @@ async def _making(
         memory=[f"mem-path=/proc/self/fd/{memory}", "share=on"],
         boot=boot,
         disks=disks,
-        descriptors=(memory, *others),
+        descriptors=(memory,),
     )
     try:
         yield machine
@@ -326,48 +325,52 @@ async def _practise(machine: Machine, command: str) -> None:
         raise SandboxError(problem, "Build it again.")
 
 
-async def clone(
+async def blank(
     name: str,
     kind: Kind,
     template: Template,
     *,
     uid: int,
     group: Group,
-    disks: Sequence[int] | None = None,
+    disks: Sequence[int] = (),
     holds: Sequence[int] = (),
 ) -> Machine:
-    """A new machine of the template of that kind, running with disks behind it as in Machine.attach, or paused and without any.
+    """A QEMU with the memory of a template of that kind, paused, in which nothing is yet: a state is to be loaded.
 
-    It is to be given the time and its randomness when it runs. holds: open files that are open as long as it lives.
-    Raises SandboxError; a template that cannot be loaded is made anew the next time.
+    disks: as in Machine.attach. holds: open files that are open as long as it lives. Raises SandboxError.
     """
     memory = await sealed(template)
-    state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
+    return await qemu.start(
+        name,
+        kind.image,
+        kind.tier,
+        kind.accelerator,
+        uid=uid,
+        group=group,
+        memory=[f"mem-path=/proc/self/fd/{memory}", "share=off"],
+        disks=disks,
+        descriptors=(memory, *holds),
+    )
+
+
+async def fill(blank: Machine, template: Template) -> None:
+    """Makes a clone of the template of it, still paused. It is to be given the time and its randomness when it runs.
+
+    Raises SandboxError, and then there is no machine; a template that cannot be loaded is made anew the next time.
+    """
     try:
-        made = await qemu.start(
-            name,
-            kind.image,
-            kind.tier,
-            kind.accelerator,
-            uid=uid,
-            group=group,
-            memory=[f"mem-path=/proc/self/fd/{memory}", "share=off"],
-            paused=disks is None,
-            disks=disks or (),
-            descriptors=(memory, state, *holds),
-        )
+        state = os.open(template.state, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            await made.monitor.load(state, SHARED)
-        except BaseException as error:
-            await made.stop()
-            if isinstance(error, SandboxError):
-                spoil(template)
-                problem = f"{name}: the template cannot be loaded: {error.problem}. {await made.why()}"
-                raise SandboxError(problem, "It is made anew at the next attempt.") from error
-            raise
-        return made
-    finally:
-        os.close(state)
+            await blank.monitor.load(state, SHARED)
+        finally:
+            os.close(state)
+    except BaseException as error:
+        await blank.stop()
+        if isinstance(error, SandboxError):
+            spoil(template)
+            problem = f"{blank.channel.name}: the template cannot be loaded: {error.problem}. {await blank.why()}"
+            raise SandboxError(problem, "It is made anew at the next attempt.") from error
+        raise
 
 
 def sweep(images: Path) -> None:
