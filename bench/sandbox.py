@@ -33,6 +33,9 @@ LIMITS = Limits(memory=256 << 20, processes=64, disk=96 << 20, seconds=60.0, cor
 USUAL = 0.015
 """Seconds of QEMU's bare start where the limits were set."""
 
+_REST = 0.5
+"""Seconds after which a guest that has nothing to do is at rest."""
+
 Row = dict[str, Any]
 
 
@@ -70,6 +73,8 @@ async def _measure(scratch: Path, rounds: int, kills: int) -> list[Row]:
     rows = await _creation(sandboxes, marks, bare, desk, rounds)
     rows += await _pooled(scratch / "sandboxes", marks, desk, rounds)
     rows += await _sleep(sandboxes, marks, desk, rounds)
+    rows += await _forms(sandboxes, marks, desk, max(3, rounds // 5))
+    rows += await _service(scratch / "sandboxes", marks, desk, rounds)
     rows += await _idle(sandboxes, bare)
     rows.append(await _fifty(sandboxes, desk))
     rows += await _large(sandboxes, scratch, rounds)
@@ -138,36 +143,66 @@ async def _pooled(root: Path, marks: Marks, desk: SandboxSpec, rounds: int) -> l
     ]
 
 
-async def _sleep(sandboxes: MicroVM, marks: Marks, desk: SandboxSpec, rounds: int) -> list[Row]:
+async def _sleep(sandboxes: MicroVM, marks: Marks, desk: SandboxSpec, rounds: int, how: str = "") -> list[Row]:
+    """Of a machine that has come to rest, as one is that is suspended for it."""
+    sandbox = await _sleeper(sandboxes, desk)
+    suspended, resumed, forked = [], [], []
+    for number in range(rounds):
+        await asyncio.sleep(_REST)
+        await sandboxes.pooled()
+        took = await _suspended_and_resumed(sandbox, marks)
+        suspended.append(took[0])
+        resumed.append(took[1])
+        await asyncio.sleep(_REST)
+        await sandboxes.pooled()
+        began = time.monotonic()
+        fork = await copies.fork(sandbox, f"fork-{number}")
+        forked.append(marks.answered - began)
+        await fork.delete()
+    await sandbox.delete()
+    return [
+        _row(f"suspend, with memory, fast path{how}", suspended, 0.040),
+        _row(f"resume to the first answer, with memory, fast path{how}", resumed, 0.080),
+        _row(f"fork of a running one to its first answer{how}", forked, 0.080),
+    ]
+
+
+async def _service(root: Path, marks: Marks, desk: SandboxSpec, rounds: int) -> list[Row]:
+    """The same where something is kept ready, as `serve` does."""
+    sandboxes = MicroVM(root, Keeping(pool=1, limits=LIMITS))
+    await sandboxes.tend()
+    await sandboxes.pooled()
+    rows = await _sleep(sandboxes, marks, desk, rounds, how=", with a pool")
+    await sandboxes.close()
+    return rows
+
+
+async def _forms(sandboxes: MicroVM, marks: Marks, desk: SandboxSpec, rounds: int) -> list[Row]:
+    """What is there where the fast path is not, or not wanted."""
+    rows = []
+    sandbox = await _sleeper(sandboxes, desk)
+    for what, how in (("with memory, QEMU's stream", {"form": "stream"}), ("disk only", {"keep_memory": False})):
+        took = [await _suspended_and_resumed(sandbox, marks, **how) for _ in range(rounds)]
+        rows.append(_row(f"suspend, {what}", [each[0] for each in took]))
+        rows.append(_row(f"resume to the first answer, {what}", [each[1] for each in took]))
+    await sandbox.delete()
+    return rows
+
+
+async def _sleeper(sandboxes: MicroVM, desk: SandboxSpec) -> MicroVMSandbox:
     sandbox = await sandboxes.create("sleeper", desk)
     assert isinstance(sandbox, MicroVMSandbox)
     await sandbox.run("cat repos/*/d1/* | wc -c; git -C repos/one status >/dev/null")
-    rows = []
-    for form, at_most in (("pages", (0.040, 0.080)), ("stream", (None, None)), ("disk", (None, None))):
-        suspended, resumed = [], []
-        for _ in range(rounds if form == "pages" else max(3, rounds // 5)):
-            began = time.monotonic()
-            if form == "disk":
-                await sandbox.suspend(keep_memory=False)
-            else:
-                await sandbox.suspend(form="pages" if form == "pages" else "stream")
-            suspended.append(time.monotonic() - began)
-            began = time.monotonic()
-            await sandbox.start()
-            resumed.append(marks.answered - began)
-        what = {"pages": "with memory, fast path", "stream": "with memory, QEMU's stream", "disk": "disk only"}[form]
-        rows += [
-            _row(f"suspend, {what}", suspended, at_most[0]),
-            _row(f"resume to the first answer, {what}", resumed, at_most[1]),
-        ]
-    forks = []
-    for number in range(rounds):
-        began = time.monotonic()
-        forked = await copies.fork(sandbox, f"fork-{number}")
-        forks.append(marks.answered - began)
-        await forked.delete()
-    await sandbox.delete()
-    return [*rows, _row("fork of a running one to its first answer", forks, 0.080)]
+    return sandbox
+
+
+async def _suspended_and_resumed(sandbox: MicroVMSandbox, marks: Marks, **how: Any) -> tuple[float, float]:
+    began = time.monotonic()
+    await sandbox.suspend(**({"form": "pages"} | how))
+    suspended = time.monotonic() - began
+    began = time.monotonic()
+    await sandbox.start()
+    return suspended, marks.answered - began
 
 
 async def _idle(sandboxes: MicroVM, spec: SandboxSpec) -> list[Row]:
