@@ -245,6 +245,36 @@ async def test_clones_of_the_pool_are_nobodys_until_they_are_taken(tmp_path: Pat
     assert left(sandboxes.root) == Left()
 
 
+async def test_who_is_resumed_or_forked_takes_the_blank_of_the_pool(tmp_path: Path, source: Path) -> None:
+    sandboxes = MicroVM(tmp_path / "sandboxes", Keeping(pool=1, limits=LIMITS))
+    layer = Layer(source=source, target="/workspace/repos/app", key="a")
+    try:
+        await sandboxes.tend()
+        await sandboxes.pooled()
+        sandbox = await created(sandboxes, "one", layer)
+        await sandboxes.pooled()
+        await sandbox.run("echo edited > repos/app/README; echo kept > kept; echo held > /dev/shm/held")
+        going = asyncio.create_task(sandbox.run(f"echo x > mark; {WAITS}; cat repos/app/README"))
+        await until(sandbox, "mark")
+        waiting = left(sandboxes.root).folders
+        forked = await copies.fork(sandbox, "two")
+        assert left(sandboxes.root).folders == waiting, "a folder more for the fork, and the blank's is gone"
+        assert await said(forked, "cat kept /dev/shm/held repos/app/README") == "kept\nheld\nedited\n"
+        await forked.delete()
+        await sandboxes.pooled()
+        assert left(sandboxes.root).folders == waiting
+        await sandbox.suspend()
+        await sandbox.start()
+        assert left(sandboxes.root).folders == waiting - 1
+        await sandbox.run("touch go")
+        assert (await going).stdout == b"edited\n", "what waited goes on in the new machine"
+        await sandbox.suspend(keep_memory=False)
+        assert await said(sandbox, AFRESH) == "kept\nlost\n", "without a blank it starts as ever"
+    finally:
+        await remove_all(sandboxes)
+    assert left(sandboxes.root) == Left()
+
+
 async def test_the_pool_of_a_killed_process_is_swept(tmp_path: Path) -> None:
     program = f"""
 import asyncio, sys
