@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _analysis import clock, jsontext
+from _analysis import clock, jsontext, logforms
 from _analysis.records import DETAILS, LEVELS, SERVICES, TEXTS, TIMES, pick, rank, service_within
-from _analysis.stacktraces import CONTINUES, Frame, Stack, called, is_frame, raises
+from _analysis.stacktraces import CONTINUES, Frame, Stack, called, is_frame, raised, raises
 from _analysis.stretches import Stretch
 from _analysis.templates import BUCKET, Template, keep_values, mask
 
@@ -110,9 +110,9 @@ class _Reader:
                 self.late = True
                 return
             if isinstance(row, list) and len(row) == len(columns):
-                self._record(dict(zip(map(str, columns), row, strict=True)), json.dumps(row), 0)
+                self._records(dict(zip(map(str, columns), row, strict=True)), json.dumps(row), 0)
             elif isinstance(row, dict):
-                self._record(row, json.dumps(row), 0)
+                self._records(row, json.dumps(row), 0)
             else:
                 self._bad(0)
 
@@ -124,19 +124,20 @@ class _Reader:
         try:
             record = jsontext.parse(text)
             if isinstance(record, dict):
-                self._record(record, text, offset)
+                self._records(record, text, offset)
                 return
         except (ValueError, RecursionError):
             pass
         self._bad(offset)
 
+    def _records(self, value: dict[str, Any], text: str, offset: int) -> None:
+        several = "resourceLogs" in value
+        for record in logforms.records(value):
+            self._record(record, str(pick(record, TEXTS)) if several else text, offset)
+
     def _record(self, record: dict[str, Any], text: str, offset: int) -> None:
         message = pick(record, TEXTS)
-        if isinstance(message, dict):
-            record = {**record, **message}
-            message = pick(message, TEXTS)
-        inner = record.get("line") or record.get("log") if message is None else None
-        message = str(message if message is not None else inner if inner is not None else text)
+        message = str(message if message is not None else text)
         when = self._moment(pick(record, TIMES))
         self.when = when if when is not None else self.outer
         service = pick(record, SERVICES) or service_within(record) or self.part.service
@@ -144,10 +145,12 @@ class _Reader:
         for name in DETAILS:
             detail = record.get(name)
             if isinstance(detail, dict):
-                detail = " ".join(str(v) for v in detail.values())
+                values = [str(value) for value in detail.values()]
+                detail = ("\n" if any("\n" in value for value in values) else " ").join(values)
             if detail and isinstance(detail, str):
                 self.stack.whole(detail, str(service), self.when)
-                message += " | " + detail.splitlines()[-1][:300] if detail.strip() else ""
+                if (said := raised(detail)[:300]) and said not in message:
+                    message += f" | {said}"
         self._count(str(service), message, level, offset, text, record)
 
     def _moment(self, value: Any) -> float | None:
@@ -171,14 +174,14 @@ class _Reader:
         return None
 
     def _text(self, text: str, offset: int) -> None:
-        raised = bool(self.stack.entries) and raises(text)
-        within = raised or CONTINUES.match(text)  # an error may speak of a date, and yet begins no line of the log
+        ends = bool(self.stack.entries) and raises(text)
+        within = ends or CONTINUES.match(text)  # an error may speak of a date, and yet begins no line of the log
         found = None if within and self.when is not None else self._dated(text)
         if found is None and self.outer is not None and not within and not is_frame(text):
             self.stack.end(self.when)
             self.when = self.outer
         if found is None:
-            if raised:
+            if ends:
                 self.stack.end(self.when, text)
             elif self.when is not None and (above := called(text)):
                 self.stack.above = above

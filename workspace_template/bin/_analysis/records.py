@@ -9,9 +9,12 @@ from _analysis.stacktraces import raises
 
 LEVEL = re.compile(r"\b(FATAL|CRITICAL|PANIC|EMERG|ALERT|ERROR|ERR|SEVERE|WARNING|WARN|NOTICE|INFO|DEBUG|TRACE)\b", re.IGNORECASE)
 RANK = {"TRACE": 0, "DEBUG": 0, "INFO": 1, "NOTICE": 1, "WARN": 2, "WARNING": 2, "ERROR": 3, "ERR": 3, "SEVERE": 3}
-TIMES = ("timestamp", "@timestamp", "time", "ts", "datetime", "date", "eventTime", "event_time", "asctime", "t", "timeUnixNano")
-TEXTS = ("msg", "message", "body", "log", "event", "text", "line", "short_message")
-LEVELS = ("level", "severity_text", "severity", "levelname", "lvl", "log.level", "loglevel")
+TIMES = ("timestamp", "@timestamp", "time", "ts", "datetime", "date", "eventTime", "event_time", "asctime", "t", "timeUnixNano",
+         "observedTimeUnixNano", "Timestamp", "@t", "__REALTIME_TIMESTAMP")  # fmt: skip
+TEXTS = ("msg", "message", "body", "log", "event", "text", "line", "short_message", "textPayload", "Message", "MESSAGE", "@m",
+         "@mt", "RenderedMessage", "MessageTemplate")  # fmt: skip
+LEVELS = ("level", "severity_text", "severity", "levelname", "lvl", "log.level", "loglevel", "severityText", "Level", "LogLevel",
+          "@l")  # fmt: skip
 SERVICES = (
     "service",
     "service.name",
@@ -19,12 +22,20 @@ SERVICES = (
     "serviceName",
     "app",
     "application",
+    "svc",
+    "app_name",
+    "appName",
+    "Application",
+    "_service",
+    "SYSLOG_IDENTIFIER",
+    "_SYSTEMD_UNIT",
     "component",
     "container",
     "job",
     "logger",
 )
-DETAILS = ("error", "err", "exception", "exc_info", "stack", "stacktrace", "stack_trace", "error.message", "exception.message")
+DETAILS = ("error", "err", "exception", "exc_info", "stack", "stacktrace", "stack_trace", "error.message", "error.stack_trace",
+           "exception.message", "exception.stacktrace", "Exception", "@x")  # fmt: skip
 
 
 def pick(record: dict[str, Any], names: tuple[str, ...]) -> Any:
@@ -41,9 +52,7 @@ def service_within(record: dict[str, Any]) -> str:
     for outer in ("labels", "resource", "kubernetes", "attributes", "fields"):
         inner = record.get(outer)
         if isinstance(inner, dict):
-            found = pick(inner, (*SERVICES, "container_name", "pod")) or (
-                service_within(inner) if isinstance(inner.get("attributes"), dict) else ""
-            )
+            found = pick(inner, (*SERVICES, "container_name", "pod")) or service_within(inner)
             if isinstance(found, str) and found:
                 return found
     return ""

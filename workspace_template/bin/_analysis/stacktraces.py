@@ -12,7 +12,7 @@ CONTINUES = re.compile(
     r"^(?:\s|Traceback |Caused by:|goroutine \d|\.\.\. \d+ more|During handling|The above exception|stack traceback)"
 )
 RAISED = re.compile(
-    r"^([A-Za-z_][\w.$]*(?:Error|Exception|Warning|Exit|Interrupt|Fault|Failure|Timeout|NotFound)\w*)(?::\s?(.*))?$"
+    r"^(Error(?=: )|[A-Za-z_][\w.$]*(?:Error|Exception|Warning|Exit|Interrupt|Fault|Failure|Timeout|NotFound)\w*)(?::\s?(.*))?$"
 )
 GOROUTINE = re.compile(r"^([\w./-]+(?:\.\(\*?\w+\))?[\w.]*)\([^()]*\)$")
 CHAINED = re.compile(r"^\s*(?:Caused by:|During handling of|The above exception)")
@@ -20,6 +20,8 @@ FRAME = (
     re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)'),
     re.compile(r"^\s*at (?P<name>[\w.$<>/ \[\]]+?)\s?\((?P<file>[^():]+\.\w+):(?P<line>\d+)(?::\d+)?\)"),
     re.compile(r"^\s*at (?:async )?(?P<name>)(?P<file>[^():\s]+\.\w+):(?P<line>\d+)"),
+    re.compile(r"^\s*at (?P<name>[\w.$<>`+\[\],]+)\([^()]*\) in (?P<file>(?:[A-Za-z]:)?[^:]+\.\w+):line (?P<line>\d+)"),
+    re.compile(r"^\s*#\d+ (?P<file>[^():\s]+\.php)\((?P<line>\d+)\): (?P<name>[\w\\:>-]+)"),
     re.compile(r"^\s*(?P<name>)(?P<file>/?[\w./@-]+\.(?:go|rs|c|cc|cpp|h|rb|py|js|ts|ex|php)):(?P<line>\d+)"),
 )
 
@@ -61,6 +63,12 @@ def raises(text: str) -> bool:
     return RAISED.match(text[:LINE]) is not None
 
 
+def raised(trace: str) -> str:
+    """What a trace says was raised: the last exception that it names, or else its last line."""
+    lines = [line.strip().removeprefix("Caused by: ") for line in trace.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if raises(line)), lines[-1] if lines else "")
+
+
 def called(text: str) -> str:
     """The function that a line of a goroutine's trace calls, or ""."""
     found = GOROUTINE.match(text) if len(text) <= LINE else None
@@ -87,7 +95,8 @@ class Stack:
             match = form.search(text)
             if match:
                 name = match["name"].strip() or self.above
-                self.entries.append(_Entry(file=match["file"], line=int(match["line"]), name=name, last=not number, chain=chain))
+                file = match["file"].replace("\\", "/")
+                self.entries.append(_Entry(file=file, line=int(match["line"]), name=name, last=not number, chain=chain))
                 self.above = ""
                 return
         if self.entries and self.entries[-1].last and text[:1].isspace() and re.search(r"\w", text):
@@ -99,7 +108,7 @@ class Stack:
             return
         for line in text.splitlines():
             self.add(line)
-        self.end(when, text.strip().splitlines()[-1] if text.strip() else "", service)
+        self.end(when, raised(text), service)
 
     def end(self, when: float | None, raised: str = "", service: str = "") -> None:
         """The stack that was read belongs to the line before it, or to the exception named after it."""

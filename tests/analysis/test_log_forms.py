@@ -1,0 +1,149 @@
+"""Structured logs in the forms that libraries and platforms write them: time, service, level, text and trace are found in each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.analysis.conftest import AT, LIVE, Scene, rfc
+from tests.analysis.test_code import part
+
+TIMES = [AT - timedelta(minutes=120 - n) for n in range(120)]
+PYTHON = 'Traceback (most recent call last):\n  File "/srv/web/pay.py", line 3, in pay\n    call()\nValueError: bad\n'
+JAVA = "java.lang.IllegalStateException: no\n\tat web.Pay.run(Pay.java:3)\nCaused by: java.io.IOException: bad\n\tat web.Net.send(Net.java:7)"
+NODE = "Error: bad\n    at pay (/srv/web/pay.js:3:14)"
+DOTNET = "System.InvalidOperationException: bad\n   at Web.Pay.Run(Int32 id) in C:\\src\\Web\\Pay.cs:line 3"
+
+
+def otel(key: str, value: str) -> dict[str, Any]:
+    return {"key": key, "value": {"stringValue": value}}
+
+
+def exported(at: datetime, bad: bool) -> dict[str, Any]:
+    record = {
+        "timeUnixNano": str(int(at.timestamp() * 1e9)),
+        "severityNumber": 17 if bad else 9,
+        "body": {"stringValue": text(bad)},
+    }
+    record["attributes"] = [otel("exception.stacktrace", PYTHON)] if bad else []
+    return {
+        "resourceLogs": [{"resource": {"attributes": [otel("service.name", "web")]}, "scopeLogs": [{"logRecords": [record] * 2}]}]
+    }
+
+
+def text(bad: bool) -> str:
+    return "payment refused" if bad else "payment taken"
+
+
+def level(bad: bool) -> str:
+    return "ERROR" if bad else "INFO"
+
+
+FORMS: dict[str, tuple[Callable[[datetime, bool], dict[str, Any]], str]] = {
+    "opentelemetry": (exported, "pay.py"),
+    "elastic": (
+        lambda at, bad: {
+            "@timestamp": rfc(at),
+            "message": text(bad),
+            "log": {"level": level(bad).lower(), "logger": "pay"},
+            "service": {"name": "web", "version": "3"},
+            **({"error": {"type": "E", "message": "bad", "stack_trace": JAVA}} if bad else {}),
+        },
+        "Net.java",
+    ),
+    "google": (
+        lambda at, bad: {
+            "timestamp": rfc(at),
+            "severity": level(bad),
+            "jsonPayload": {"message": text(bad), "stack_trace": PYTHON if bad else ""},
+            "resource": {"type": "k8s_container", "labels": {"namespace_name": "prod", "container_name": "web"}},
+        },
+        "pay.py",
+    ),
+    "google-text": (
+        lambda at, bad: {
+            "timestamp": rfc(at),
+            "textPayload": f"{level(bad)} {text(bad)}",
+            "resource": {"labels": {"service_name": "web"}},
+        },
+        "",
+    ),
+    "journald": (
+        lambda at, bad: {
+            "__REALTIME_TIMESTAMP": str(int(at.timestamp() * 1e6)),
+            "MESSAGE": text(bad),
+            "PRIORITY": "3" if bad else "6",
+            "SYSLOG_IDENTIFIER": "web",
+        },
+        "",
+    ),
+    "graylog": (
+        lambda at, bad: {
+            "version": "1.1",
+            "host": "h1",
+            "short_message": text(bad),
+            "timestamp": at.timestamp(),
+            "level": 3 if bad else 6,
+            "_service": "web",
+        },
+        "",
+    ),
+    "serilog": (
+        lambda at, bad: {
+            "@t": rfc(at),
+            "@mt": text(bad),
+            "Application": "web",
+            **({"@l": "Error", "@x": DOTNET} if bad else {}),
+        },
+        "C:/src/Web/Pay.cs",
+    ),
+    "log4j": (
+        lambda at, bad: {
+            "instant": {"epochSecond": int(at.timestamp()), "nanoOfSecond": 5},
+            "level": level(bad),
+            "message": text(bad),
+            "app_name": "web",
+            **({"thrown": {"name": "x", "message": "bad", "extendedStackTrace": JAVA}} if bad else {}),
+        },
+        "Net.java",
+    ),
+    "pino": (
+        lambda at, bad: {
+            "level": 50 if bad else 30,
+            "time": int(at.timestamp() * 1e3),
+            "pid": 7,
+            "hostname": "h1",
+            "name": "web",
+            "msg": text(bad),
+            **({"err": {"type": "Error", "message": "bad", "stack": NODE}} if bad else {}),
+        },
+        "pay.js",
+    ),
+    "datadog": (lambda at, bad: {"timestamp": rfc(at), "status": level(bad).lower(), "message": text(bad), "service": "web"}, ""),
+    "rust": (lambda at, bad: {"timestamp": rfc(at), "level": level(bad), "fields": {"message": text(bad)}, "svc": "web"}, ""),
+    "docker": (
+        lambda at, bad: {
+            "log": json.dumps({"level": level(bad), "msg": text(bad), "service": "web", "stack": NODE if bad else ""}) + "\n",
+            "stream": "stdout",
+            "time": rfc(at),
+        },
+        "pay.js",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_log_is_read_in_the_form_that_its_library_or_platform_gave_it(scene: Scene, form: str) -> None:
+    made, file = FORMS[form]
+    scene.write("telemetry/logs/all.ndjson", "".join(json.dumps(made(at, at >= LIVE)) + "\n" for at in TIMES))
+    scene.furnish()
+    symptoms = part("symptoms").gather(part("desk").read(scene.root))
+    (anomaly,) = [a for a in symptoms.anomalies if a.kind == "log" and "payment refused" in a.text]
+    assert (anomaly.service, anomaly.level, anomaly.fresh) == ("web", 3, True)
+    assert abs(anomaly.onset - LIVE.timestamp()) <= 60
+    assert ("bad" in anomaly.text) == bool(file), "what was raised is said beside the message"
+    assert [frame.service for frame in symptoms.frames if frame.file.endswith(file)][:1] == (["web"] if file else [])
