@@ -1,4 +1,4 @@
-"""Structured logs in the forms that libraries and platforms write them: time, service, level, text and trace are found in each."""
+"""Logs in the forms that libraries and platforms write them: time, service, level, text and trace are found in each."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ def exported(at: datetime, bad: bool) -> dict[str, Any]:
         "timeUnixNano": str(int(at.timestamp() * 1e9)),
         "severityNumber": 17 if bad else 9,
         "body": {"stringValue": text(bad)},
+        "attributes": [otel("exception.stacktrace", PYTHON)] if bad else [],
     }
-    record["attributes"] = [otel("exception.stacktrace", PYTHON)] if bad else []
-    return {
-        "resourceLogs": [{"resource": {"attributes": [otel("service.name", "web")]}, "scopeLogs": [{"logRecords": [record] * 2}]}]
-    }
+    resource = {"attributes": [otel("service.name", "web")]}
+    return {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [record] * 2}]}]}
 
 
 def text(bad: bool) -> str:
@@ -147,3 +146,55 @@ def test_a_log_is_read_in_the_form_that_its_library_or_platform_gave_it(scene: S
     assert abs(anomaly.onset - LIVE.timestamp()) <= 60
     assert ("bad" in anomaly.text) == bool(file), "what was raised is said beside the message"
     assert [frame.service for frame in symptoms.frames if frame.file.endswith(file)][:1] == (["web"] if file else [])
+
+
+def clf(at: datetime) -> str:
+    return at.strftime("%d/%b/%Y:%H:%M:%S +0000")
+
+
+LINES: dict[str, tuple[str, Callable[[datetime, bool], str], str]] = {
+    "nginx": (
+        "web.log",
+        lambda at, bad: f'10.0.0.1 - - [{clf(at)}] "POST /pay HTTP/1.1" {502 if bad else 200} 157 "-" "curl"',
+        "[502] ",
+    ),
+    "haproxy": (
+        "web.log",
+        lambda at, bad: (
+            f'{at:%b %d %H:%M:%S} lb haproxy[12]: 10.0.0.1:33 [{clf(at)}] fe be/s1 0/0/1/2/3 {503 if bad else 200} 157 - - "POST /pay HTTP/1.1"'
+        ),
+        "[503] ",
+    ),
+    "aws": (
+        "web.log",
+        lambda at, bad: (
+            f'http {rfc(at)} app/lb 10.0.0.1:3 10.0.0.2:80 0.1 0.2 0.0 {"502 502" if bad else "200 200"} 34 36 "POST /pay HTTP/1.1"'
+        ),
+        "[502] ",
+    ),
+    "compose": ("all.log", lambda at, bad: f"web-1   | {rfc(at)} {level(bad)} {text(bad)}", "payment refused"),
+    "kubectl": ("all.log", lambda at, bad: f"[pod/web-7f9c-abc/web] {rfc(at)} {level(bad)} {text(bad)}", "payment refused"),
+    "syslog": ("syslog", lambda at, bad: f"<{11 if bad else 14}>{at:%b %d %H:%M:%S} h1 web[12]: {text(bad)}", "payment refused"),
+    "colours": ("web.log", lambda at, bad: f"\x1b[2m{rfc(at)}\x1b[0m \x1b[31m{level(bad)}\x1b[0m {text(bad)}", "payment refused"),
+    "of day": ("web.log", lambda at, bad: f"{at:%H:%M:%S}.123 [main] {level(bad)} web.Pay - {text(bad)}", "payment refused"),
+    "dotted": ("web.log", lambda at, bad: f"{at:%d.%m.%Y %H:%M:%S} {level(bad)} {text(bad)}", "payment refused"),
+    "american": ("web.log", lambda at, bad: f"{at:%m/%d/%Y %I:%M:%S %p} {level(bad)} {text(bad)}", "payment refused"),
+    "status in json": (
+        "web.ndjson",
+        lambda at, bad: json.dumps(
+            {"time": rfc(at), "level": "info", "msg": "request", "res": {"statusCode": 500 if bad else 200}}
+        ),
+        "[500] ",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", LINES)
+def test_a_line_is_read_with_what_is_around_its_message(scene: Scene, form: str) -> None:
+    name, made, said = LINES[form]
+    scene.write(f"telemetry/logs/{name}", "".join(made(at, at >= LIVE) + "\n" for at in TIMES))
+    scene.furnish()
+    symptoms = part("symptoms").gather(part("desk").read(scene.root))
+    (anomaly,) = [a for a in symptoms.anomalies if a.kind == "log" and said in a.text]
+    assert (anomaly.service, anomaly.level, anomaly.fresh) == ("web", 3, True)
+    assert abs(anomaly.onset - LIVE.timestamp()) <= 60

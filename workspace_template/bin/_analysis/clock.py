@@ -19,7 +19,7 @@ ISO = re.compile(
     r"\s?(?P<z>Z\b|UTC|GMT|[+-]\d\d:?\d\d(?!\d))?"
 )
 APACHE = re.compile(
-    r"(?P<D>\d\d)/(?P<b>[A-Z][a-z]{2})/(?P<Y>\d{4}):(?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)(?:\.(?P<f>\d+))?\s?(?P<z>Z|"
+    r"(?P<D>\d\d)/(?P<b>[A-Z][a-z]{2})/(?P<Y>\d{4})[: ](?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)(?:\.(?P<f>\d+))?\s?(?P<z>Z|"
     r"[+-]\d\d:?\d\d)?"
 )
 CTIME = re.compile(
@@ -35,7 +35,12 @@ BASIC = re.compile(
     r"(?<!\d)(?P<Y>20\d\d)(?P<M>\d\d)(?P<D>\d\d)[T ](?P<h>\d\d):?(?P<m>\d\d):?(?P<s>\d\d)(?:[.,](?P<f>\d+))?"
     r"(?P<z>Z\b|[+-]\d\d:?\d\d(?!\d))?(?!\d)"
 )
-FORMATS = (ISO, APACHE, DAYFIRST, KLOG, CTIME, EPOCH, BASIC)
+DOTTED = re.compile(r"(?<!\d)(?P<D>\d\d)\.(?P<M>\d\d)\.(?P<Y>\d{4}),? (?P<h>\d\d):(?P<m>\d\d):(?P<s>\d\d)(?:[.,](?P<f>\d+))?")
+AMERICAN = re.compile(
+    r"(?<!\d)(?P<M>\d{1,2})/(?P<D>\d{1,2})/(?P<Y>\d{4}),? (?P<h>\d{1,2}):(?P<m>\d\d):(?P<s>\d\d)(?:\.(?P<f>\d+))? (?P<p>[AP])M\b"
+)
+FORMATS = (ISO, APACHE, DAYFIRST, KLOG, CTIME, EPOCH, BASIC, DOTTED, AMERICAN)
+OF_DAY = re.compile(r"\[?(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?\]?(?=\s)")
 
 
 def iso(moment: float | None) -> str:
@@ -81,6 +86,15 @@ def find(text: str, hint: re.Pattern[str] | None = None, year: int = 0) -> tuple
     return None
 
 
+def of_day(text: str, near: float) -> tuple[float, bool, re.Pattern[str], int, int] | None:
+    """As find does, of a line that begins with a time of day alone: the last such time that is not an hour after `near`."""
+    found = OF_DAY.match(text)
+    if not found or found[1] > "23" or found[2] > "59" or found[3] > "60":
+        return None
+    seconds = int(found[1]) * 3600 + int(found[2]) * 60 + int(found[3]) + float(f"0.{found[4] or 0}")
+    return near + 3600 - (near + 3600 - seconds) % 86400, True, OF_DAY, 0, found.end()
+
+
 def _epoch(number: float) -> float | None:
     if not 5e8 <= number < 5e18:
         return None
@@ -98,9 +112,8 @@ def _read(form: re.Pattern[str], match: re.Match[str], year: int) -> tuple[float
         return seconds, False
     parts = match.groupdict()
     month = int(parts["M"]) if parts.get("M") else MONTHS.get((parts.get("b") or "").lower(), 0)
-    base = _minute(
-        int(parts.get("Y") or year or datetime.now(UTC).year), month, int(parts["D"]), int(parts["h"]), int(parts["m"])
-    )
+    hour = int(parts["h"]) if "p" not in parts else int(parts["h"]) % 12 + 12 * (parts["p"] == "P")
+    base = _minute(int(parts.get("Y") or year or datetime.now(UTC).year), month, int(parts["D"]), hour, int(parts["m"]))
     fraction = float(f"0.{parts['f']}") if parts.get("f") else 0.0
     zone = parts.get("z")
     return base + int(parts.get("s") or 0) + fraction - _offset(zone), not zone

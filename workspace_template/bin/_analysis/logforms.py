@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from _analysis import jsontext
+from _analysis.loglines import SYSLOG
 from _analysis.records import LEVELS, TEXTS, pick
 from _analysis.spans import attributes
 
@@ -19,7 +20,7 @@ SINGLE = {"service": ("name", "id"), "level": ("name",), "time": ("timestamp",),
 """Fields that may be objects, and what of these says what the field says."""
 ODD = frozenset(("severityNumber", "severity_number", "PRIORITY", "short_message", "status", "hostname"))
 """Without any of these, and with nothing nested, a record is plain."""
-SYSLOG = ("FATAL", "FATAL", "FATAL", "ERROR", "WARN", "INFO", "INFO", "DEBUG")
+MONGO = {"F": "FATAL", "E": "ERROR", "W": "WARN", "I": "INFO"}
 OTEL = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
 
@@ -105,5 +106,7 @@ def _level(found: dict[str, Any]) -> None:
         found["level"] = OTEL[(number - 1) // 4]
     elif str(priority) in "01234567" and len(str(priority)) == 1:
         found["level"] = SYSLOG[int(str(priority))]
+    elif "ctx" in found and found.get("s") in MONGO:
+        found["level"] = MONGO[found["s"]]
     elif isinstance(status, str) and status.isalpha() and pick(found, LEVELS) is None:
         found["level"] = status

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _analysis import clock, jsontext, logforms
+from _analysis import clock, jsontext, logforms, loglines
 from _analysis.records import DETAILS, LEVELS, SERVICES, TEXTS, TIMES, pick, rank, service_within
 from _analysis.stacktraces import CONTINUES, Frame, Stack, called, is_frame, raised, raises
 from _analysis.stretches import Stretch
@@ -54,7 +54,9 @@ class _Reader:
         self.outer: float | None = None
         self.hint: re.Pattern[str] | None = None
         self.stack = Stack(part.service, part.weight)
-        self.service = part.service
+        self.service = self.owner = part.service
+        self.collected = part.service in loglines.COLLECTED
+        self.level = ""
         self.times: dict[str, float | None] = {}
         self.seconds: dict[str, tuple[float, bool]] = {}
 
@@ -68,10 +70,12 @@ class _Reader:
             text = raw.decode("utf-8", "replace").rstrip("\r\n")
             if not text.strip():
                 continue
-            self.outer = None
+            self.outer, self.level = None, ""
             if text[0].isdigit() and (wrapped := CONTAINER.match(text)):
                 self.outer = self._moment(wrapped[1])
                 text = text[wrapped.end() :] or " "
+            elif text[0] in "\x1b<[" or "\x1b" in text or " | " in text[:80]:
+                text = self._unwrapped(text)
             if text[0] == "{":
                 self._object(text, offset)
             elif structured:
@@ -93,6 +97,14 @@ class _Reader:
                     return
                 yield offset, line
                 offset += len(line)
+
+    def _unwrapped(self, text: str) -> str:
+        text, owner, self.level = loglines.unwrap(text)
+        owner = owner or self.part.service
+        if owner != self.owner:
+            self.stack.end(self.when)
+            self.stack.service = self.owner = owner
+        return text or " "
 
     def value(self) -> None:
         """A file that is one JSON value: the columns and rows of a log query, or a list of records."""
@@ -140,7 +152,7 @@ class _Reader:
         message = str(message if message is not None else text)
         when = self._moment(pick(record, TIMES))
         self.when = when if when is not None else self.outer
-        service = pick(record, SERVICES) or service_within(record) or self.part.service
+        service = pick(record, SERVICES) or service_within(record) or self.owner
         level = rank(str(pick(record, LEVELS) or ""), message)
         for name in DETAILS:
             detail = record.get(name)
@@ -151,7 +163,7 @@ class _Reader:
                 self.stack.whole(detail, str(service), self.when)
                 if (said := raised(detail)[:300]) and said not in message:
                     message += f" | {said}"
-        self._count(str(service), message, level, offset, text, record)
+        self._count(str(service), message, level, offset, text, loglines.status(record))
 
     def _moment(self, value: Any) -> float | None:
         if isinstance(value, str):
@@ -189,17 +201,18 @@ class _Reader:
             elif CONTINUES.match(text) or is_frame(text):
                 self.stack.add(text)
                 return
-            self._count(self.service, text, rank("", text), offset, text, {})
+            self._count(self.service, text, rank(self.level, text), offset, text)
             return
         self.stack.end(self.when)
-        seconds, naive, self.hint, begin, end = found
+        seconds, naive, form, begin, end = found
+        self.hint = None if form is clock.OF_DAY else form
         self.when = seconds + (self.part.shift if naive else 0.0)
         rest = (text[:begin] + " " + text[end:]) if begin else text[end:]
-        level = KLOG_LEVEL.get(text[0], "") if self.hint is clock.KLOG else ""
-        rest = rest.strip(" \t[]|,-:")
+        level = self.level or (KLOG_LEVEL.get(text[0], "") if self.hint is clock.KLOG else "")
         named = LOGFMT.search(text[:400]) if "level=" in text[:400] else None
-        self.service = named[1] if named else self.part.service
-        self._count(self.service, rest, rank(level, rest), offset, text, {})
+        self.service = named[1] if named else (loglines.program(rest) if self.collected else "") or self.owner
+        rest = rest.strip(" \t[]|,-:")
+        self._count(self.service, rest, rank(level, rest), offset, text, loglines.answered(text))
 
     def _dated(self, text: str) -> tuple[float, bool, re.Pattern[str], int, int] | None:
         """What clock.find says, remembered by the second where a line begins with a full date."""
@@ -210,14 +223,18 @@ class _Reader:
             fraction = float(f"0.{rest[1]}") if rest[1] else 0.0
             return known[0] + fraction, known[1], clock.ISO, 0, rest.end()
         found = clock.find(text[:120], self.hint, self.part.year)
+        if found is None and self.hint is None and self.part.at:
+            return clock.of_day(text, self.part.at - self.part.shift)
         if found and rest and found[2] is clock.ISO and found[3] == 0 and found[4] == rest.end():
             if len(self.seconds) > 100_000:
                 self.seconds.clear()
             self.seconds[key] = (found[0] - (float(f"0.{rest[1]}") if rest[1] else 0.0), found[1])
         return found
 
-    def _count(self, service: str, message: str, level: int, offset: int, sample: str, record: dict[str, Any]) -> None:
+    def _count(self, service: str, message: str, level: int, offset: int, sample: str, status: int = 0) -> None:
         text = mask(message[:600])
+        if status >= 400:
+            text, level = f"[{status}] {text}", max(level, 3 if status >= 500 else 2)
         key = (service, text)
         template = self.templates.get(key)
         if template is None:

@@ -34,6 +34,7 @@ SERVICES = (
     "job",
     "logger",
 )
+DOTNET = {"crit:": "FATAL", "fail:": "ERROR", "warn:": "WARN"}
 DETAILS = ("error", "err", "exception", "exc_info", "stack", "stacktrace", "stack_trace", "error.message", "error.stack_trace",
            "exception.message", "exception.stacktrace", "Exception", "@x")  # fmt: skip
 
@@ -63,7 +64,7 @@ def rank(level: str, message: str) -> int:
     name = level.upper()
     if not name:
         match = LEVEL.search(message, 0, 80)
-        name = match[1].upper() if match else ""
+        name = match[1].upper() if match else DOTNET.get(message[:5], "")
         if not name:
             return 3 if raises(message) or message.startswith("panic:") else 1
     if re.fullmatch(r"[0-9]{1,6}", name):
