@@ -293,7 +293,7 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
     entries = [s for s in risen if service_key(s.service) not in callees]
     first = min(risen, key=lambda s: s.onset)
     troubles = [a for a in symptoms.anomalies if a.weight >= 0.3 and not VOLUME.search(a.text) and BUSY.search(a.text)]
-    earliest = min((a.onset + max(0.0, a.slack - 90) for a in troubles), default=first.onset)
+    earliest = _began(troubles, first.onset)
     shown = next(
         (a for a in symptoms.anomalies if a.kind == "metric" and a.service == first.service and a.text.startswith(first.metric)),
         None,
@@ -322,6 +322,16 @@ def _traffic(desk: Desk, symptoms: Symptoms) -> Explanation:
             made.add(-1.0, "only one service sees more calls: a caller of it may make them")
         _weigh_elsewhere(made, symptoms, {service_key(s.service) for s in risen}, troubles)
     return made
+
+
+def _began(troubles: list[Anomaly], default: float) -> float:
+    """When a fifth of the trouble, by weight, had begun: what came first alone may be something else, a restart's refusals."""
+    weight = 0.0
+    for onset, one in sorted((a.onset + max(0.0, a.slack - 90), a.weight) for a in troubles):
+        weight += one
+        if weight >= 0.2 * sum(a.weight for a in troubles):
+            return onset
+    return default
 
 
 def _weigh_elsewhere(made: Explanation, symptoms: Symptoms, risen: set[str], troubles: list[Anomaly]) -> None:

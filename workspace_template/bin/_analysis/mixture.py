@@ -109,7 +109,7 @@ def _without(counts: Counts, shift: Shift, minutes: float) -> str:
 
 
 def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= max(0.03, 0.25 * abs(b))
+    return abs(a - b) <= max(0.05, 0.3 * abs(b))
 
 
 def _labels(series: list[Series], shift: Shift, at: float | None) -> str:
