@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -270,6 +271,32 @@ async def test_who_is_resumed_or_forked_takes_the_blank_of_the_pool(tmp_path: Pa
         assert (await going).stdout == b"edited\n", "what waited goes on in the new machine"
         await sandbox.suspend(keep_memory=False)
         assert await said(sandbox, AFRESH) == "kept\nlost\n", "without a blank it starts as ever"
+    finally:
+        await remove_all(sandboxes)
+    assert left(sandboxes.root) == Left()
+
+
+async def test_a_memory_outlives_the_machine_of_the_pool_that_was_to_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandboxes = MicroVM(tmp_path / "sandboxes", Keeping(pool=1, limits=LIMITS))
+    restore = memory._restore
+
+    def killed(process: int, pages: Path) -> None:
+        monkeypatch.undo()
+        os.kill(process, signal.SIGKILL)
+        restore(process, pages)
+
+    try:
+        await sandboxes.tend()
+        await sandboxes.pooled()
+        sandbox = await created(sandboxes, "one")
+        await sandboxes.pooled()
+        await sandbox.run("echo kept > kept; echo held > /dev/shm/held")
+        await sandbox.suspend()
+        monkeypatch.setattr(memory, "_restore", killed)
+        assert await said(sandbox, AFRESH) == "kept\nheld\n"
+        assert "one starts a machine of its own" in caplog.text
     finally:
         await remove_all(sandboxes)
     assert left(sandboxes.root) == Left()

@@ -45,13 +45,13 @@ async def begin(place: Path, state: State, machines: Machines, lock: int, copyin
 
 
 class _Start:
-    """One start. files: what lies behind the disks, as in Machine.attach. attached: whether its machine has them."""
+    """One start. files: what lies behind the disks, as in Machine.attach. adopted: its QEMU waited in the pool, and had none."""
 
     def __init__(self, place: Path, state: State, machines: Machines, lock: int) -> None:
         self.place, self.state, self.machines, self.lock = place, state, machines, lock
         self.running, self.kind = machines.of(place), state.kind
         self.files: list[int] = []
-        self.attached = True
+        self.adopted = False
 
     async def run(self, way: Awaitable[Machine]) -> Machine:
         """The machine, started in one of the ways below."""
@@ -150,13 +150,16 @@ class _Start:
         await template.fill(machine, made)
         return await _runs(machine)
 
-    async def _blank(self, made: template.Template) -> Machine:
+    async def _blank(self, made: template.Template, *, new: bool = False) -> Machine:
         """A QEMU with the lock, and nothing in its memory yet: one that waits in the pool, or a new one, which has the disks."""
         pool = self.machines.pool
-        waiting = pool.blank(self.kind, made) if pool is not None else None
+        waiting = pool.blank(self.kind, made) if pool is not None and not new else None
         if waiting is not None:
-            return await self._adopt(waiting)
-        self.attached = True
+            try:
+                return await self._adopt(waiting)
+            except SandboxError as error:
+                _died(self.place, error)
+        self.adopted = False
         group, uid = group_for(self.place, self.kind.tier, self.state.spec.limits), user_of(self.place)
         return await template.blank(self.place.name, self.kind, made, uid=uid, group=group, disks=self.files, holds=(self.lock,))
 
@@ -179,12 +182,14 @@ class _Start:
     async def _pooled(self) -> Machine | None:
         """A running machine out of the pool, if one waits there."""
         pool = self.machines.pool
-        clone = await pool.take(self.kind.bare) if pool is not None else None
-        if clone is None:
-            return None
-        machine = await self._adopt(clone)
-        await self._attach(machine)
-        return await _runs(machine)
+        while pool is not None and (clone := await pool.take(self.kind.bare)) is not None:
+            try:
+                machine = await self._adopt(clone)
+                await self._attach(machine)
+                return await _runs(machine)
+            except SandboxError as error:
+                _died(self.place, error)
+        return None
 
     async def _adopt(self, waiting: Clone) -> Machine:
         """What waited in the pool, with the lock, in a control group that the folder tells of; its disks it is given later."""
@@ -195,7 +200,7 @@ class _Start:
                 group_for(self.place, self.kind.tier, self.state.spec.limits, waiting.group.folders[0].name)
             await machine.monitor.give("lock", self.lock)
             waiting.release()
-            self.attached = False
+            self.adopted = True
         except BaseException:
             await machine.stop()
             waiting.release()
@@ -203,15 +208,24 @@ class _Start:
         return machine
 
     async def _attach(self, machine: Machine) -> None:
-        """Gives it its disks. Ends it if that fails."""
-        if self.attached:
-            return
+        """Gives it its disks, if it has none yet. Ends it if that fails."""
         try:
-            await machine.attach(self.files)
+            if self.adopted:
+                await machine.attach(self.files)
         except BaseException:
             await machine.stop()
             raise
-        self.attached = True
+
+    async def _loaded(self, made: template.Template, saved: Path, saving: Awaitable[None] | None) -> Machine:
+        """A paused machine with the saved memory. What waited in the pool may have died meanwhile: then a new one takes it."""
+        layers = self.running.layers
+        try:
+            return await memory.load(lambda: self._blank(made), self._attach, made, saved, layers=layers, saving=saving)
+        except SandboxError as error:
+            if not self.adopted:
+                raise
+            _died(self.place, error)
+        return await memory.load(lambda: self._blank(made, new=True), self._attach, made, saved, layers=layers, saving=saving)
 
     async def _brought_back(self, saving: Awaitable[None] | None) -> Machine | None:
         """The machine with its saved memory, which then is gone from the disk; None if it cannot be used."""
@@ -220,8 +234,7 @@ class _Start:
         assert self.running.template is not None
         made = self.running.template
         try:
-            layers = self.running.layers
-            machine = await memory.load(lambda: self._blank(made), self._attach, made, saved, layers=layers, saving=saving)
+            machine = await self._loaded(made, saved, saving)
         except BaseException as error:
             if frozen is not None:
                 await frozen.close("its memory could not be brought back")
@@ -249,6 +262,10 @@ class _Start:
             raise
         await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
         return machine
+
+
+def _died(place: Path, error: SandboxError) -> None:
+    log.warning("%s starts a machine of its own, as the one that waited for it has died: %s", place.name, error)
 
 
 async def _runs(machine: Machine) -> Machine:
