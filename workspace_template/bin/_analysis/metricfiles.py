@@ -87,18 +87,20 @@ def read(desk: Desk, path: Path, size: int, share: int, until: float) -> File:
 
 def _table(one: File, at: float | None, size: int, until: float) -> None:
     with one.path.open("rb") as file:
-        head = file.readline(1 << 16)
+        head, above = file.readline(1 << 16), 1
+        while head[:1] == b"#" and above < 50:  # InfluxDB says of what type columns are
+            head, above = file.readline(1 << 16), above + 1
         table = Table(head.decode("utf-8-sig", "replace"), one.shown)
         one.note = table.note
         if not table.readable:
             return
-        begin = len(head) if table.headed else 0
+        begin = file.tell() if table.headed else 0
         if size > one.of:
             one.sampled = True
             _Sample(one, table, file, begin, size, until).take(at)
         else:
             file.seek(begin)
-            _whole(one, table, file, int(table.headed), until)
+            _whole(one, table, file, above if table.headed else 0, until)
 
 
 def _whole(one: File, table: Table, file: BinaryIO, above: int, until: float) -> None:

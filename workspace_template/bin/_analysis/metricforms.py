@@ -5,22 +5,27 @@ Each says which point of which series a row is. It knows neither desks nor budge
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from _analysis import clock, jsontext
+from _analysis import clock, jsontext, metricexports
 from _analysis.telemetry import VALUES
 
 TIME_NAMES = ("timestamp", "time", "ts", "date", "datetime", "_time", "@timestamp")
-METRIC_NAMES = ("metric", "name", "__name__", "metric_name", "_measurement", "_field")
+METRIC_NAMES = ("metric", "name", "__name__", "metric_name", "_field", "_measurement", "series")
 SERVICE_NAMES = ("service", "service_name", "app", "job", "component", "source", "entity", "container", "instance", "host", "pod")
 HEADLESS = ("timestamp", "service", "metric", "value")
 ABOUT = ("attributes", "resource", "scope_name", "status", "resultType", "unit", "description", "schemaUrl", "type", "stats")
 POINTS = ("values", "points", "pointlist", "datapoints", "dataPoints")
 SAMPLE = re.compile(r"^([A-Za-z_:][\w:.]*)(?:\{(.*)\})?\s+([-+]?[\w.+-]+)(?:\s+(-?\d+(?:\.\d+)?))?(?:\s+#.*)?$")
+PROTOCOL = re.compile(r"^((?:[^\s,\\]|\\.)+)((?:,(?:[^\s,=\\]|\\.)+=(?:[^\s,\\]|\\.)+)*) ([^\s={]+=\S+) (\d{10,19})$")
+"""A line of InfluxDB's protocol: a measurement, its tags, its fields, and a time."""
+QUERIED = re.compile(r"^([-+]?[\w.+-]+) @\[(\d+(?:\.\d+)?)\]$")
+"""A point as promtool prints it, below the series that it is of."""
 LABEL = re.compile(r'([\w.:]+)"?\s*[=:]\s*"((?:[^"\\]|\\.)*)"')
 
 Key = tuple[str, str, str]
@@ -35,7 +40,7 @@ class Table:
     def __init__(self, head: str, shown: str) -> None:
         self.note = ""
         self.delimiter = max(",;\t", key=head.count)
-        cells = [cell.strip().strip('"') for cell in head.strip().split(self.delimiter)]
+        cells = [cell.strip() for cell in next(csv.reader([head.strip()], delimiter=self.delimiter), [])]
         self.headed = clock.find(head) is None
         self.names = [name.lower() for name in cells]
         if not self.headed:
@@ -53,6 +58,7 @@ class Table:
             self.note = f"{shown}:1: no column of {missing} among {', '.join(cells)[:120]}; not read"
         used = {self.at, self.service, self.metric, self.value}
         self.others = [n for n in range(len(self.names)) if n not in used]
+        self.wide = {n: _of_column(cells[n]) for n in self.others} if self.headed else {}
         self.times: dict[str, float | None] = {}
 
     def take(self, rows: Iterable[list[str]], found: dict[Key, list[tuple[float, float]]], bad: Callable[[], None]) -> int:
@@ -72,10 +78,11 @@ class Table:
             if metric_at is None or value_at is None:
                 for n in others if when is not None else ():
                     if (value := number(row[n])) is not None:
-                        found.setdefault((service, self.names[n], ""), []).append((when or 0.0, value))
+                        owner, metric, rest = self.wide.get(n, ("", self.names[n], ""))
+                        found.setdefault((service or owner, metric, rest), []).append((when or 0.0, value))
                 continue
             try:
-                value = float(row[value_at])
+                value = float(row[value_at] if self.delimiter != ";" else row[value_at].replace(",", "."))
             except ValueError:
                 value = math.nan
             if when is None or value - value != 0:  # neither a number nor infinite
@@ -94,6 +101,12 @@ class Table:
         seconds = number(text)
         self.times[text] = when = clock.moment(seconds if seconds is not None else text)
         return when
+
+
+def _of_column(name: str) -> Key:
+    """The series that a column is, whose name may have labels as Prometheus writes them."""
+    metric, brace, labels = name.partition("{")
+    return named({"__name__": metric.lower(), **dict(LABEL.findall(labels))}) if brace and metric else ("", name.lower(), "")
 
 
 def column(names: list[str], options: tuple[str, ...]) -> int | None:
@@ -142,12 +155,15 @@ def named(record: dict[str, Any], asked: str = "") -> Key:
 
 def document(data: Any, add: Add) -> None:
     """Any JSON that holds points: a result of a query, records with a time and a value each, or series with lists of points
-    (Prometheus, Datadog, Graphite, OTLP).
+    (Prometheus, Datadog, Graphite, OTLP), or an export of a tool that metricexports.py knows.
     """
     if isinstance(data, dict) and isinstance(data.get("columns"), list) and isinstance(data.get("rows"), list):
         query(data, add)
         return
-    for n, (row, about) in enumerate(_records(data, {}), 1):
+    number = 0
+    for number, row in enumerate(metricexports.rows(data) or (), 1):
+        record(number, row, add)
+    for n, (row, about) in enumerate(() if number else _records(data, {}), 1):
         record(n, {**about, **row}, add)
 
 
@@ -210,10 +226,23 @@ def _attributes(data: dict[str, Any]) -> dict[str, str]:
 
 def exposition(lines: Iterable[str], add: Add) -> int:
     """The text of exporters (Prometheus, OpenMetrics); returns how many samples carried no time."""
-    undated = 0
+    undated, series = 0, ""
     for n, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
+            continue
+        if text.endswith("=>"):
+            series = text[:-2].strip()
+            continue
+        if series and (point := QUERIED.match(text)):
+            labels = dict(LABEL.findall(series))
+            add(n, named({"__name__": series.partition("{")[0], **labels}), float(point[2]), point[1])
+            continue
+        if protocol := PROTOCOL.match(text):
+            tags = dict(part.split("=", 1) for part in protocol[2].split(",")[1:])
+            for part in protocol[3].split(","):
+                name, _, value = part.partition("=")
+                add(n, named({**tags, "__name__": f"{protocol[1]}.{name}"}), int(protocol[4]), value.rstrip("iu"))
             continue
         match = SAMPLE.match(text)
         if match and match[4] is None:
