@@ -11,6 +11,7 @@ import pytest
 
 from tests.analysis.conftest import AT, LIVE, Scene, rfc
 from tests.analysis.test_code import part
+from tests.analysis.test_metric_exports import ODD, paths, replaced
 
 TIMES = [AT - timedelta(minutes=120 - n) for n in range(120)]
 PYTHON = 'Traceback (most recent call last):\n  File "/srv/web/pay.py", line 3, in pay\n    call()\nValueError: bad\n'
@@ -198,3 +199,86 @@ def test_a_line_is_read_with_what_is_around_its_message(scene: Scene, form: str)
     (anomaly,) = [a for a in symptoms.anomalies if a.kind == "log" and said in a.text]
     assert (anomaly.service, anomaly.level, anomaly.fresh) == ("web", 3, True)
     assert abs(anomaly.onset - LIVE.timestamp()) <= 60
+
+
+def nanoseconds(at: datetime) -> str:
+    return f"{int(at.timestamp())}000000000"
+
+
+ALL = [(at, at >= LIVE) for at in TIMES]
+ANSWERS: dict[str, Any] = {
+    "loki": {
+        "status": "success",
+        "data": {
+            "resultType": "streams",
+            "result": [{"stream": {"app": "web"}, "values": [[nanoseconds(at), f"{level(bad)} {text(bad)}"] for at, bad in ALL]}],
+        },
+    },
+    "elasticsearch": {
+        "took": 3,
+        "hits": {
+            "hits": [
+                {
+                    "_id": "x",
+                    "_source": {"@timestamp": rfc(at), "message": text(bad), "log.level": level(bad), "service": {"name": "web"}},
+                }
+                for at, bad in ALL
+            ]
+        },
+    },
+    "insights": {
+        "status": "Complete",
+        "results": [
+            [
+                {"field": "@timestamp", "value": f"{at:%Y-%m-%d %H:%M:%S}.000"},
+                {"field": "@message", "value": f"{level(bad)} {text(bad)}"},
+                {"field": "service", "value": "web"},
+            ]
+            for at, bad in ALL
+        ],
+    },
+    "cloudwatch": {
+        "events": [
+            {"timestamp": int(at.timestamp() * 1e3), "message": f"{level(bad)} {text(bad)}", "app": "web"} for at, bad in ALL
+        ]
+    },
+    "azure": {
+        "tables": [
+            {
+                "name": "PrimaryResult",
+                "columns": [{"name": name} for name in ("TimeGenerated", "Message", "SeverityLevel", "AppRoleName")],
+                "rows": [[rfc(at), text(bad), 3 if bad else 1, "web"] for at, bad in ALL],
+            }
+        ]
+    },
+    "datadog": {
+        "data": [
+            {
+                "id": "x",
+                "type": "log",
+                "attributes": {"timestamp": rfc(at), "status": level(bad).lower(), "service": "web", "message": text(bad)},
+            }
+            for at, bad in ALL
+        ]
+    },
+    "export": exported(LIVE, True),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERS if name != "export"])
+def test_the_answer_to_a_query_of_logs_is_read(scene: Scene, name: str) -> None:
+    scene.write("telemetry/logs/answer.json", json.dumps(ANSWERS[name], indent=1))
+    scene.furnish()
+    symptoms = part("symptoms").gather(part("desk").read(scene.root))
+    (anomaly,) = [a for a in symptoms.anomalies if a.kind == "log" and "payment refused" in a.text]
+    assert (anomaly.service, anomaly.level, anomaly.fresh) == ("web", 3, True)
+    assert abs(anomaly.onset - LIVE.timestamp()) <= 60
+    assert anomaly.quote in (scene.root / "telemetry/logs/answer.json").read_text()
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_that_is_damaged_anywhere_is_read_as_far_as_it_goes(name: str) -> None:
+    forms = part("logexports")
+    for path in paths(ANSWERS[name]):
+        for odd in ODD:
+            assert all(isinstance(row, dict) for row in forms.records(replaced(ANSWERS[name], path, odd)))

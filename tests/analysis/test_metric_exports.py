@@ -203,21 +203,21 @@ def test_an_export_that_is_damaged_anywhere_is_read_as_far_as_it_goes(scene: Sce
     """Every value within it is in turn something that nobody expects there."""
     exports = part("metricexports")
     whole = FORMS[name][0] if not isinstance(FORMS[name][0], str) else json.loads(FORMS[name][0])
-    for path in _paths(whole):
+    for path in paths(whole):
         for odd in ODD:
-            for row in exports.rows(_with(whole, path, odd)) or ():
+            for row in exports.rows(replaced(whole, path, odd)) or ():
                 assert {"timestamp", "value"} <= set(row)
 
 
-def _paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+def paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Where values lie, of long lists the first."""
     inner = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    return [above, *(path for name, one in inner for path in _paths(one, (*above, name)))]
+    return [above, *(path for name, one in inner for path in paths(one, (*above, name)))]
 
 
-def _with(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
+def replaced(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
     if not path:
         return odd
     copy = value.copy()
-    copy[path[0]] = _with(value[path[0]], path[1:], odd)
+    copy[path[0]] = replaced(value[path[0]], path[1:], odd)
     return copy

@@ -1,12 +1,11 @@
-"""Log records as libraries and platforms write them, made plain: the fields that records.py knows, side by side.
+"""A log record as its library or platform wrote it, made plain: the fields that records.py knows, side by side.
 
-OpenTelemetry's export, the Elastic common schema, Google Cloud's, journald's, Graylog's, Serilog's and log4j's forms, and what a
-container's runtime wraps around a program's own JSON.
+The Elastic common schema, Google Cloud's, journald's, Graylog's, Serilog's, log4j's, pino's and MongoDB's forms, OpenTelemetry's
+records, and what a container's runtime wraps around a program's own JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from _analysis import jsontext
@@ -14,30 +13,15 @@ from _analysis.loglines import SYSLOG
 from _analysis.records import LEVELS, TEXTS, pick
 from _analysis.spans import attributes
 
-OWN = ("jsonPayload", "json_payload", "fields", "record", "properties", "Properties", "message", "msg", "event", "body", "log")
+OWN = ("jsonPayload", "json_payload", "fields", "record", "result", "properties", "Properties", "message", "msg", "event", "body",
+       "log")  # fmt: skip
 """Where a record keeps its own fields, if that is an object."""
 SINGLE = {"service": ("name", "id"), "level": ("name",), "time": ("timestamp",), "timestamp": ("seconds",)}
 """Fields that may be objects, and what of these says what the field says."""
-ODD = frozenset(("severityNumber", "severity_number", "PRIORITY", "short_message", "status", "hostname"))
+ODD = frozenset(("severityNumber", "severity_number", "PRIORITY", "short_message", "status", "hostname", "SeverityLevel"))
 """Without any of these, and with nothing nested, a record is plain."""
 MONGO = {"F": "FATAL", "E": "ERROR", "W": "WARN", "I": "INFO"}
 OTEL = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-
-
-def records(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The records that a JSON object holds: those of an OpenTelemetry export, or itself."""
-    batches = value.get("resourceLogs")
-    if not isinstance(batches, list):
-        yield plain(value)
-        return
-    for batch in (b for b in batches if isinstance(b, dict)):
-        resource = batch.get("resource")
-        around = attributes(resource.get("attributes")) if isinstance(resource, dict) else {}
-        scopes = batch.get("scopeLogs") or batch.get("instrumentationLibraryLogs")
-        for scope in (s for s in scopes if isinstance(s, dict)) if isinstance(scopes, list) else ():
-            rows = scope.get("logRecords")
-            for row in (r for r in rows if isinstance(r, dict)) if isinstance(rows, list) else ():
-                yield plain({**around, **attributes(row.get("attributes")), **row})
 
 
 def plain(record: dict[str, Any]) -> dict[str, Any]:
@@ -106,6 +90,8 @@ def _level(found: dict[str, Any]) -> None:
         found["level"] = OTEL[(number - 1) // 4]
     elif str(priority) in "01234567" and len(str(priority)) == 1:
         found["level"] = SYSLOG[int(str(priority))]
+    elif found.get("SeverityLevel") in (0, 1, 2, 3, 4) and pick(found, LEVELS) is None:
+        found["level"] = OTEL[found["SeverityLevel"] + 1]
     elif "ctx" in found and found.get("s") in MONGO:
         found["level"] = MONGO[found["s"]]
     elif isinstance(status, str) and status.isalpha() and pick(found, LEVELS) is None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _analysis import clock, jsontext, logforms, loglines
+from _analysis import clock, jsontext, logexports, loglines
 from _analysis.records import DETAILS, LEVELS, SERVICES, TEXTS, TIMES, pick, rank, service_within
 from _analysis.stacktraces import CONTINUES, Frame, Stack, called, is_frame, raised, raises
 from _analysis.stretches import Stretch
@@ -113,20 +113,15 @@ class _Reader:
         except ValueError:
             self._bad(0)
             return
-        columns: list[Any] = []
-        if isinstance(data, dict) and isinstance(data.get("rows"), list) and isinstance(data.get("columns"), list):
-            data, columns = data["rows"], data["columns"]
-        for row in data if isinstance(data, list) else [data]:
+        several = isinstance(data, dict) and not logexports.is_one(data)
+        for record in logexports.records(data):
             self.number += 1
             if self.number % 1000 == 0 and time.monotonic() >= self.until:
                 self.late = True
                 return
-            if isinstance(row, list) and len(row) == len(columns):
-                self._records(dict(zip(map(str, columns), row, strict=True)), json.dumps(row), 0)
-            elif isinstance(row, dict):
-                self._records(row, json.dumps(row), 0)
-            else:
-                self._bad(0)
+            self._record(record, str(pick(record, TEXTS)) if several else json.dumps(record), 0)
+        if not self.number:
+            self._bad(0)
 
     def _bad(self, offset: int) -> None:
         number, first = self.broken.get(self.part.shown, (0, offset))
@@ -143,9 +138,9 @@ class _Reader:
         self._bad(offset)
 
     def _records(self, value: dict[str, Any], text: str, offset: int) -> None:
-        several = "resourceLogs" in value
-        for record in logforms.records(value):
-            self._record(record, str(pick(record, TEXTS)) if several else text, offset)
+        one = logexports.is_one(value)
+        for record in logexports.records(value):
+            self._record(record, text if one else str(pick(record, TEXTS)), offset)
 
     def _record(self, record: dict[str, Any], text: str, offset: int) -> None:
         message = pick(record, TEXTS)

@@ -10,9 +10,9 @@ from _analysis.stacktraces import raises
 LEVEL = re.compile(r"\b(FATAL|CRITICAL|PANIC|EMERG|ALERT|ERROR|ERR|SEVERE|WARNING|WARN|NOTICE|INFO|DEBUG|TRACE)\b", re.IGNORECASE)
 RANK = {"TRACE": 0, "DEBUG": 0, "INFO": 1, "NOTICE": 1, "WARN": 2, "WARNING": 2, "ERROR": 3, "ERR": 3, "SEVERE": 3}
 TIMES = ("timestamp", "@timestamp", "time", "ts", "datetime", "date", "eventTime", "event_time", "asctime", "t", "timeUnixNano",
-         "observedTimeUnixNano", "Timestamp", "@t", "__REALTIME_TIMESTAMP")  # fmt: skip
+         "observedTimeUnixNano", "Timestamp", "@t", "__REALTIME_TIMESTAMP", "_time", "TimeGenerated")  # fmt: skip
 TEXTS = ("msg", "message", "body", "log", "event", "text", "line", "short_message", "textPayload", "Message", "MESSAGE", "@m",
-         "@mt", "RenderedMessage", "MessageTemplate")  # fmt: skip
+         "@mt", "RenderedMessage", "MessageTemplate", "_raw", "LogMessage")  # fmt: skip
 LEVELS = ("level", "severity_text", "severity", "levelname", "lvl", "log.level", "loglevel", "severityText", "Level", "LogLevel",
           "@l")  # fmt: skip
 SERVICES = (
@@ -29,6 +29,8 @@ SERVICES = (
     "_service",
     "SYSLOG_IDENTIFIER",
     "_SYSTEMD_UNIT",
+    "AppRoleName",
+    "ContainerName",
     "component",
     "container",
     "job",
