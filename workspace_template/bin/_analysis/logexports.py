@@ -1,5 +1,5 @@
-"""The log records that a JSON value holds: an export of OpenTelemetry, or the answer to a query of Loki, Elasticsearch, CloudWatch,
-Azure, Datadog or another.
+"""The log records that a JSON value holds: an export of OpenTelemetry, or the answer to a query of Loki, Elasticsearch,
+CloudWatch, Azure, Datadog or another.
 """
 
 from __future__ import annotations
