@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from _analysis import clock
+from _analysis import clock, traceexports
 
-INSIDE = ("resourceSpans", "scopeSpans", "instrumentationLibrarySpans", "spans", "data", "traces", "batches")
+INSIDE = ("resourceSpans", "scopeSpans", "instrumentationLibrarySpans", "spans", "data", "traces", "batches", "trace", "hits",
+          "_source", "results", "Traces", "Segments")  # fmt: skip
 """Where lists of spans lie within an object."""
-TRACES = ("trace_id", "traceId", "traceID")
+TRACES = ("trace_id", "traceId", "traceID", "trace.id")
 IDS = ("span_id", "spanId", "spanID", "id")
 PARENTS = ("parent_id", "parentSpanId", "parent_span_id", "parentId")
 STARTS = ("start", "start_time", "startTime", "startTimeUnixNano", "timestamp", "ts")
@@ -26,6 +27,7 @@ FAILED = ("ERROR", "2", "STATUS_CODE_ERROR", "FAILED")
 DURATIONS = (
     ("duration_ms", 1.0),
     ("durationMs", 1.0),
+    ("duration.ms", 1.0),
     ("elapsed_ms", 1.0),
     ("duration", 1e-3),
     ("duration_us", 1e-3),
@@ -58,7 +60,7 @@ class Span:
 
 def walk(data: Any, service: str = "", depth: int = 0) -> Iterator[tuple[dict[str, Any], str]]:
     """Spans wherever they lie, with the service around them: a list of spans, {spans}, {data: [{spans, processes}]} (Jaeger),
-    {resourceSpans} (OpenTelemetry).
+    {resourceSpans} (OpenTelemetry), or as a tool that traceexports.py knows exports them.
     """
     if isinstance(data, list):
         for row in data:
@@ -66,11 +68,14 @@ def walk(data: Any, service: str = "", depth: int = 0) -> Iterator[tuple[dict[st
         return
     if not isinstance(data, dict) or depth > 8:
         return
+    if (unfolded := traceexports.unfold(data)) is not None:
+        yield from ((row, service) for row in unfolded)
+        return
     if "resource" in data:
         resource = data["resource"]
         held = attributes(resource.get("attributes") if isinstance(resource, dict) else {})
         service = str(held.get("service.name", service))
-    inner = [data[k] for k in INSIDE if k in data]
+    inner = [data[k] for k in INSIDE if isinstance(data.get(k), (list, dict))]
     if not inner or ("spans" not in data and is_span(data)):
         yield data, service
         return
