@@ -122,33 +122,48 @@ class _Start:
         await asyncio.to_thread(sparse.fill, furnished.disk, self.place / "disk.img")
         machine = await self._clone(furnished)
         self.running.template = furnished
-        async with self._mounting(machine):
-            await machine.channel.clock()
+        async with _ending(machine):
             await making
             if images.remembered(self.files[1]) != furnished.layers:
                 template.spoil(furnished)
                 problem = f"{self.place.name}: the template has other layers mounted than this host makes"
                 raise SandboxError(problem, "It is made anew at the next attempt.")
+            await self._show(machine)
         return machine
 
     async def _mounted(self, pooled: Machine | None = None, making: Awaitable[None] | None = None) -> Machine:
         """A machine that mounts its disks. making: what fills the folder of a new one."""
         bare = self.running.template = await template.ready(self.kind.bare)
         machine = pooled or await self._clone(bare)
-        async with self._mounting(machine):
-            await machine.channel.clock()
+        async with _ending(machine):
             if making is not None:
                 empty = (await template.ready(self.kind)).empty
                 await asyncio.to_thread(sparse.fill, empty, self.place / "disk.img")
                 await making
-            await machine.channel.furnish(len(self.files) - 1)
+            await self._show(machine, mount=True)
         return machine
 
+    async def _show(self, machine: Machine, *, mount: bool = False) -> None:
+        """Lets it run and show what it has mounted, or mounts first. It is told all at once: a guest that has to wait for the
+        next word falls asleep, which by emulation takes longer than the word.
+        """
+        limits, channel = self.state.spec.limits, machine.channel
+        targets = [WORKSPACE, *(layer.target for layer in images.slots(self.state.spec)[0])]
+        size = min(limits.memory, (self.kind.tier.megabytes - KERNEL_MEGABYTES) << 20)
+        mounting = [channel.furnish(len(self.files) - 1)] if mount else []
+        shown = channel.place(size, limits.processes, targets)
+        try:
+            await asyncio.gather(machine.monitor.ask("cont"), channel.clock(), *mounting, shown)
+        except Refused as error:
+            hint = "Delete the sandbox and make a new one."
+            raise SandboxError(f"{self.place.name}: its disks cannot be mounted: {error}", hint) from error
+
     async def _clone(self, made: template.Template) -> Machine:
+        """A paused one with its disks."""
         machine = await self._blank(made)
         await self._attach(machine)
         await template.fill(machine, made)
-        return await _runs(machine)
+        return machine
 
     async def _blank(self, made: template.Template, *, new: bool = False) -> Machine:
         """A QEMU with the lock, and nothing in its memory yet: one that waits in the pool, or a new one, which has the disks."""
@@ -163,30 +178,14 @@ class _Start:
         group, uid = group_for(self.place, self.kind.tier, self.state.spec.limits), user_of(self.place)
         return await template.blank(self.place.name, self.kind, made, uid=uid, group=group, disks=self.files, holds=(self.lock,))
 
-    @asynccontextmanager
-    async def _mounting(self, machine: Machine) -> AsyncIterator[None]:
-        """Afterwards it shows what it has mounted. Ends it if that fails."""
-        limits = self.state.spec.limits
-        targets = [WORKSPACE, *(layer.target for layer in images.slots(self.state.spec)[0])]
-        try:
-            yield
-            size = min(limits.memory, (self.kind.tier.megabytes - KERNEL_MEGABYTES) << 20)
-            await machine.channel.place(size, limits.processes, targets)
-        except BaseException as error:
-            await machine.stop()
-            if isinstance(error, Refused):
-                hint = "Delete the sandbox and make a new one."
-                raise SandboxError(f"{self.place.name}: its disks cannot be mounted: {error}", hint) from error
-            raise
-
     async def _pooled(self) -> Machine | None:
-        """A running machine out of the pool, if one waits there."""
+        """A paused machine out of the pool with its disks, if one waits there."""
         pool = self.machines.pool
         while pool is not None and (clone := await pool.take(self.kind.bare)) is not None:
             try:
                 machine = await self._adopt(clone)
                 await self._attach(machine)
-                return await _runs(machine)
+                return machine
             except SandboxError as error:
                 _died(self.place, error)
         return None
@@ -209,12 +208,9 @@ class _Start:
 
     async def _attach(self, machine: Machine) -> None:
         """Gives it its disks, if it has none yet. Ends it if that fails."""
-        try:
+        async with _ending(machine):
             if self.adopted:
                 await machine.attach(self.files)
-        except BaseException:
-            await machine.stop()
-            raise
 
     async def _loaded(self, made: template.Template, saved: Path, saving: Awaitable[None] | None) -> Machine:
         """A paused machine with the saved memory. What waited in the pool may have died meanwhile: then a new one takes it."""
@@ -250,9 +246,7 @@ class _Start:
             gone = memory.set_aside(saved)  # from here on the disk is no longer that of the saved memory
             if frozen is not None:
                 await machine.speak_over(frozen)
-            await machine.monitor.ask("cont")
-            await machine.channel.clock()
-            await machine.channel.keep()
+            await asyncio.gather(machine.monitor.ask("cont"), machine.channel.clock(), machine.channel.keep())
             if gateway.opens:
                 await machine.door.open(gateway)
         except BaseException:
@@ -268,14 +262,14 @@ def _died(place: Path, error: SandboxError) -> None:
     log.warning("%s starts a machine of its own, as the one that waited for it has died: %s", place.name, error)
 
 
-async def _runs(machine: Machine) -> Machine:
-    """Lets a paused machine run. Ends it if that fails."""
+@asynccontextmanager
+async def _ending(machine: Machine) -> AsyncIterator[None]:
+    """Ends the machine if what is done with it fails."""
     try:
-        await machine.monitor.ask("cont")
+        yield
     except BaseException:
         await machine.stop()
         raise
-    return machine
 
 
 @asynccontextmanager
