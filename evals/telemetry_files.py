@@ -26,6 +26,8 @@ TRACES, SPANS = ("trace_id", "traceId", "traceID"), ("span_id", "spanId", "spanI
 SAYINGS = ("message", "msg", "body", "log", "text", "level", "severity")
 """Fields of a log record: those may name a trace too."""
 LINE = 1 << 20
+KINDS = ("logs", "metrics", "traces")
+"""What JSON of another form is, by the name of its file or folder."""
 SERIES = ("series", "resourceMetrics", "columns")
 """Fields of JSON that holds metrics."""
 
@@ -85,7 +87,10 @@ class Telemetry:
             return self._spans(name, jaeger(data["data"], name, self.notes))
         if isinstance(data, dict) and any(key in data for key in SERIES):
             return self._copied(path, "metrics", name, ".json")
-        return isinstance(data, list) and self._list(path, name, data)
+        if isinstance(data, list) and self._list(path, name, data):
+            return True
+        kind = next((kind for kind in KINDS if any(kind in part.lower() for part in Path(name).parts)), "")
+        return bool(kind) and self._copied(path, kind, name, ".json")
 
     def _lines(self, path: Path, name: str) -> bool:
         """One JSON object a line: spans, points of metrics or log records, by the first."""

@@ -165,6 +165,23 @@ def test_json_lines_are_what_their_first_one_is_whatever_they_are_called(tmp_pat
     assert made.counts["spans"] == 3
 
 
+def test_json_of_other_tools_is_what_its_file_or_folder_is_called(tmp_path: Path) -> None:
+    loki = {"data": {"result": [{"stream": {"app": "web"}, "values": [["1772625480000000000", "refused"]]}]}}
+    cloudwatch = {"MetricDataResults": [{"Label": "Errors", "Timestamps": [AT], "Values": [1]}]}
+    files: dict[str, str | bytes] = {
+        "logs/loki.json": json.dumps(loki),
+        "aws-metrics.json": json.dumps(cloudwatch),
+        "traces/x-ray.json": json.dumps({"Traces": []}),
+        "unknown.json": json.dumps(cloudwatch),
+    }
+    made = export(tmp_path, files)
+    folder = made.folder / "telemetry"
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == [
+        "logs/logs-loki.json", "metrics/aws-metrics.json", "traces/traces-x-ray.json",
+    ]  # fmt: skip
+    assert made.notes == ("unknown.json: neither logs nor metrics nor traces that are known; left out",)
+
+
 def test_logs_are_kept_as_they_are_and_damaged_files_are_noted(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {
         "var/app.txt": "one\ntwo\n",
