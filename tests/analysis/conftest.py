@@ -16,6 +16,12 @@ import pytest
 BIN = Path(__file__).parents[2] / "workspace_template" / "bin"
 AT = datetime(2026, 2, 3, 12, 0, tzinfo=UTC)
 LIVE = AT - timedelta(minutes=20)
+TIMES = [AT - timedelta(minutes=120 - n) for n in range(120)]
+SECONDS = [int(t.timestamp()) for t in TIMES]
+VALUES = [1 + 8 * (t >= LIVE) + 0.01 * (n % 3) for n, t in enumerate(TIMES)]
+"""A metric that rises when something goes live, minute by minute."""
+ODD: tuple[Any, ...] = (None, 5, "x", [], {}, [None, 5, "x", []], {"a": {"b": [1]}})
+"""What nobody expects in an export."""
 
 
 def rfc(moment: datetime) -> str:
@@ -122,3 +128,17 @@ def git(folder: Path, *arguments: str, moment: datetime | None = None) -> str:
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
+
+
+def paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where values lie, of long lists the first."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    return [above, *(path for name, one in inner for path in paths(one, (*above, name)))]
+
+
+def replaced(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
+    if not path:
+        return odd
+    copy = value.copy()
+    copy[path[0]] = replaced(value[path[0]], path[1:], odd)
+    return copy

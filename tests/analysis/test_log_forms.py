@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
 
-from tests.analysis.conftest import AT, LIVE, Scene, rfc
+from tests.analysis.conftest import LIVE, ODD, TIMES, Scene, paths, replaced, rfc
 from tests.analysis.test_code import part
-from tests.analysis.test_metric_exports import ODD, paths, replaced
 
-TIMES = [AT - timedelta(minutes=120 - n) for n in range(120)]
 PYTHON = 'Traceback (most recent call last):\n  File "/srv/web/pay.py", line 3, in pay\n    call()\nValueError: bad\n'
 JAVA = "java.lang.IllegalStateException: no\n\tat web.Pay.run(Pay.java:3)\nCaused by: java.io.IOException: bad\n\tat web.Net.send(Net.java:7)"
 NODE = "Error: bad\n    at pay (/srv/web/pay.js:3:14)"

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.analysis.conftest import AT, LIVE, Scene, rfc
+from tests.analysis.conftest import LIVE, ODD, SECONDS, TIMES, VALUES, Scene, paths, replaced, rfc
 from tests.analysis.test_code import part
 
-TIMES = [AT - timedelta(minutes=120 - n) for n in range(120)]
-VALUES = [1 + 8 * (t >= LIVE) + 0.01 * (n % 3) for n, t in enumerate(TIMES)]
-SECONDS = [int(t.timestamp()) for t in TIMES]
 RFC = [rfc(t) for t in TIMES]
 BOTH = list(zip(SECONDS, VALUES, strict=True))
 NAMED = list(zip(RFC, VALUES, strict=True))
@@ -195,9 +191,6 @@ def test_metrics_are_read_as_tools_export_them(scene: Scene, name: str) -> None:
     assert abs(shift.onset - LIVE.timestamp()) <= 60
 
 
-ODD: tuple[Any, ...] = (None, 5, "x", [], {}, [None, 5, "x", []], {"a": {"b": [1]}})
-
-
 @pytest.mark.parametrize("name", [name for name in FORMS if name.endswith("json")])
 def test_an_export_that_is_damaged_anywhere_is_read_as_far_as_it_goes(scene: Scene, name: str) -> None:
     """Every value within it is in turn something that nobody expects there."""
@@ -207,17 +200,3 @@ def test_an_export_that_is_damaged_anywhere_is_read_as_far_as_it_goes(scene: Sce
         for odd in ODD:
             for row in exports.rows(replaced(whole, path, odd)) or ():
                 assert {"timestamp", "value"} <= set(row)
-
-
-def paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Where values lie, of long lists the first."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
-    return [above, *(path for name, one in inner for path in paths(one, (*above, name)))]
-
-
-def replaced(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
-    if not path:
-        return odd
-    copy = value.copy()
-    copy[path[0]] = replaced(value[path[0]], path[1:], odd)
-    return copy

@@ -12,12 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.conftest import AT, BIN, LIVE, Scene, git, rfc
+from tests.analysis.conftest import AT, BIN, LIVE, SECONDS, TIMES, VALUES, Scene, git, rfc
 from tests.analysis.test_code import part
 
-TIMES = [AT - timedelta(minutes=120 - n) for n in range(120)]
-VALUES = [1 + 8 * (t >= LIVE) + 0.01 * (n % 3) for n, t in enumerate(TIMES)]
-SECONDS = [int(t.timestamp()) for t in TIMES]
 LINES = "".join(f"{rfc(t)} {'ERROR refused' if t >= LIVE else 'INFO placed'} id={n}\n" for n, t in enumerate(TIMES))
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.analysis.conftest import AT, LIVE, Scene, rfc
+from tests.analysis.conftest import AT, LIVE, ODD, Scene, paths, replaced, rfc
 from tests.analysis.test_code import part
-from tests.analysis.test_metric_exports import ODD, paths, replaced
 
 S = AT.timestamp()
 NS, US, MS = int(S * 1e9), int(S * 1e6), int(S * 1e3)

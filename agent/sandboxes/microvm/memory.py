@@ -41,7 +41,7 @@ _PRIVATE = bytes(1 if top & 0xC0 and not top & 0x20 else 0 for top in range(256)
 """By the highest byte of a page's entry: it is there or swapped out (bits 63, 62), and no page of the file (bit 61)."""
 
 _BITE = 256 << 10
-"""Bytes that are read at a time, into one and the same buffer: new memory costs more than what is copied into it."""
+"""Bytes that are moved at a time: few, so that the memory they go through is not new every time."""
 
 
 class Saved(Data):
@@ -291,10 +291,9 @@ def _dump(process: int, memory: int, folder: Path) -> int:
         raise OSError("the kernel does not tell of all pages")
     runs = list(_runs(entries[7::8].translate(_PRIVATE)))
     head = array("Q", [len(runs), *(number for run in runs for number in run)]).tobytes()
-    checksum = zlib.crc32(head, _checksum(folder))  # of the devices, so far
     buffer, used = memoryview(bytearray(_BITE)), 0
     with (folder / "pages").open("xb", buffering=0) as target:
-        target.write(head)
+        checksum = _put(target, memoryview(head), _checksum(folder))  # after that of the devices, which are all there is so far
         for first, count in runs:
             at, left = begin + first * PAGE, count * PAGE
             while left:

@@ -28,6 +28,16 @@ def shallow(text: str) -> Any:
     return found
 
 
+def mapping(value: Any) -> dict[str, Any]:
+    """The value if it is an object, or an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; none where it is no list."""
+    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+
+
 def trouble(error: ValueError) -> tuple[int, str]:
     """The line, from 1, and what is wrong in it."""
     return getattr(error, "lineno", 1), getattr(error, "msg", "") or str(error)

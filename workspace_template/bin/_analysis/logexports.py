@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from _analysis import clock
+from _analysis.jsontext import mapping, objects
 from _analysis.logforms import plain
 from _analysis.records import TEXTS, TIMES, pick
 from _analysis.spans import attributes
@@ -26,7 +27,7 @@ def is_one(value: dict[str, Any]) -> bool:
 
 def _rows(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, list):
-        yield from (row for part in _dicts(value) for row in _rows(part))
+        yield from (row for part in objects(value) for row in _rows(part))
     elif isinstance(value, dict):
         form = None if is_one(value) else next(form for name, form in FORMS.items() if name in value)
         held = form(value) if form else iter(())
@@ -37,23 +38,22 @@ def _rows(value: Any) -> Iterator[dict[str, Any]]:
 
 def _exported(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """OpenTelemetry's."""
-    for batch in _dicts(value["resourceLogs"]):
-        resource = batch.get("resource")
-        around = attributes(resource.get("attributes")) if isinstance(resource, dict) else {}
-        for scope in _dicts(batch.get("scopeLogs") or batch.get("instrumentationLibraryLogs")):
-            for row in _dicts(scope.get("logRecords")):
+    for batch in objects(value["resourceLogs"]):
+        around = attributes(mapping(batch.get("resource")).get("attributes"))
+        for scope in objects(batch.get("scopeLogs") or batch.get("instrumentationLibraryLogs")):
+            for row in objects(scope.get("logRecords")):
                 yield {**around, **attributes(row.get("attributes")), **row}
 
 
 def _hits(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Elasticsearch's."""
     inner = value["hits"].get("hits") if isinstance(value["hits"], dict) else value["hits"]
-    yield from (row["_source"] if isinstance(row.get("_source"), dict) else row for row in _dicts(inner))
+    yield from (row["_source"] if isinstance(row.get("_source"), dict) else row for row in objects(inner))
 
 
 def _tables(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Azure's and Kusto's."""
-    for table in _dicts(value.get("tables") or [value]):
+    for table in objects(value.get("tables") or [value]):
         columns = table.get("columns")
         names = [
             str(c.get("name", c.get("ColumnName", ""))) if isinstance(c, dict) else str(c)
@@ -69,14 +69,14 @@ def _tables(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _data(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Loki's streams, and Datadog's list of events."""
     held = value["data"]
-    for stream in _dicts(held.get("result") if isinstance(held, dict) else ()):
-        labels = stream["stream"] if isinstance(stream.get("stream"), dict) else {}
+    for stream in objects(held.get("result") if isinstance(held, dict) else ()):
+        labels = mapping(stream.get("stream"))
         for point in stream["values"] if isinstance(stream.get("values"), list) else ():
             if isinstance(point, list) and len(point) >= 2:
                 yield {**labels, "timestamp": clock.moment(_number(point[0])), "message": point[1]}
-    for event in _dicts(held):
+    for event in objects(held):
         own = event["attributes"] if isinstance(event.get("attributes"), dict) else event
-        yield {**(own["attributes"] if isinstance(own.get("attributes"), dict) else {}), **own}
+        yield {**mapping(own.get("attributes")), **own}
 
 
 def _results(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -84,13 +84,9 @@ def _results(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     name = next(name for name in ("results", "events", "records", "entries", "logs") if name in value)
     for row in value[name] if isinstance(value[name], list) else ():
         if isinstance(row, list):
-            yield {str(field.get("field", "")).lstrip("@"): field.get("value") for field in _dicts(row)}
+            yield {str(field.get("field", "")).lstrip("@"): field.get("value") for field in objects(row)}
         elif isinstance(row, dict):
             yield row
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
 
 
 def _number(value: Any) -> Any:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from _analysis.jsontext import mapping, objects
+
 Row = dict[str, Any]
 
 STATISTICS = ("average", "mean", "value", "sum", "total", "count", "maximum", "minimum", "max", "min")
@@ -39,20 +41,12 @@ def _fits(name: str, data: Row) -> bool:
     if name == "value":
         return all(isinstance(part, dict) and "timeseries" in part for part in data["value"])
     if name == "result":
-        return any(isinstance(part, dict) and "metricId" in part for part in _list(data["result"]))
+        return any(isinstance(part, dict) and "metricId" in part for part in objects(data["result"]))
     if name == "results":
         held = data["results"]
         parts = [part for part in (held.values() if isinstance(held, dict) else held) if isinstance(part, dict)]
         return any("frames" in part or "series" in part or "beginTimeSeconds" in part for part in parts)
     return True
-
-
-def _list(value: Any) -> list[Row]:
-    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
-
-
-def _dict(value: Any) -> Row:
-    return value if isinstance(value, dict) else {}
 
 
 def _statistic(point: Row) -> Any:
@@ -68,37 +62,37 @@ def _pairs(times: Any, values: Any, about: Row) -> Iterator[Row]:
 
 
 def _cloudwatch(data: Row) -> Iterator[Row]:
-    for result in _list(data["MetricDataResults"]):
+    for result in objects(data["MetricDataResults"]):
         yield from _pairs(result.get("Timestamps"), result.get("Values"), {"metric": result.get("Label") or result.get("Id")})
 
 
 def _cloudwatch_statistics(data: Row) -> Iterator[Row]:
-    for point in _list(data["Datapoints"]):
+    for point in objects(data["Datapoints"]):
         yield {"timestamp": point.get("Timestamp"), "value": _statistic(point), "metric": data.get("Label")}
 
 
 def _azure(data: Row) -> Iterator[Row]:
-    for metric in _list(data["value"]):
+    for metric in objects(data["value"]):
         resource = RESOURCE.search(str(metric.get("id", "")))
-        about = {"metric": _dict(metric.get("name")).get("value"), "service": resource[1] if resource else ""}
-        for series in _list(metric.get("timeseries")):
-            labels = {str(_dict(m.get("name")).get("value")): m.get("value") for m in _list(series.get("metadatavalues"))}
-            for point in _list(series.get("data")):
+        about = {"metric": mapping(metric.get("name")).get("value"), "service": resource[1] if resource else ""}
+        for series in objects(metric.get("timeseries")):
+            labels = {str(mapping(m.get("name")).get("value")): m.get("value") for m in objects(series.get("metadatavalues"))}
+            for point in objects(series.get("data")):
                 if (value := _statistic(point)) is not None:
                     yield {"timestamp": point.get("timeStamp"), "value": value, **about, **labels}
 
 
 def _google_or_new_relic(data: Row) -> Iterator[Row]:
-    for series in _list(data["timeSeries"]):
+    for series in objects(data["timeSeries"]):
         if "beginTimeSeconds" in series:
-            yield from _new_relic({"results": [{**part, **series} for part in _list(series.get("results"))]})
+            yield from _new_relic({"results": [{**part, **series} for part in objects(series.get("results"))]})
             continue
-        metric, resource = _dict(series.get("metric")), _dict(series.get("resource"))
-        labels = {**_dict(resource.get("labels")), **_dict(metric.get("labels"))}
+        metric, resource = mapping(series.get("metric")), mapping(series.get("resource"))
+        labels = {**mapping(resource.get("labels")), **mapping(metric.get("labels"))}
         labels.setdefault("service", labels.get("service_name") or labels.get("container_name") or labels.get("module_id") or "")
-        for point in _list(series.get("points")):
-            value = next(iter(_dict(point.get("value")).values()), None)
-            interval = _dict(point.get("interval"))
+        for point in objects(series.get("points")):
+            value = next(iter(mapping(point.get("value")).values()), None)
+            interval = mapping(point.get("interval"))
             yield {"timestamp": interval.get("endTime"), "value": value, **labels, "metric": metric.get("type")}
 
 
@@ -109,24 +103,24 @@ def _results(data: Row) -> Iterator[Row]:
             if isinstance(part, dict) and isinstance(part.get(name), list):
                 yield from form(part)
     if isinstance(held, list):
-        yield from _new_relic({"results": [part for part in _list(held) if "beginTimeSeconds" in part]})
+        yield from _new_relic({"results": [part for part in objects(held) if "beginTimeSeconds" in part]})
 
 
 def _frames(data: Row) -> Iterator[Row]:
-    for frame in _list(data["frames"]):
-        schema, columns = _dict(frame.get("schema")), _dict(frame.get("data")).get("values")
-        fields = _list(schema.get("fields"))
+    for frame in objects(data["frames"]):
+        schema, columns = mapping(frame.get("schema")), mapping(frame.get("data")).get("values")
+        fields = objects(schema.get("fields"))
         if not isinstance(columns, list) or len(columns) != len(fields):
             continue
         times = next((column for one, column in zip(fields, columns, strict=True) if one.get("type") == "time"), None)
         for one, column in zip(fields, columns, strict=True):
             if one.get("type") == "number":
                 name = one.get("name") if one.get("name") not in ("Value", None) else schema.get("name") or schema.get("refId")
-                yield from _pairs(times, column, {"metric": name, **_dict(one.get("labels"))})
+                yield from _pairs(times, column, {"metric": name, **mapping(one.get("labels"))})
 
 
 def _influx(data: Row) -> Iterator[Row]:
-    for series in _list(data["series"]):
+    for series in objects(data["series"]):
         columns, points = series.get("columns"), series.get("values")
         if not isinstance(columns, list) or "time" not in columns or not isinstance(points, list):
             continue
@@ -140,24 +134,24 @@ def _influx(data: Row) -> Iterator[Row]:
                         "timestamp": point[at],
                         "value": value,
                         "metric": f"{series.get('name')}.{name}",
-                        **_dict(series.get("tags")),
+                        **mapping(series.get("tags")),
                     }
 
 
 def _victoria(data: Row) -> Iterator[Row]:
-    yield from _pairs(data["timestamps"], data.get("values"), _dict(data.get("metric")))
+    yield from _pairs(data["timestamps"], data.get("values"), mapping(data.get("metric")))
 
 
 def _opentsdb(data: Row) -> Iterator[Row]:
     points = data["dps"].items() if isinstance(data["dps"], dict) else data["dps"]
     for point in points:
         if isinstance(point, (list, tuple)) and len(point) == 2:
-            yield {"timestamp": point[0], "value": point[1], "metric": data.get("metric"), **_dict(data.get("tags"))}
+            yield {"timestamp": point[0], "value": point[1], "metric": data.get("metric"), **mapping(data.get("tags"))}
 
 
 def _elastic(data: Row, about: Row | None = None, depth: int = 0) -> Iterator[Row]:
-    for name, aggregation in _dict(data["aggregations"]).items() if depth < DEEPEST else ():
-        for bucket in _list(_dict(aggregation).get("buckets")):
+    for name, aggregation in mapping(data["aggregations"]).items() if depth < DEEPEST else ():
+        for bucket in objects(mapping(aggregation).get("buckets")):
             inner = {key: value for key, value in bucket.items() if isinstance(value, dict)}
             if "key_as_string" not in bucket:
                 yield from _elastic({"aggregations": inner}, {**(about or {}), name: bucket.get("key")}, depth + 1)
@@ -179,15 +173,15 @@ def _new_relic(data: Row) -> Iterator[Row]:
 
 def _appdynamics(data: Row) -> Iterator[Row]:
     path = str(data.get("metricPath", "")).split("|")
-    for point in _list(data["metricValues"]):
+    for point in objects(data["metricValues"]):
         about = {"metric": path[-1] or data.get("metricName"), "service": path[-2] if len(path) > 1 else ""}
         yield {"timestamp": point.get("startTimeInMillis"), "value": point.get("value"), **about}
 
 
 def _dynatrace(data: Row) -> Iterator[Row]:
-    for metric in _list(data["result"]):
-        for series in _list(metric.get("data")):
-            labels = _dict(series.get("dimensionMap"))
+    for metric in objects(data["result"]):
+        for series in objects(metric.get("data")):
+            labels = mapping(series.get("dimensionMap"))
             about = {"metric": metric.get("metricId"), "service": next((v for k, v in labels.items() if "service" in k), "")}
             yield from _pairs(series.get("timestamps"), series.get("values"), about)
 

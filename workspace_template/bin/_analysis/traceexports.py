@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from _analysis import jsontext
+from _analysis.jsontext import mapping
 
 Row = dict[str, Any]
 
@@ -32,16 +33,12 @@ def unfold(data: Row) -> Iterator[Row] | None:
     return None
 
 
-def _dict(value: Any) -> Row:
-    return value if isinstance(value, dict) else {}
-
-
 def _xray(document: str) -> Iterator[Row]:
     try:
         segment = jsontext.parse(document)
     except ValueError:
         return
-    yield from _segment(_dict(segment), {}, 0)
+    yield from _segment(mapping(segment), {}, 0)
 
 
 def _segment(segment: Row, above: Row, depth: int) -> Iterator[Row]:
@@ -56,28 +53,28 @@ def _segment(segment: Row, above: Row, depth: int) -> Iterator[Row]:
         "peer.service": segment.get("name") if segment.get("namespace") else None,
     }
     if segment.get("fault") or segment.get("error"):
-        exceptions = _dict(segment.get("cause")).get("exceptions")
-        first = _dict(exceptions[0]) if isinstance(exceptions, list) and exceptions else {}
+        exceptions = mapping(segment.get("cause")).get("exceptions")
+        first = mapping(exceptions[0]) if isinstance(exceptions, list) and exceptions else {}
         here |= {"status": "ERROR", "error.message": first.get("message")}
     if any(here[name] is not None for name in ("trace_id", "span_id")):
         yield here
     for inner in segment["subsegments"] if isinstance(segment.get("subsegments"), list) and depth < DEEPEST else ():
-        yield from _segment(_dict(inner), here, depth + 1)
+        yield from _segment(mapping(inner), here, depth + 1)
 
 
 def _elastic(source: Row) -> Row:
-    own = _dict(source.get("transaction") if _dict(source["processor"]).get("event") == "transaction" else source.get("span"))
-    at = _dict(source.get("timestamp")).get("us")
-    taken = _dict(own.get("duration")).get("us")
+    own = mapping(source.get("transaction") if mapping(source["processor"]).get("event") == "transaction" else source.get("span"))
+    at = mapping(source.get("timestamp")).get("us")
+    taken = mapping(own.get("duration")).get("us")
     return {
-        "trace_id": _dict(source.get("trace")).get("id"),
+        "trace_id": mapping(source.get("trace")).get("id"),
         "span_id": own.get("id"),
-        "parent_id": _dict(source.get("parent")).get("id"),
-        "service": _dict(source.get("service")).get("name"),
+        "parent_id": mapping(source.get("parent")).get("id"),
+        "service": mapping(source.get("service")).get("name"),
         "name": own.get("name"),
         "start": at if at is not None else source.get("@timestamp"),
         "duration_us": taken,
-        "status": "ERROR" if _dict(source.get("event")).get("outcome") == "failure" else "",
+        "status": "ERROR" if mapping(source.get("event")).get("outcome") == "failure" else "",
     }
 
 
@@ -97,7 +94,7 @@ def _skywalking(data: Row) -> Row:
 
 
 def _datadog(data: Row) -> Row:
-    meta = _dict(data.get("meta"))
+    meta = mapping(data.get("meta"))
     row = {name: value for name, value in data.items() if name not in ("meta", "metrics", "duration", "error", "resource")}
     row |= {name: value for name, value in meta.items() if name not in row}
     row |= {"name": data["resource"], "duration_ns": data.get("duration"), "error.message": meta.get("error.msg")}
@@ -105,7 +102,7 @@ def _datadog(data: Row) -> Row:
 
 
 def _google(span: Row, data: Row) -> Row:
-    labels = _dict(span.get("labels"))
+    labels = mapping(span.get("labels"))
     status = str(labels.get("/http/status_code", ""))
     return {
         "trace_id": data.get("traceId"),
